@@ -1,0 +1,1 @@
+//! Schema to Rust source: typed request builders for `lumenfall`.

@@ -1,0 +1,1 @@
+//! The native Stable Diffusion 3.5 pipeline.

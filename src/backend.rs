@@ -1,0 +1,273 @@
+//! The trait that every way of making images implements, and the plain data that crosses it.
+//!
+//! The typed builders of [`crate::images`] end in a [`GenerateSpec`] or an [`EditSpec`]; a
+//! [`Backend`] turns it into an [`Output`]. Whoever wants to choose parameters in a loop or under
+//! an `if` fills in the spec directly and asks its `validate()` for the same verdict that the
+//! builders give at compile time.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::error::Error;
+use crate::images::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size};
+
+/// The future that a [`Backend`] returns. Dropping it stops the work.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A way of making images: a remote service, this machine, or a layer around another backend.
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// A short name for messages and metadata, such as `remote` or `local`.
+    fn name(&self) -> &str;
+
+    /// What this backend can do.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Makes images from a prompt.
+    fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>>;
+
+    /// Changes images.
+    fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>>;
+
+    /// Tells what a request would cost, without making anything.
+    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>>;
+}
+
+/// What a backend can do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capabilities {
+    /// Text to image.
+    pub generate: bool,
+    /// Image edit.
+    pub edit: bool,
+    /// A mask in an edit.
+    pub mask: bool,
+    /// Whether [`Backend::estimate`] answers.
+    pub estimate: bool,
+    /// Whether an answer can hold addresses (otherwise it always holds bytes).
+    pub addresses: bool,
+    /// The file formats it can write.
+    pub output_formats: Vec<OutputFormat>,
+}
+
+impl Capabilities {
+    /// No capability at all, to start from.
+    pub fn none() -> Self {
+        Self {
+            generate: false,
+            edit: false,
+            mask: false,
+            estimate: false,
+            addresses: false,
+            output_formats: Vec::new(),
+        }
+    }
+}
+
+/// A request in either mode.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Text to image.
+    Generate(GenerateSpec),
+    /// Image edit.
+    Edit(EditSpec),
+}
+
+/// What both modes have in common.
+///
+/// A field that is `None` is left to the service's default and not sent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// The provider to pin, by its slug (`fal`, `replicate`); `None` lets the gateway choose.
+    pub provider: Option<String>,
+    /// Pixels or an aspect ratio. Overrides `aspect_ratio` and `resolution`.
+    pub size: Option<Size>,
+    /// Shape of the output, independent of its scale.
+    pub aspect_ratio: Option<AspectRatio>,
+    /// Scale of the output, independent of its shape.
+    pub resolution: Option<Resolution>,
+    /// Address or bytes.
+    pub response_format: Option<ResponseFormat>,
+    /// File format of the images.
+    pub output_format: Option<OutputFormat>,
+    /// Compression level of a lossy format, 0 to 100.
+    pub output_compression: Option<u32>,
+    /// How many images to make.
+    pub n: Option<u32>,
+    /// The caller's own name for the end user.
+    pub user: Option<String>,
+    /// The controls of the diffusion process.
+    pub sampling: Sampling,
+    /// Every other parameter, sent as it is.
+    pub extra: Map<String, Value>,
+}
+
+/// Text to image as plain data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GenerateSpec {
+    /// The model's id, such as `stable-diffusion-3.5-medium`.
+    pub model: String,
+    /// What the image is to show.
+    pub prompt: String,
+    /// Everything that is not required.
+    #[serde(flatten)]
+    pub options: Options,
+}
+
+/// Image edit as plain data.
+#[derive(Clone, Debug)]
+pub struct EditSpec {
+    /// The model's id, such as `stable-diffusion-3.5-medium`.
+    pub model: String,
+    /// The image or images to change; at least one.
+    pub images: Vec<Input>,
+    /// A PNG of the same size whose fully transparent pixels mark what may change.
+    pub mask: Option<Input>,
+    /// How the image is to change.
+    pub prompt: Option<String>,
+    /// Everything that is not required.
+    pub options: Options,
+}
+
+/// What travels beside a request: when to give up, and whom to tell of progress.
+///
+/// There is no cancel token: dropping the future that a backend returned stops the work.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct RequestContext {
+    /// When the whole call, retries included, must have ended.
+    pub deadline: Option<Instant>,
+    /// Called for each step of the work, from whatever thread does it. It must return quickly.
+    pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+}
+
+impl fmt::Debug for RequestContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestContext")
+            .field("deadline", &self.deadline)
+            .field("progress", &self.progress.is_some())
+            .finish()
+    }
+}
+
+/// How far a request has come.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Progress {
+    /// The model's weights are being read.
+    Loading,
+    /// The prompt is being encoded.
+    EncodingPrompt,
+    /// A denoising step has ended.
+    Step {
+        /// Which of the images, from 0.
+        image: u32,
+        /// The step that has ended, from 1.
+        step: u32,
+        /// How many steps there are.
+        steps: u32,
+    },
+    /// The latents are being turned into pixels.
+    Decoding {
+        /// Which of the images, from 0.
+        image: u32,
+    },
+}
+
+/// The images and what is known of their making.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// The images, in the order of their making; never fewer than the service delivered.
+    pub images: Vec<ImageData>,
+    /// What is known of their making.
+    pub metadata: Metadata,
+}
+
+/// One image as a backend delivers it.
+#[derive(Clone, Debug)]
+pub struct ImageData {
+    /// The image itself, or where it lies.
+    pub content: Content,
+    /// The prompt that the service used instead of the caller's.
+    pub revised_prompt: Option<String>,
+    /// The seed that made this image.
+    pub seed: Option<u64>,
+}
+
+/// Where an image is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Content {
+    /// The encoded file itself.
+    Bytes(Bytes),
+    /// A temporary address. It may carry a signature, so it is not printed.
+    Address(String),
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            Self::Address(_) => f.write_str("Address(…)"),
+        }
+    }
+}
+
+/// What is known of a request's making.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Metadata {
+    /// The backend that made the images.
+    pub backend: String,
+    /// The provider that the gateway chose, such as `fal`.
+    pub provider: Option<String>,
+    /// The model that was executed.
+    pub model: Option<String>,
+    /// What it cost.
+    pub cost: Option<Cost>,
+    /// The service's name for the request.
+    pub request_id: Option<String>,
+    /// When the service made the images, in seconds since 1970.
+    pub created: Option<u64>,
+    /// How many denoising steps ran.
+    pub steps: Option<u32>,
+    /// How long the call took.
+    pub elapsed: Duration,
+    /// What the caller should know although the request succeeded, such as a prompt that was cut.
+    pub warnings: Vec<String>,
+}
+
+/// An amount of money.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// The amount, in units of `currency`.
+    pub amount: f64,
+    /// The currency's three letters, in upper case.
+    pub currency: String,
+}
+
+/// What a request would cost.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Estimate {
+    /// The whole cost.
+    pub total: Cost,
+    /// The provider it was estimated for.
+    pub provider: Option<String>,
+    /// The model it was estimated for.
+    pub model: Option<String>,
+}
+
+impl Estimate {
+    /// An estimate of `total`.
+    pub fn new(total: Cost) -> Self {
+        Self { total, provider: None, model: None }
+    }
+}

@@ -1,0 +1,212 @@
+//! The one error type of the SDK.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+/// What went wrong, as a closed question a program can match on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The client is not set up right: a missing or malformed key, a bad base address.
+    Configuration,
+    /// The request breaks a rule of the model's schema or of the service.
+    InvalidRequest,
+    /// The backend cannot honour something that was asked for.
+    Unsupported,
+    /// The service refused the prompt or the image for its content.
+    ContentPolicy,
+    /// The key was refused.
+    Authentication,
+    /// The account has not enough money.
+    InsufficientBalance,
+    /// The model or the thing asked for does not exist.
+    NotFound,
+    /// Too many requests; see [`Error::retry_after`].
+    RateLimited,
+    /// The service could not be reached, so the request was not executed.
+    Connection,
+    /// Time ran out.
+    Timeout,
+    /// The service, or a provider behind it, failed.
+    Upstream,
+    /// The answer could not be understood.
+    InvalidResponse,
+    /// A local file could not be read or written, or is not what it should be.
+    Io,
+    /// A local model's files are missing, damaged or of the wrong shape.
+    Model,
+    /// The local computation failed.
+    Compute,
+}
+
+/// Everything that can go wrong, in one opaque type.
+///
+/// Ask [`kind`](Error::kind) to decide, print the error to tell a person. No message contains a
+/// secret, a signed address or an image's data.
+///
+/// ```
+/// use lumenfall::{ErrorKind, Size};
+///
+/// let error = Size::pixels(0, 512).unwrap_err();
+/// assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+/// assert!(!error.maybe_billed());
+/// ```
+pub struct Error(Box<Details>);
+
+struct Details {
+    kind: ErrorKind,
+    message: String,
+    code: Option<String>,
+    parameter: Option<String>,
+    status: Option<u16>,
+    request_id: Option<String>,
+    retry_after: Option<Duration>,
+    maybe_billed: bool,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error of `kind`. `message` says what happened, where, and what to do about it.
+    ///
+    /// Backends outside this crate make their errors with this and the `with_…` functions.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Details {
+            kind,
+            message: message.into(),
+            code: None,
+            parameter: None,
+            status: None,
+            request_id: None,
+            retry_after: None,
+            maybe_billed: false,
+            source: None,
+        }))
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The service's own code for the error, such as `CONTENT_POLICY_VIOLATION`.
+    pub fn code(&self) -> Option<&str> {
+        self.0.code.as_deref()
+    }
+
+    /// The request parameter that is at fault, where one is.
+    pub fn parameter(&self) -> Option<&str> {
+        self.0.parameter.as_deref()
+    }
+
+    /// The HTTP status of the answer, if one arrived.
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    /// The service's name for the request, to quote to its support.
+    pub fn request_id(&self) -> Option<&str> {
+        self.0.request_id.as_deref()
+    }
+
+    /// How long the service asked to wait before the next try.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// Whether the request may have been executed and billed although no result arrived.
+    pub fn maybe_billed(&self) -> bool {
+        self.0.maybe_billed
+    }
+
+    /// Adds the service's own code.
+    #[must_use]
+    pub fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.0.code = Some(code.into());
+        self
+    }
+
+    /// Adds the name of the parameter at fault.
+    #[must_use]
+    pub fn with_parameter(mut self, name: impl Into<String>) -> Self {
+        self.0.parameter = Some(name.into());
+        self
+    }
+
+    /// Adds the HTTP status of the answer.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
+    /// Adds the service's name for the request.
+    #[must_use]
+    pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
+        self.0.request_id = Some(id.into());
+        self
+    }
+
+    /// Adds the wait that the service asked for.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Says whether the request may have been billed.
+    #[must_use]
+    pub fn with_maybe_billed(mut self, maybe_billed: bool) -> Self {
+        self.0.maybe_billed = maybe_billed;
+        self
+    }
+
+    /// Adds the error underneath. It must not print secrets: addresses are to be stripped before.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        if let Some(code) = &self.0.code {
+            write!(f, " [{code}]")?;
+        }
+        if let Some(status) = self.0.status {
+            write!(f, " (HTTP {status})")?;
+        }
+        if let Some(id) = &self.0.request_id {
+            write!(f, " (request {id})")?;
+        }
+        if self.0.maybe_billed {
+            f.write_str(" (the request may have been billed)")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let details = &self.0;
+        f.debug_struct("Error")
+            .field("kind", &details.kind)
+            .field("message", &details.message)
+            .field("code", &details.code)
+            .field("parameter", &details.parameter)
+            .field("status", &details.status)
+            .field("request_id", &details.request_id)
+            .field("retry_after", &details.retry_after)
+            .field("maybe_billed", &details.maybe_billed)
+            .field("source", &details.source.as_ref().map(ToString::to_string))
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
