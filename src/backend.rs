@@ -11,15 +11,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_core::Stream;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::images::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size};
 
 /// The future that a [`Backend`] returns. Dropping it stops the work.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A file that arrives piece by piece.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
 /// A way of making images: a remote service, this machine, or a layer around another backend.
 pub trait Backend: Send + Sync + fmt::Debug {
@@ -37,6 +41,68 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Tells what a request would cost, without making anything.
     fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>>;
+
+    /// Fetches an image from an address that this backend answered with.
+    ///
+    /// A backend whose [`Capabilities::addresses`] is true implements this, with its own configured
+    /// HTTP client and without its key. The others keep this default, which refuses.
+    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        let _ = address;
+        let refusal = format!("the backend `{}` answers with bytes, so it has no addresses to fetch", self.name());
+        Box::pin(async move { Err(Error::new(ErrorKind::Unsupported, refusal)) })
+    }
+}
+
+/// A shared backend is a backend.
+impl<B: Backend + ?Sized> Backend for Arc<B> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        (**self).capabilities()
+    }
+
+    fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        (**self).generate(spec, context)
+    }
+
+    fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        (**self).edit(spec, context)
+    }
+
+    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        (**self).estimate(request, context)
+    }
+
+    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        (**self).fetch(address)
+    }
+}
+
+/// Fetches the image at `address` into memory.
+pub(crate) async fn fetch_bytes<B: Backend + ?Sized>(backend: &B, address: &str) -> Result<Bytes, Error> {
+    let mut stream = backend.fetch(address).await?;
+    let mut whole = BytesMut::new();
+    while let Some(piece) = next(&mut stream).await {
+        whole.extend_from_slice(&piece?);
+    }
+    Ok(whole.freeze())
+}
+
+/// Fetches each image that came as an address although bytes were asked for.
+pub(crate) async fn fetch_addresses<B: Backend + ?Sized>(backend: &B, mut output: Output) -> Result<Output, Error> {
+    for image in &mut output.images {
+        if let Content::Address(address) = &image.content {
+            image.content = Content::Bytes(fetch_bytes(backend, address).await?);
+        }
+    }
+    Ok(output)
+}
+
+/// The next piece of a stream.
+pub(crate) async fn next(stream: &mut ByteStream) -> Option<Result<Bytes, Error>> {
+    std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
 }
 
 /// What a backend can do.

@@ -3,9 +3,13 @@
 mod format;
 mod input;
 mod layout;
+mod result;
 mod sampling;
+mod save;
+mod sniff;
 
 pub use format::{OutputFormat, ResponseFormat};
 pub use input::Input;
 pub use layout::{AspectRatio, Resolution, Size};
+pub use result::{Address, Delivery, HasAddress, HasBytes, Image, Images, Inline};
 pub use sampling::{Sampling, SkipLayerGuidance};

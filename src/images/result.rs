@@ -1,0 +1,298 @@
+//! Images that come out of a request.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::save;
+use super::{OutputFormat, ResponseFormat};
+use crate::backend::{self, Backend, Content, ImageData, Metadata, Output};
+use crate::error::{Error, ErrorKind};
+
+/// Marks images that were asked for as temporary addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {}
+
+/// Marks images that were asked for as bytes inside the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inline {}
+
+/// How images were asked for: [`Address`] or [`Inline`].
+///
+/// The trait is sealed: there is no third way.
+pub trait Delivery: sealed::Held + fmt::Debug + Send + Sync + 'static {
+    /// The value of the parameter `response_format` that asks for it.
+    const RESPONSE_FORMAT: ResponseFormat;
+}
+
+impl Delivery for Address {
+    const RESPONSE_FORMAT: ResponseFormat = ResponseFormat::Url;
+}
+
+impl Delivery for Inline {
+    const RESPONSE_FORMAT: ResponseFormat = ResponseFormat::B64Json;
+}
+
+/// Images whose bytes are in memory: those asked for with `.inline()`.
+#[diagnostic::on_unimplemented(
+    message = "the bytes of this image are not in the answer: it was asked for as an address",
+    label = "an `Image<Address>` has no bytes to read",
+    note = "call `.inline()` on the request before `.send()` to get the bytes inside the answer",
+    note = "or fetch them: `image.download().await?` into memory, `image.save(path).await?` to disk"
+)]
+pub trait HasBytes: Delivery + sealed::Held<Held = Bytes> {}
+impl HasBytes for Inline {}
+
+/// Images that lie at an address: those asked for without `.inline()`.
+#[diagnostic::on_unimplemented(
+    message = "this image has no address: it was asked for as bytes with `.inline()`",
+    label = "an `Image<Inline>` has no address to read",
+    note = "leave `.inline()` out of the request to get addresses",
+    note = "or read the bytes that are already here: `image.bytes()`"
+)]
+pub trait HasAddress: Delivery + sealed::Held<Held = Content> {}
+impl HasAddress for Address {}
+
+mod sealed {
+    use bytes::Bytes;
+
+    use crate::backend::Content;
+    use crate::error::{Error, ErrorKind};
+
+    /// What an image of this delivery holds.
+    pub trait Held: Sized {
+        type Held: Clone + Send + Sync;
+
+        fn hold(content: Content) -> Result<Self::Held, Error>;
+        /// A cheap copy: bytes are shared.
+        fn content(held: &Self::Held) -> Content;
+    }
+
+    /// Either: a server may send bytes although addresses were asked for, and they are paid for.
+    impl Held for super::Address {
+        type Held = Content;
+
+        fn hold(content: Content) -> Result<Content, Error> {
+            Ok(content)
+        }
+
+        fn content(held: &Content) -> Content {
+            held.clone()
+        }
+    }
+
+    impl Held for super::Inline {
+        type Held = Bytes;
+
+        fn hold(content: Content) -> Result<Bytes, Error> {
+            match content {
+                Content::Bytes(bytes) => Ok(bytes),
+                Content::Address(_) => Err(Error::new(
+                    ErrorKind::InvalidResponse,
+                    "the backend answered with an address where bytes were asked for",
+                )),
+            }
+        }
+
+        fn content(held: &Bytes) -> Content {
+            Content::Bytes(held.clone())
+        }
+    }
+}
+
+/// The images of one answer, in the order of their making. Never empty.
+///
+/// It is a slice of [`Image`]s with the answer's [`metadata`](Self::metadata) beside it.
+///
+/// ```no_run
+/// # async fn run(images: lumenfall::Images<lumenfall::Inline>) -> Result<(), lumenfall::Error> {
+/// println!("{} images, cost {:?}", images.len(), images.metadata().cost);
+/// for (i, image) in images.iter().enumerate() {
+///     image.save(format!("{i}.png")).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Images<A: Delivery> {
+    images: Vec<Image<A>>,
+    metadata: Metadata,
+}
+
+impl<A: Delivery> Images<A> {
+    /// Takes over a backend's answer.
+    ///
+    /// Where bytes were asked for and an address came, the address is fetched through `backend`,
+    /// which also serves later downloads.
+    ///
+    /// # Errors
+    /// Where the answer holds no image, or an address that cannot be fetched.
+    pub async fn receive(backend: Arc<dyn Backend>, output: Output) -> Result<Self, Error> {
+        let output = match A::RESPONSE_FORMAT {
+            ResponseFormat::B64Json => backend::fetch_addresses(&*backend, output).await?,
+            ResponseFormat::Url => output,
+        };
+        if output.images.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidResponse, "the answer holds no image").with_maybe_billed(true));
+        }
+        let images = output
+            .images
+            .into_iter()
+            .map(|ImageData { content, revised_prompt, seed }| {
+                Ok(Image {
+                    held: A::hold(content)?,
+                    revised_prompt,
+                    seed,
+                    backend: Arc::clone(&backend),
+                    delivery: PhantomData,
+                })
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Self { images, metadata: output.metadata })
+    }
+
+    /// What is known of the making: provider, model, cost, request id, time.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The images alone.
+    pub fn into_vec(self) -> Vec<Image<A>> {
+        self.images
+    }
+}
+
+impl<A: Delivery> Deref for Images<A> {
+    type Target = [Image<A>];
+
+    fn deref(&self) -> &[Image<A>] {
+        &self.images
+    }
+}
+
+impl<A: Delivery> IntoIterator for Images<A> {
+    type Item = Image<A>;
+    type IntoIter = std::vec::IntoIter<Image<A>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.images.into_iter()
+    }
+}
+
+impl<'a, A: Delivery> IntoIterator for &'a Images<A> {
+    type Item = &'a Image<A>;
+    type IntoIter = std::slice::Iter<'a, Image<A>>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.images.iter()
+    }
+}
+
+/// One image: its bytes, or where it lies.
+///
+/// Cloning is cheap: bytes are shared.
+#[derive(Clone)]
+pub struct Image<A: Delivery> {
+    held: A::Held,
+    revised_prompt: Option<String>,
+    seed: Option<u64>,
+    backend: Arc<dyn Backend>,
+    delivery: PhantomData<fn() -> A>,
+}
+
+impl<A: Delivery> Image<A> {
+    /// The encoded file. Only for images asked for with `.inline()`.
+    pub fn bytes(&self) -> &Bytes
+    where
+        A: HasBytes,
+    {
+        &self.held
+    }
+
+    /// The encoded file, without copying it. Only for images asked for with `.inline()`.
+    pub fn into_bytes(self) -> Bytes
+    where
+        A: HasBytes,
+    {
+        self.held
+    }
+
+    /// The temporary address. Only for images asked for without `.inline()`.
+    ///
+    /// `None` where the backend sent the bytes although an address was asked for: they are kept, and
+    /// [`save`](Self::save) and [`download`](Self::download) give them. The address may carry a
+    /// signature, so treat it as a secret while it lives.
+    pub fn url(&self) -> Option<&str>
+    where
+        A: HasAddress,
+    {
+        match &self.held {
+            Content::Address(address) => Some(address),
+            Content::Bytes(_) => None,
+        }
+    }
+
+    /// The encoded file, fetched from its address where it is not here yet.
+    ///
+    /// # Errors
+    /// Where the address cannot be fetched, for example because it has expired.
+    pub async fn download(&self) -> Result<Bytes, Error> {
+        match A::content(&self.held) {
+            Content::Bytes(bytes) => Ok(bytes),
+            Content::Address(address) => backend::fetch_bytes(&*self.backend, &address).await,
+        }
+    }
+
+    /// Writes the encoded file to `path`, streaming it from its address where it is not here yet.
+    ///
+    /// The file appears whole or not at all: it is written beside its place under another name and
+    /// renamed at the end. A file that was there before is replaced.
+    ///
+    /// # Errors
+    /// Where the file cannot be written ([`ErrorKind::Io`], which names the path) or the address
+    /// cannot be fetched.
+    pub async fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        match A::content(&self.held) {
+            Content::Bytes(bytes) => save::bytes(path, &bytes).await,
+            Content::Address(address) => save::stream(path, self.backend.fetch(&address).await?).await,
+        }
+    }
+
+    /// The prompt that the service used instead of the caller's.
+    pub fn revised_prompt(&self) -> Option<&str> {
+        self.revised_prompt.as_deref()
+    }
+
+    /// The seed that made this image, where the backend tells.
+    pub fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    /// The file format, by the bytes themselves; `None` while they lie at an address.
+    pub fn format(&self) -> Option<OutputFormat> {
+        match A::content(&self.held) {
+            Content::Bytes(bytes) => OutputFormat::of(&bytes),
+            Content::Address(_) => None,
+        }
+    }
+
+    /// The media type, such as `image/png`, by the bytes themselves; `None` while they lie at an address.
+    pub fn media_type(&self) -> Option<&'static str> {
+        self.format().map(OutputFormat::media_type)
+    }
+}
+
+impl<A: Delivery> fmt::Debug for Image<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image")
+            .field("content", &A::content(&self.held))
+            .field("revised_prompt", &self.revised_prompt)
+            .field("seed", &self.seed)
+            .finish_non_exhaustive()
+    }
+}
