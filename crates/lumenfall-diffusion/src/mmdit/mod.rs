@@ -1,0 +1,94 @@
+//! MMDiT-X, the denoiser of Stable Diffusion 3.5: a transformer over image and text tokens that predicts the
+//! flow from noise to picture.
+//!
+//! Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (2024), with the second
+//! self-attention that Stability added in 3.5 Medium.
+
+mod attention;
+mod block;
+mod embed;
+
+use candle_core::Tensor;
+
+use crate::config::DenoiserConfig;
+use crate::error::{Error, Result};
+use crate::ops::{Linear, Ops};
+use crate::weights::Weights;
+use block::{Block, NORM_EPS};
+use embed::{PatchEmbed, TimeTextEmbed};
+
+/// The denoiser.
+#[derive(Debug)]
+pub(crate) struct Mmdit {
+    config: DenoiserConfig,
+    patch_embed: PatchEmbed,
+    time_text_embed: TimeTextEmbed,
+    context_embedder: Linear,
+    blocks: Vec<Block>,
+    norm_out: Linear,
+    proj_out: Linear,
+    ops: Ops,
+}
+
+impl Mmdit {
+    pub(crate) fn load(weights: Weights, config: DenoiserConfig, ops: Ops) -> Result<Self> {
+        let width = config.width();
+        let patch = config.patch_size * config.patch_size * config.out_channels;
+        let root = weights.root();
+        let time_text_embed = TimeTextEmbed::load(&root.at("time_text_embed"), &config)?;
+        let context_embedder = Linear::load(&root.at("context_embedder"), config.joint_attention_dim, width)?;
+        let blocks = (0..config.num_layers)
+            .map(|i| Block::load(&root.at(format_args!("transformer_blocks.{i}")), &config, i))
+            .collect::<Result<_>>()?;
+        let norm_out = Linear::load(&root.at("norm_out.linear"), width, 2 * width)?;
+        let proj_out = Linear::load(&root.at("proj_out"), width, patch)?;
+        let patch_embed = PatchEmbed::load(weights, &config)?;
+        Ok(Self { config, patch_embed, time_text_embed, context_embedder, blocks, norm_out, proj_out, ops })
+    }
+
+    /// Predicts the flow of a latent `[channels, height, width]` at `timestep` (1000·sigma), in the latent's shape.
+    ///
+    /// `context` is `[tokens, joint width]`, `pooled` `[pooled width]`. `check` runs before each block and may stop the work.
+    pub(crate) fn forward(
+        &self,
+        latent: &Tensor,
+        timestep: f32,
+        context: &Tensor,
+        pooled: &Tensor,
+        check: &dyn Fn() -> Result<()>,
+    ) -> Result<Tensor> {
+        let (_, height, width) = latent.dims3()?;
+        let mut image = self.patch_embed.forward(self.ops, latent)?;
+        let mut text = self.ops.linear(context, &self.context_embedder)?;
+        // silu(time + pooled), the one input of every modulation: [1, width]
+        let condition = self.time_text_embed.forward(self.ops, timestep, pooled)?;
+        for block in &self.blocks {
+            check()?;
+            (image, text) = block.forward(self.ops, image, text, &condition)?;
+        }
+        let modulation = self.ops.linear(&condition, &self.norm_out)?.squeeze(0)?;
+        let [scale, shift] = chunks(&modulation)?;
+        let image = self.ops.norm_modulate(&image, &shift, &scale, NORM_EPS)?;
+        self.unpatchify(&self.ops.linear(&image, &self.proj_out)?, height, width)
+    }
+
+    /// `[tokens, patch·patch·channels]` to `[channels, height, width]`.
+    fn unpatchify(&self, tokens: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+        let (patch, channels) = (self.config.patch_size, self.config.out_channels);
+        let (rows, columns) = (height / patch, width / patch);
+        // [rows, columns, p, q, channels] -> [channels, rows, p, columns, q]
+        let grid = tokens.reshape((rows, columns, patch, patch, channels))?.permute((4, 0, 2, 1, 3))?;
+        Ok(grid.contiguous()?.reshape((channels, height, width))?)
+    }
+
+    pub(crate) fn config(&self) -> &DenoiserConfig {
+        &self.config
+    }
+}
+
+/// Cuts a vector into `N` equal parts.
+fn chunks<const N: usize>(vector: &Tensor) -> Result<[Tensor; N]> {
+    vector.chunk(N, 0)?.try_into().map_err(|parts: Vec<Tensor>| {
+        Error::malformed("transformer", format!("a modulation has {} parts where {N} are expected", parts.len()))
+    })
+}

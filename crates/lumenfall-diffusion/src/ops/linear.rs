@@ -1,0 +1,82 @@
+//! Linear layers.
+
+use candle_core::{Result, Tensor};
+
+use super::activation::{Activation, bias_activation};
+use super::gemm::{Matrix, Threads, Write, matmul};
+use super::view::{with_rows, with_values};
+use super::Ops;
+use crate::weights::Scope;
+
+/// A linear layer. How it stores its weight is its own affair.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    /// `[out, in]`
+    weight: Tensor,
+    /// `[out]`
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub(crate) fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias }
+    }
+
+    /// Reads `weight` and `bias` below `scope`.
+    pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize) -> crate::Result<Self> {
+        let bias = scope.tensor("bias", &[outputs])?;
+        Ok(Self { bias: Some(bias), ..Self::load_without_bias(scope, inputs, outputs)? })
+    }
+
+    /// Reads `weight` below `scope`.
+    pub(crate) fn load_without_bias(scope: &Scope<'_>, inputs: usize, outputs: usize) -> crate::Result<Self> {
+        Ok(Self { weight: scope.tensor("weight", &[outputs, inputs])?, bias: None })
+    }
+}
+
+impl Ops {
+    /// `x·Wᵀ + b`: `[tokens, in]` to `[tokens, out]`.
+    pub(crate) fn linear(self, x: &Tensor, layer: &Linear) -> Result<Tensor> {
+        self.linear_with(x, layer, None)
+    }
+
+    /// `activation(x·Wᵀ + b)`: `[tokens, in]` to `[tokens, out]`.
+    pub(crate) fn linear_activation(self, x: &Tensor, layer: &Linear, activation: Activation) -> Result<Tensor> {
+        self.linear_with(x, layer, Some(activation))
+    }
+
+    fn linear_with(self, x: &Tensor, layer: &Linear, activation: Option<Activation>) -> Result<Tensor> {
+        match self {
+            Self::Composed => {
+                let y = x.contiguous()?.matmul(&layer.weight.t()?)?;
+                let y = match &layer.bias {
+                    Some(bias) => y.broadcast_add(bias)?,
+                    None => y,
+                };
+                activation.map_or(Ok(y.clone()), |activation| self.activate(&y, activation))
+            }
+            Self::Kernel => match &layer.bias {
+                Some(bias) => with_values(bias, |bias| kernel(x, &layer.weight, Some(bias), activation)),
+                None => kernel(x, &layer.weight, None, activation),
+            },
+        }
+    }
+}
+
+fn kernel(x: &Tensor, weight: &Tensor, bias: Option<&[f32]>, activation: Option<Activation>) -> Result<Tensor> {
+    let (tokens, inputs) = x.dims2()?;
+    let outputs = weight.dim(0)?;
+    if weight.dim(1)? != inputs {
+        candle_core::bail!("a linear layer of {} inputs was given {inputs}", weight.dim(1)?);
+    }
+    with_rows(x, |x_rows| {
+        with_rows(weight, |weight| {
+            let mut out = vec![0f32; tokens * outputs];
+            let a = Matrix::row_major(x_rows.data, tokens, inputs, x_rows.stride);
+            let b = Matrix::row_major(weight.data, outputs, inputs, weight.stride).transposed();
+            matmul(&mut out, outputs, Write::Replace, 1.0, a, b, Threads::All);
+            bias_activation(&mut out, outputs, bias, activation);
+            Tensor::from_vec(out, (tokens, outputs), x.device())
+        })
+    })
+}

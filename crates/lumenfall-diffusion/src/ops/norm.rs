@@ -1,0 +1,91 @@
+//! Normalisation over the last dimension.
+
+use candle_core::{D, Result, Tensor};
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::activation::CHUNK;
+use super::view::{Rows, with_rows, with_values};
+use super::{Ops, math};
+
+impl Ops {
+    /// `layer_norm(x)·(1 + scale) + shift`, the norm without weights of its own: `[tokens, width]`, `[width]`, `[width]`.
+    pub(crate) fn norm_modulate(self, x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<Tensor> {
+        match self {
+            Self::Composed => normalized(x, eps)?.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift),
+            Self::Kernel => with_values(scale, |scale| {
+                with_values(shift, |shift| layer_norm_kernel(x, eps, |y, i| y * (1.0 + scale[i]) + shift[i]))
+            }),
+        }
+    }
+
+    /// `layer_norm(x)·weight + bias`: `[tokens, width]`, `[width]`, `[width]`.
+    pub(crate) fn layer_norm(self, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+        match self {
+            Self::Composed => normalized(x, eps)?.broadcast_mul(weight)?.broadcast_add(bias),
+            Self::Kernel => with_values(weight, |weight| {
+                with_values(bias, |bias| layer_norm_kernel(x, eps, |y, i| y * weight[i] + bias[i]))
+            }),
+        }
+    }
+
+    /// `x / √(mean(x²) + eps) · weight` over each group of `weight`'s length: the whole row for T5, each
+    /// attention head for MMDiT.
+    pub(crate) fn rms_norm(self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+        let group = weight.elem_count();
+        match self {
+            Self::Composed => {
+                let (tokens, width) = x.dims2()?;
+                let heads = x.contiguous()?.reshape((tokens, width / group, group))?;
+                let mean = heads.sqr()?.mean_keepdim(D::Minus1)?;
+                heads.broadcast_div(&(mean + eps)?.sqrt()?)?.broadcast_mul(weight)?.reshape((tokens, width))
+            }
+            Self::Kernel => with_values(weight, |weight| {
+                row_kernel(x, |from, to| {
+                    for (from, to) in from.chunks_exact(group).zip(to.chunks_exact_mut(group)) {
+                        let mean = math::sum(from, |v| v * v) / group as f32;
+                        let inverse = 1.0 / (mean + eps as f32).sqrt();
+                        to.iter_mut().zip(from).zip(weight).for_each(|((to, v), w)| *to = v * inverse * w);
+                    }
+                })
+            }),
+        }
+    }
+}
+
+fn normalized(x: &Tensor, eps: f64) -> Result<Tensor> {
+    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    centred.broadcast_div(&(variance + eps)?.sqrt()?)
+}
+
+#[allow(clippy::needless_range_loop, reason = "one index walks four slices")]
+#[allow(clippy::indexing_slicing, reason = "the index runs below the length of both rows")]
+fn layer_norm_kernel(x: &Tensor, eps: f64, affine: impl Fn(f32, usize) -> f32 + Sync) -> Result<Tensor> {
+    row_kernel(x, |from, to| {
+        let count = from.len() as f32;
+        let mean = math::sum(from, |v| v) / count;
+        let variance = math::sum(from, |v| (v - mean) * (v - mean)) / count;
+        let inverse = 1.0 / (variance + eps as f32).sqrt();
+        for i in 0..to.len() {
+            to[i] = affine((from[i] - mean) * inverse, i);
+        }
+    })
+}
+
+/// Maps each row of `x` to a row of the result, in parallel.
+fn row_kernel(x: &Tensor, map: impl Fn(&[f32], &mut [f32]) + Sync) -> Result<Tensor> {
+    with_rows(x, |from: Rows<'_>| {
+        let mut out = vec![0f32; from.rows * from.width];
+        let rows = (CHUNK / from.width.max(1)).max(1);
+        let arch = Arch::new();
+        out.par_chunks_mut(rows * from.width).enumerate().for_each(|(chunk, out)| {
+            arch.dispatch(|| {
+                for (row, to) in out.chunks_exact_mut(from.width).enumerate() {
+                    map(from.row(chunk * rows + row), to);
+                }
+            });
+        });
+        Tensor::from_vec(out, x.shape(), x.device())
+    })
+}

@@ -1,0 +1,122 @@
+//! The T5 v1.1 encoder.
+
+use candle_core::Tensor;
+
+use super::embed;
+use crate::config::T5Config;
+use crate::error::Result;
+use crate::ops::{Activation, Linear, Mask, Ops};
+use crate::weights::{Scope, Weights};
+
+/// A T5 encoder whose blocks are read one at a time while it runs: the XXL encoder's 19 GB in f32 never lie
+/// in memory together.
+#[derive(Debug)]
+pub(crate) struct T5 {
+    weights: Weights,
+    config: T5Config,
+    ops: Ops,
+}
+
+#[derive(Debug)]
+struct Block {
+    attention_norm: Tensor,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    mlp_norm: Tensor,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl Block {
+    fn load(scope: &Scope<'_>, config: &T5Config) -> Result<Self> {
+        let (width, inner, heads) = (config.d_model, config.d_ff, config.num_heads * config.d_kv);
+        let (attention, mlp) = (scope.at("layer.0.SelfAttention"), scope.at("layer.1.DenseReluDense"));
+        Ok(Self {
+            attention_norm: scope.at("layer.0.layer_norm").tensor("weight", &[width])?,
+            query: Linear::load_without_bias(&attention.at("q"), width, heads)?,
+            key: Linear::load_without_bias(&attention.at("k"), width, heads)?,
+            value: Linear::load_without_bias(&attention.at("v"), width, heads)?,
+            output: Linear::load_without_bias(&attention.at("o"), heads, width)?,
+            mlp_norm: scope.at("layer.1.layer_norm").tensor("weight", &[width])?,
+            gate: Linear::load_without_bias(&mlp.at("wi_0"), width, inner)?,
+            up: Linear::load_without_bias(&mlp.at("wi_1"), width, inner)?,
+            down: Linear::load_without_bias(&mlp.at("wo"), inner, width)?,
+        })
+    }
+
+    fn forward(&self, ops: Ops, x: &Tensor, config: &T5Config, bias: &Tensor) -> Result<Tensor> {
+        let normed = ops.rms_norm(x, &self.attention_norm, config.layer_norm_epsilon)?;
+        let (q, k, v) =
+            (ops.linear(&normed, &self.query)?, ops.linear(&normed, &self.key)?, ops.linear(&normed, &self.value)?);
+        let attended = ops.attention(&q, &k, &v, config.num_heads, 1.0, Mask::Bias(bias))?;
+        let x = ops.add(x, &ops.linear(&attended, &self.output)?)?;
+        let normed = ops.rms_norm(&x, &self.mlp_norm, config.layer_norm_epsilon)?;
+        let gate = ops.linear_activation(&normed, &self.gate, Activation::GeluTanh)?;
+        let inner = ops.multiply(&gate, &ops.linear(&normed, &self.up)?)?;
+        Ok(ops.add(&x, &ops.linear(&inner, &self.down)?)?)
+    }
+}
+
+impl T5 {
+    /// Reads and checks the parts that are needed before the first block.
+    pub(crate) fn load(weights: Weights, config: T5Config, ops: Ops) -> Result<Self> {
+        let t5 = Self { weights, config, ops };
+        t5.encoder().at("final_layer_norm").tensor("weight", &[t5.config.d_model])?;
+        t5.position_bias(1)?;
+        Ok(t5)
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.config.d_model
+    }
+
+    /// Encodes token ids, end and padding included: `[tokens, width]`. `check` runs before each block.
+    pub(crate) fn forward(&self, ids: &[u32], check: &dyn Fn() -> Result<()>) -> Result<Tensor> {
+        let root = self.weights.root();
+        let table = if root.contains("shared.weight") { root.at("shared") } else { root.at("encoder.embed_tokens") };
+        let mut x = embed(&table, ids, self.config.d_model)?;
+        let bias = self.position_bias(ids.len())?;
+        for i in 0..self.config.num_layers {
+            check()?;
+            let block = Block::load(&self.encoder().at(format_args!("block.{i}")), &self.config)?;
+            x = block.forward(self.ops, &x, &self.config, &bias)?;
+        }
+        let norm = self.encoder().at("final_layer_norm").tensor("weight", &[self.config.d_model])?;
+        Ok(self.ops.rms_norm(&x, &norm, self.config.layer_norm_epsilon)?)
+    }
+
+    fn encoder(&self) -> Scope<'_> {
+        self.weights.root().at("encoder")
+    }
+
+    /// The bias of block 0, which serves all: `[heads, tokens, tokens]`.
+    fn position_bias(&self, tokens: usize) -> Result<Tensor> {
+        let (buckets, heads) = (self.config.relative_attention_num_buckets, self.config.num_heads);
+        let scope = self.encoder().at("block.0.layer.0.SelfAttention.relative_attention_bias");
+        let table = scope.tensor("weight", &[buckets, heads])?;
+        let index = (0..tokens).flat_map(|query| (0..tokens).map(move |key| (query, key)));
+        let index: Vec<u32> = index
+            .map(|(query, key)| bucket(query, key, buckets, self.config.relative_attention_max_distance) as u32)
+            .collect();
+        let index = Tensor::from_vec(index, tokens * tokens, scope.device())?;
+        // [tokens², heads] -> [heads, tokens, tokens]
+        Ok(table.index_select(&index, 0)?.t()?.contiguous()?.reshape((heads, tokens, tokens))?)
+    }
+}
+
+/// T5's bucket of a distance: half of the buckets for keys after the query, half of each half exact, the rest
+/// logarithmic up to `max_distance`.
+fn bucket(query: usize, key: usize, buckets: usize, max_distance: usize) -> usize {
+    let side = buckets / 2;
+    let offset = if key > query { side } else { 0 };
+    let distance = key.abs_diff(query);
+    let exact = side / 2;
+    if distance < exact {
+        return offset + distance;
+    }
+    let share = (distance as f32 / exact as f32).ln() / (max_distance as f32 / exact as f32).ln();
+    offset + (exact + (share * (side - exact) as f32) as usize).min(side - 1)
+}

@@ -1,0 +1,160 @@
+//! Prompts to token ids, padded and cut as the models expect them.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokenizers::Tokenizer as Inner;
+
+use crate::error::{Error, Result};
+use crate::weights::ModelFiles;
+
+/// CLIP's words: contractions, runs of letters, single digits, runs of anything else.
+const CLIP_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+const CLIP_START: &str = "<|startoftext|>";
+const CLIP_END: &str = "<|endoftext|>";
+const T5_END: &str = "</s>";
+
+/// A tokenizer with its padding and its start and end tokens.
+#[derive(Debug)]
+pub(crate) struct Tokenizer {
+    inner: Inner,
+    start: Option<u32>,
+    end: u32,
+    pad: u32,
+    max_length: usize,
+}
+
+/// A prompt as token ids.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tokens {
+    /// Start, words, end, padding: always as many as were asked for.
+    pub(crate) ids: Vec<u32>,
+    /// The end of the prompt that did not fit.
+    pub(crate) cut: Option<String>,
+}
+
+/// The parts of `tokenizer_config.json` that matter here.
+#[derive(Default, Deserialize)]
+struct TokenizerConfig {
+    #[serde(default)]
+    model_max_length: Option<f64>,
+    #[serde(default)]
+    pad_token: Option<Value>,
+}
+
+impl Tokenizer {
+    /// A CLIP tokenizer: `vocab.json` and `merges.txt`, or `tokenizer.json`, in `folder`.
+    pub(crate) fn clip(files: &ModelFiles, folder: &str, max_positions: usize) -> Result<Self> {
+        let merges = format!("{folder}/merges.txt");
+        let inner = if files.exists(&merges) {
+            let vocabulary: Value = files.json(&format!("{folder}/vocab.json"))?;
+            let merges_text = String::from_utf8(files.read(&merges)?)
+                .map_err(|_| Error::malformed(files.path(&merges), "is not UTF-8 text; download it again"))?;
+            parse(files, &merges, &clip_json(&vocabulary, &merges_text))?
+        } else {
+            open(files, folder)?
+        };
+        let config = config(files, folder)?;
+        let token = |text: &str| id_of(&inner, files, folder, text);
+        let end = token(CLIP_END)?;
+        // CLIP-L pads with its end token, CLIP-G with "!": each says so in its configuration.
+        let pad = match config.pad_token.as_ref().and_then(token_text) {
+            Some(text) => token(text)?,
+            None => end,
+        };
+        let start = Some(token(CLIP_START)?);
+        let max_length = max_length(&config, 77).min(max_positions);
+        Ok(Self { inner, start, end, pad, max_length })
+    }
+
+    /// A T5 tokenizer: `tokenizer.json` in `folder`.
+    pub(crate) fn t5(files: &ModelFiles, folder: &str) -> Result<Self> {
+        let inner = open(files, folder)?;
+        let config = config(files, folder)?;
+        let end = id_of(&inner, files, folder, T5_END)?;
+        let pad = match config.pad_token.as_ref().and_then(token_text) {
+            Some(text) => id_of(&inner, files, folder, text)?,
+            None => 0,
+        };
+        Ok(Self { inner, start: None, end, pad, max_length: max_length(&config, 512) })
+    }
+
+    /// How many tokens the encoder takes at the most.
+    pub(crate) fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// Encodes a prompt to exactly `length` ids.
+    pub(crate) fn encode(&self, prompt: &str, length: usize) -> Result<Tokens> {
+        let encoding =
+            self.inner.encode(prompt, false).map_err(|error| Error::Tokenizer(format!("cannot tokenize the prompt: {error}")))?;
+        let room = length.saturating_sub(1 + usize::from(self.start.is_some()));
+        let words = encoding.get_ids();
+        let mut ids: Vec<u32> = self.start.into_iter().chain(words.iter().copied().take(room)).collect();
+        ids.push(self.end);
+        ids.resize(length, self.pad);
+        let cut = encoding.get_offsets().get(room).and_then(|(start, _)| prompt.get(*start..)).map(str::to_owned);
+        Ok(Tokens { ids, cut })
+    }
+}
+
+fn open(files: &ModelFiles, folder: &str) -> Result<Inner> {
+    let name = format!("{folder}/tokenizer.json");
+    let mut inner: Value = files.json(&name)?;
+    // Padding and truncation are ours to do, whatever the file was saved with.
+    if let Some(map) = inner.as_object_mut() {
+        map.insert("padding".into(), Value::Null);
+        map.insert("truncation".into(), Value::Null);
+    }
+    parse(files, &name, &inner)
+}
+
+fn parse(files: &ModelFiles, name: &str, tokenizer: &Value) -> Result<Inner> {
+    Inner::from_bytes(tokenizer.to_string())
+        .map_err(|error| Error::malformed(files.path(name), format!("is no usable tokenizer ({error}); download it again")))
+}
+
+fn config(files: &ModelFiles, folder: &str) -> Result<TokenizerConfig> {
+    let name = format!("{folder}/tokenizer_config.json");
+    if files.exists(&name) { files.json(&name) } else { Ok(TokenizerConfig::default()) }
+}
+
+fn max_length(config: &TokenizerConfig, default: usize) -> usize {
+    // Files without a limit say 1e30.
+    config.model_max_length.filter(|length| *length >= 2.0 && *length < 1e6).map_or(default, |length| length as usize)
+}
+
+/// A token is a string, or an object that holds one.
+fn token_text(token: &Value) -> Option<&str> {
+    token.as_str().or_else(|| token.get("content")?.as_str())
+}
+
+fn id_of(inner: &Inner, files: &ModelFiles, folder: &str, token: &str) -> Result<u32> {
+    inner.token_to_id(token).ok_or_else(|| {
+        Error::malformed(files.path(folder), format!("the tokenizer has no token {token:?}; it belongs to another model"))
+    })
+}
+
+/// The CLIP tokenizer of the two classic files, in the form of a `tokenizer.json`.
+fn clip_json(vocabulary: &Value, merges: &str) -> Value {
+    let merges: Vec<&str> = merges.lines().filter(|line| !line.starts_with("#version") && line.contains(' ')).collect();
+    let special = |text: &str| {
+        json!({ "id": vocabulary.get(text), "content": text, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true })
+    };
+    json!({
+        "version": "1.0",
+        "added_tokens": [special(CLIP_START), special(CLIP_END)],
+        "normalizer": { "type": "Sequence", "normalizers": [
+            { "type": "NFC" },
+            { "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " },
+            { "type": "Lowercase" },
+        ] },
+        "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
+            { "type": "Split", "pattern": { "Regex": CLIP_WORDS }, "behavior": "Removed", "invert": true },
+            { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+        ] },
+        "model": { "type": "BPE", "unk_token": CLIP_END, "continuing_subword_prefix": "", "end_of_word_suffix": "</w>",
+                   "fuse_unk": false, "vocab": vocabulary, "merges": merges },
+    })
+}

@@ -1,0 +1,69 @@
+//! Latents to pictures.
+
+use candle_core::Tensor;
+
+use super::blocks::{MidBlock, ResnetBlock, group_norm};
+use crate::config::VaeConfig;
+use crate::error::Result;
+use crate::ops::{Conv2d, GroupNorm, Ops};
+use crate::weights::Scope;
+
+#[derive(Debug)]
+pub(super) struct Decoder {
+    conv_in: Conv2d,
+    mid: MidBlock,
+    levels: Vec<Level>,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+#[derive(Debug)]
+struct Level {
+    resnets: Vec<ResnetBlock>,
+    /// The convolution after doubling the sides; the last level has none.
+    upsample: Option<Conv2d>,
+}
+
+impl Decoder {
+    pub(super) fn load(scope: &Scope<'_>, config: &VaeConfig) -> Result<Self> {
+        let widths: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
+        let widest = widths.first().copied().unwrap_or(1);
+        let narrowest = widths.last().copied().unwrap_or(1);
+        let mut inputs = widest;
+        let mut levels = Vec::with_capacity(widths.len());
+        for (i, width) in widths.iter().copied().enumerate() {
+            let level = scope.at(format_args!("up_blocks.{i}"));
+            let resnets = (0..=config.layers_per_block)
+                .map(|j| ResnetBlock::load(&level.at(format_args!("resnets.{j}")), config, if j == 0 { inputs } else { width }, width))
+                .collect::<Result<_>>()?;
+            let upsample = match i + 1 < widths.len() {
+                true => Some(Conv2d::load(&level.at("upsamplers.0.conv"), width, width, 3)?),
+                false => None,
+            };
+            levels.push(Level { resnets, upsample });
+            inputs = width;
+        }
+        Ok(Self {
+            conv_in: Conv2d::load(&scope.at("conv_in"), config.latent_channels, widest, 3)?,
+            mid: MidBlock::load(&scope.at("mid_block"), config, widest)?,
+            levels,
+            norm_out: group_norm(&scope.at("conv_norm_out"), config, narrowest)?,
+            conv_out: Conv2d::load(&scope.at("conv_out"), narrowest, config.out_channels, 3)?,
+        })
+    }
+
+    /// `[height, width, latent channels]` to `[height·8, width·8, 3]`.
+    pub(super) fn forward(&self, ops: Ops, latent: &Tensor, check: &dyn Fn() -> Result<()>) -> Result<Tensor> {
+        let mut x = self.mid.forward(ops, &ops.conv2d(latent, &self.conv_in)?)?;
+        for level in &self.levels {
+            for resnet in &level.resnets {
+                check()?;
+                x = resnet.forward(ops, &x)?;
+            }
+            if let Some(conv) = &level.upsample {
+                x = ops.conv2d(&ops.upsample(&x)?, conv)?;
+            }
+        }
+        Ok(ops.conv2d(&ops.group_norm(&x, &self.norm_out, true)?, &self.conv_out)?)
+    }
+}

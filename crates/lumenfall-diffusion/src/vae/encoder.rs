@@ -1,0 +1,71 @@
+//! Pictures to latents.
+
+use candle_core::Tensor;
+
+use super::blocks::{MidBlock, ResnetBlock, group_norm};
+use crate::config::VaeConfig;
+use crate::error::Result;
+use crate::ops::{Conv2d, GroupNorm, Ops};
+use crate::weights::Scope;
+
+#[derive(Debug)]
+pub(super) struct Encoder {
+    conv_in: Conv2d,
+    levels: Vec<Level>,
+    mid: MidBlock,
+    norm_out: GroupNorm,
+    conv_out: Conv2d,
+}
+
+#[derive(Debug)]
+struct Level {
+    resnets: Vec<ResnetBlock>,
+    /// The convolution that halves the sides; the last level has none.
+    downsample: Option<Conv2d>,
+}
+
+impl Encoder {
+    pub(super) fn load(scope: &Scope<'_>, config: &VaeConfig) -> Result<Self> {
+        let widths = &config.block_out_channels;
+        let narrowest = widths.first().copied().unwrap_or(1);
+        let widest = widths.last().copied().unwrap_or(1);
+        let mut inputs = narrowest;
+        let mut levels = Vec::with_capacity(widths.len());
+        for (i, width) in widths.iter().copied().enumerate() {
+            let level = scope.at(format_args!("down_blocks.{i}"));
+            let resnets = (0..config.layers_per_block)
+                .map(|j| ResnetBlock::load(&level.at(format_args!("resnets.{j}")), config, if j == 0 { inputs } else { width }, width))
+                .collect::<Result<_>>()?;
+            let downsample = match i + 1 < widths.len() {
+                true => Some(Conv2d::load_downsample(&level.at("downsamplers.0.conv"), width)?),
+                false => None,
+            };
+            levels.push(Level { resnets, downsample });
+            inputs = width;
+        }
+        Ok(Self {
+            conv_in: Conv2d::load(&scope.at("conv_in"), config.in_channels, narrowest, 3)?,
+            levels,
+            mid: MidBlock::load(&scope.at("mid_block"), config, widest)?,
+            norm_out: group_norm(&scope.at("conv_norm_out"), config, widest)?,
+            // Mean and log variance of each latent channel.
+            conv_out: Conv2d::load(&scope.at("conv_out"), widest, 2 * config.latent_channels, 3)?,
+        })
+    }
+
+    /// `[height, width, 3]` to `[height/8, width/8, 2·latent channels]`.
+    pub(super) fn forward(&self, ops: Ops, picture: &Tensor, check: &dyn Fn() -> Result<()>) -> Result<Tensor> {
+        let mut x = ops.conv2d(picture, &self.conv_in)?;
+        for level in &self.levels {
+            for resnet in &level.resnets {
+                check()?;
+                x = resnet.forward(ops, &x)?;
+            }
+            if let Some(conv) = &level.downsample {
+                x = ops.conv2d(&x, conv)?;
+            }
+        }
+        let x = self.mid.forward(ops, &x)?;
+        Ok(ops.conv2d(&ops.group_norm(&x, &self.norm_out, true)?, &self.conv_out)?)
+    }
+}

@@ -1,0 +1,153 @@
+//! Weight files: found, checked and read a tensor at a time.
+
+mod files;
+mod safetensors;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use serde::Deserialize;
+
+use crate::error::{Error, Result};
+
+pub use files::{EmbeddedFile, ModelFiles};
+use safetensors::{Shard, TensorInfo};
+
+/// The tensors of one component, over one file or several.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    shards: Vec<Shard>,
+    tensors: HashMap<String, (usize, TensorInfo)>,
+    device: Device,
+}
+
+/// The index beside a component's shards.
+#[derive(Deserialize)]
+struct ShardIndex {
+    weight_map: HashMap<String, String>,
+}
+
+impl Weights {
+    /// Opens `{folder}/{stem}.safetensors`, or the shards that `{stem}.safetensors.index.json` names.
+    /// A file of 16-bit weights (`{stem}.fp16.safetensors`) serves where the plain one is not there.
+    pub(crate) fn open(files: &ModelFiles, folder: &str, stem: &str, device: &Device) -> Result<Self> {
+        let mut names = Vec::new();
+        for variant in ["", ".fp16"] {
+            let single = format!("{folder}/{stem}{variant}.safetensors");
+            let index = match variant {
+                "" => format!("{folder}/{stem}.safetensors.index.json"),
+                _ => format!("{folder}/{stem}.safetensors.index{variant}.json"),
+            };
+            if files.exists(&single) {
+                names.push(single);
+            } else if files.exists(&index) {
+                let parsed: ShardIndex = files.json(&index)?;
+                names = parsed.weight_map.into_values().map(|name| format!("{folder}/{name}")).collect();
+                names.sort();
+                names.dedup();
+            }
+            if !names.is_empty() {
+                break;
+            }
+        }
+        if names.is_empty() {
+            names.push(format!("{folder}/{stem}.safetensors"));
+        }
+        let mut shards = Vec::with_capacity(names.len());
+        let mut tensors = HashMap::new();
+        for name in &names {
+            let (shard, infos) = Shard::open(files.open(name)?)?;
+            tensors.extend(infos.into_iter().map(|(tensor, info)| (tensor, (shards.len(), info))));
+            shards.push(shard);
+        }
+        Ok(Self { shards, tensors, device: device.clone() })
+    }
+
+    pub(crate) fn root(&self) -> Scope<'_> {
+        Scope { weights: self, prefix: String::new() }
+    }
+
+    fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
+        let found = self.tensors.get(name).and_then(|(shard, info)| Some((self.shards.get(*shard)?, info)));
+        found.ok_or_else(|| {
+            self.tensor_error(name, "is missing; the file belongs to another model or is an incomplete download")
+        })
+    }
+
+    fn path_of(&self, name: &str) -> &Path {
+        let shard = self.tensors.get(name).map_or(0, |(shard, _)| *shard);
+        self.shards.get(shard).map_or(Path::new(""), Shard::path)
+    }
+
+    fn tensor_error(&self, name: &str, reason: impl Into<String>) -> Error {
+        Error::Tensor { path: self.path_of(name).to_path_buf(), tensor: name.into(), reason: reason.into() }
+    }
+}
+
+/// A place in the tree of tensor names.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope<'a> {
+    weights: &'a Weights,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// The place below this one.
+    pub(crate) fn at(&self, name: impl std::fmt::Display) -> Self {
+        Self { weights: self.weights, prefix: self.name(name) }
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.weights.tensors.contains_key(&self.name(name))
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        &self.weights.device
+    }
+
+    /// Reads a tensor as f32 and checks that it has `shape` and no value that is not finite.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let name = self.name(name);
+        let (shard, info) = self.weights.find(&name)?;
+        if info.shape != shape {
+            return Err(self.weights.tensor_error(
+                &name,
+                format!("has the shape {:?}, but config.json calls for {shape:?}; the two are of different models", info.shape),
+            ));
+        }
+        let elements = shape.iter().product();
+        self.values(&name, shard, info, 0, elements).and_then(|values| {
+            Ok(Tensor::from_vec(values, shape, &self.weights.device)?)
+        })
+    }
+
+    /// Reads `count` rows from `first` on of a tensor whose last dimension is `width`, all dimensions before it taken as rows.
+    pub(crate) fn rows(&self, name: &str, width: usize, first: usize, count: usize) -> Result<Vec<f32>> {
+        let name = self.name(name);
+        let (shard, info) = self.weights.find(&name)?;
+        let total: usize = info.shape.iter().product();
+        if info.shape.last() != Some(&width) || (first + count) * width > total {
+            return Err(self.weights.tensor_error(
+                &name,
+                format!("has the shape {:?}, but config.json calls for {} rows of {width}", info.shape, first + count),
+            ));
+        }
+        self.values(&name, shard, info, first * width, count * width)
+    }
+
+    fn values(&self, name: &str, shard: &Shard, info: &TensorInfo, first: usize, count: usize) -> Result<Vec<f32>> {
+        let values = shard.read(info, first, count)?.map_err(|reason| self.weights.tensor_error(name, reason))?;
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(self.weights.tensor_error(
+                name,
+                format!("holds a value that is not finite (element {}); the file is damaged: download it again", first + at),
+            )),
+            None => Ok(values),
+        }
+    }
+
+    fn name(&self, name: impl std::fmt::Display) -> String {
+        if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+    }
+}

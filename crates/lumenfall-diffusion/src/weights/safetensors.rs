@@ -1,0 +1,100 @@
+//! One safetensors file: its header checked against its length, its tensors read on demand.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use ::safetensors::Dtype;
+use ::safetensors::tensor::Metadata;
+use half::{bf16, f16};
+
+use super::files::RandomAccess;
+use crate::error::{Error, Result};
+
+/// Longer headers than this are damage, not models.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Values are widened to f32 through a buffer of this many bytes.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// Where a tensor lies in its file.
+#[derive(Debug)]
+pub(crate) struct TensorInfo {
+    pub(crate) shape: Vec<usize>,
+    dtype: Dtype,
+    start: u64,
+}
+
+/// One open file.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    file: RandomAccess,
+}
+
+impl Shard {
+    pub(crate) fn open(file: RandomAccess) -> Result<(Self, HashMap<String, TensorInfo>)> {
+        let damaged = |reason: String| Error::malformed(&file.path, reason);
+        let mut length = [0; 8];
+        if file.length < 8 {
+            return Err(damaged("is too short for a safetensors file; download it again".into()));
+        }
+        file.read_at(0, &mut length)?;
+        let header_length = u64::from_le_bytes(length);
+        if header_length > MAX_HEADER_BYTES || header_length + 8 > file.length {
+            return Err(damaged(
+                "is not a safetensors file, or its header is cut off; convert it to safetensors or download it again".into(),
+            ));
+        }
+        let mut header = vec![0; usize::try_from(header_length).unwrap_or(usize::MAX)];
+        file.read_at(8, &mut header)?;
+        let metadata: Metadata = serde_json::from_slice(&header)
+            .map_err(|error| damaged(format!("is not a safetensors file: its header is not valid ({error})")))?;
+        let data_start = header_length + 8;
+        let expected = data_start + metadata.data_len() as u64;
+        if file.length != expected {
+            return Err(damaged(format!(
+                "is {} bytes long, but its header speaks of {expected}; the download was cut off: get it again",
+                file.length
+            )));
+        }
+        let infos = metadata
+            .tensors()
+            .into_iter()
+            .map(|(name, info)| {
+                let start = data_start + info.data_offsets.0 as u64;
+                (name, TensorInfo { shape: info.shape.clone(), dtype: info.dtype, start })
+            })
+            .collect();
+        Ok((Self { file }, infos))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// Reads `count` values from element `first` on. The inner error is a reason to be told with the tensor's name.
+    pub(crate) fn read(&self, info: &TensorInfo, first: usize, count: usize) -> Result<std::result::Result<Vec<f32>, String>> {
+        let (width, widen): (usize, fn(&[u8], &mut Vec<f32>)) = match info.dtype {
+            Dtype::F32 => (4, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)))),
+            Dtype::F16 => (2, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()))),
+            Dtype::BF16 => (2, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()))),
+            other => {
+                return Ok(Err(format!(
+                    "is stored as {other:?}, which this version does not read; use a file with F32, F16 or BF16 weights"
+                )));
+            }
+        };
+        let mut values = Vec::with_capacity(count);
+        let mut buffer = vec![0; (count * width).min(BUFFER_BYTES)];
+        let mut offset = info.start + (first * width) as u64;
+        let mut left = count * width;
+        while left > 0 {
+            let part = buffer.len().min(left);
+            let (part, _) = buffer.split_at_mut(part);
+            self.file.read_at(offset, part)?;
+            widen(part, &mut values);
+            offset += part.len() as u64;
+            left -= part.len();
+        }
+        Ok(Ok(values))
+    }
+}
