@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use futures_core::Stream;
+use futures_util::{Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -84,7 +84,7 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 pub(crate) async fn fetch_bytes<B: Backend + ?Sized>(backend: &B, address: &str) -> Result<Bytes, Error> {
     let mut stream = backend.fetch(address).await?;
     let mut whole = BytesMut::new();
-    while let Some(piece) = next(&mut stream).await {
+    while let Some(piece) = stream.next().await {
         whole.extend_from_slice(&piece?);
     }
     Ok(whole.freeze())
@@ -98,11 +98,6 @@ pub(crate) async fn fetch_addresses<B: Backend + ?Sized>(backend: &B, mut output
         }
     }
     Ok(output)
-}
-
-/// The next piece of a stream.
-pub(crate) async fn next(stream: &mut ByteStream) -> Option<Result<Bytes, Error>> {
-    std::future::poll_fn(|context| stream.as_mut().poll_next(context)).await
 }
 
 /// What a backend can do.

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use crate::backend::Backend;
+use crate::error::Error;
+use crate::remote::ClientBuilder;
 
 /// Makes images through a [`Backend`]. Cheap to clone: clones share the backend.
 ///
 /// ```no_run
-/// # fn backend() -> impl lumenfall::Backend + 'static { std::sync::Arc::<dyn lumenfall::Backend>::from(unimplemented!() as Box<dyn lumenfall::Backend>) }
-/// let client = lumenfall::Client::new(backend());
-/// assert!(client.backend().capabilities().generate);
+/// let client = lumenfall::Client::from_env()?;
+/// println!("{:?}", client.backend().capabilities());
+/// # Ok::<(), lumenfall::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -20,6 +22,20 @@ impl Client {
     /// A client of any backend: a remote one, a local one, layers around either, or your own.
     pub fn new(backend: impl Backend + 'static) -> Self {
         Self { backend: Arc::new(backend) }
+    }
+
+    /// A client of the gateway, by the environment: `LUMENFALL_API_KEY` and, if set, `LUMENFALL_BASE_URL`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) where the key is missing or
+    /// malformed, or the base address is.
+    pub fn from_env() -> Result<Self, Error> {
+        ClientBuilder::from_env().build()
+    }
+
+    /// Sets up a client of the gateway, or of any OpenAI-compatible server.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder::default()
     }
 
     /// The backend that does the work.

@@ -24,7 +24,8 @@ pub enum ErrorKind {
     NotFound,
     /// Too many requests; see [`Error::retry_after`].
     RateLimited,
-    /// The service could not be reached, so the request was not executed.
+    /// The service could not be reached, or the connection to it broke; [`Error::maybe_billed`] tells
+    /// whether the request may have been executed.
     Connection,
     /// Time ran out.
     Timeout,
@@ -63,6 +64,8 @@ struct Details {
     request_id: Option<String>,
     retry_after: Option<Duration>,
     maybe_billed: bool,
+    attempts: u32,
+    elapsed: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -80,6 +83,8 @@ impl Error {
             request_id: None,
             retry_after: None,
             maybe_billed: false,
+            attempts: 0,
+            elapsed: None,
             source: None,
         }))
     }
@@ -117,6 +122,30 @@ impl Error {
     /// Whether the request may have been executed and billed although no result arrived.
     pub fn maybe_billed(&self) -> bool {
         self.0.maybe_billed
+    }
+
+    /// How many times the request was tried; 0 where it was never sent.
+    pub fn attempts(&self) -> u32 {
+        self.0.attempts
+    }
+
+    /// How long all tries and the waits between them took; `None` where the request was never sent.
+    pub fn elapsed(&self) -> Option<Duration> {
+        self.0.elapsed
+    }
+
+    /// Changes the kind, for a caller that knows better what the failure means.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.0.kind = kind;
+        self
+    }
+
+    /// Puts what was being done before the message: `what: message`.
+    #[must_use]
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.0.message = format!("{what}: {}", self.0.message);
+        self
     }
 
     /// Adds the service's own code.
@@ -161,6 +190,14 @@ impl Error {
         self
     }
 
+    /// Adds how often the request was tried, and how long that took.
+    #[must_use]
+    pub fn with_attempts(mut self, attempts: u32, elapsed: Duration) -> Self {
+        self.0.attempts = attempts;
+        self.0.elapsed = Some(elapsed);
+        self
+    }
+
     /// Adds the error underneath. It must not print secrets: addresses are to be stripped before.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -181,6 +218,9 @@ impl fmt::Display for Error {
         if let Some(id) = &self.0.request_id {
             write!(f, " (request {id})")?;
         }
+        if self.0.attempts > 1 {
+            write!(f, " (after {} tries)", self.0.attempts)?;
+        }
         if self.0.maybe_billed {
             f.write_str(" (the request may have been billed)")?;
         }
@@ -200,6 +240,8 @@ impl fmt::Debug for Error {
             .field("request_id", &details.request_id)
             .field("retry_after", &details.retry_after)
             .field("maybe_billed", &details.maybe_billed)
+            .field("attempts", &details.attempts)
+            .field("elapsed", &details.elapsed)
             .field("source", &details.source.as_ref().map(ToString::to_string))
             .finish()
     }

@@ -4,6 +4,7 @@ pub mod backend;
 mod client;
 mod error;
 pub mod images;
+pub mod remote;
 
 pub use backend::Backend;
 pub use client::Client;

@@ -1,21 +1,38 @@
 //! Images that go into a request.
 
-use std::path::PathBuf;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
-/// An image that goes into a request.
-#[derive(Clone, Debug)]
+use super::OutputFormat;
+use crate::error::{Error, ErrorKind};
+
+/// An image that goes into a request: PNG, JPEG, WebP or GIF.
+///
+/// Its media type is told by its first bytes, whatever the file is called.
+///
+/// ```
+/// use lumenfall::Input;
+///
+/// let file = Input::path("source.png");
+/// let bytes = Input::bytes(&b"\x89PNG..."[..]);
+/// # let _ = (file, bytes);
+/// ```
+#[derive(Clone)]
 pub struct Input(pub(crate) Source);
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Source {
     Path(PathBuf),
     Bytes(Bytes),
 }
 
 impl Input {
-    /// A file, read when the request is sent.
+    /// A file, read when the request is sent. A remote backend streams it.
     pub fn path(path: impl Into<PathBuf>) -> Self {
         Self(Source::Path(path.into()))
     }
@@ -24,4 +41,89 @@ impl Input {
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self(Source::Bytes(bytes.into()))
     }
+
+    /// The whole image in memory, for backends that do not stream.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where the file cannot be read, which names it; [`ErrorKind::InvalidRequest`] where
+    /// it is empty or no image.
+    pub async fn read(&self) -> Result<Bytes, Error> {
+        match self.open("image").await? {
+            Opened { content: Reading::Bytes(bytes), .. } => Ok(bytes),
+            Opened { content: Reading::File(mut file), length, name, .. } => {
+                let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+                file.read_to_end(&mut bytes).await.map_err(|error| unreadable(&name, &error))?;
+                Ok(bytes.into())
+            }
+        }
+    }
+
+    /// Opens the image and tells its format, for the parameter `parameter`.
+    pub(crate) async fn open(&self, parameter: &str) -> Result<Opened, Error> {
+        match &self.0 {
+            Source::Bytes(bytes) => {
+                let name = format!("the {parameter} given as bytes");
+                let format = sniff(bytes, &name, parameter)?;
+                Ok(Opened { format, length: bytes.len() as u64, name, content: Reading::Bytes(bytes.clone()) })
+            }
+            Source::Path(path) => open_file(path, parameter).await,
+        }
+    }
+
+    /// The file's name without its ending.
+    pub(crate) fn stem(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Path(path) => path.file_stem()?.to_str(),
+            Source::Bytes(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Source::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            Source::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+        }
+    }
+}
+
+/// An image that is ready to be read.
+pub(crate) struct Opened {
+    pub(crate) format: OutputFormat,
+    pub(crate) length: u64,
+    /// What to call it in a message.
+    pub(crate) name: String,
+    pub(crate) content: Reading,
+}
+
+pub(crate) enum Reading {
+    Bytes(Bytes),
+    File(File),
+}
+
+async fn open_file(path: &Path, parameter: &str) -> Result<Opened, Error> {
+    let name = path.display().to_string();
+    let failed = |error: io::Error| unreadable(&name, &error).with_parameter(parameter);
+    let mut file = File::open(path).await.map_err(failed)?;
+    let about = file.metadata().await.map_err(failed)?;
+    if !about.is_file() {
+        return Err(failed(io::Error::other("it is no file")));
+    }
+    let mut head = Vec::with_capacity(OutputFormat::SNIFFED);
+    (&mut file).take(OutputFormat::SNIFFED as u64).read_to_end(&mut head).await.map_err(failed)?;
+    let format = sniff(&head, &name, parameter)?;
+    file.rewind().await.map_err(failed)?;
+    Ok(Opened { format, length: about.len(), name, content: Reading::File(file) })
+}
+
+fn sniff(head: &[u8], name: &str, parameter: &str) -> Result<OutputFormat, Error> {
+    OutputFormat::of(head).ok_or_else(|| {
+        let why = if head.is_empty() { "is empty" } else { "is no PNG, JPEG, WebP, GIF or AVIF image" };
+        Error::new(ErrorKind::InvalidRequest, format!("{name} {why}")).with_parameter(parameter)
+    })
+}
+
+fn unreadable(name: &str, error: &io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("cannot read {name}: {error}"))
 }

@@ -10,6 +10,7 @@ mod sniff;
 
 pub use format::{OutputFormat, ResponseFormat};
 pub use input::Input;
+pub(crate) use input::Reading;
 pub use layout::{AspectRatio, Resolution, Size};
 pub use result::{Address, Delivery, HasAddress, HasBytes, Image, Images, Inline};
 pub use sampling::{Sampling, SkipLayerGuidance};

@@ -5,10 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::StreamExt;
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
 
-use crate::backend::{self, ByteStream};
+use crate::backend::ByteStream;
 use crate::error::{Error, ErrorKind};
 
 /// Writes `bytes` to `path`.
@@ -21,7 +22,7 @@ pub(super) async fn bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// Writes what `stream` brings to `path`, holding one piece of it in memory at a time.
 pub(super) async fn stream(path: &Path, mut stream: ByteStream) -> Result<(), Error> {
     let mut draft = Draft::create(path).await?;
-    while let Some(piece) = backend::next(&mut stream).await {
+    while let Some(piece) = stream.next().await {
         draft.write(&piece?).await?;
     }
     draft.publish().await

@@ -1,0 +1,252 @@
+//! Settings of a remote client, and what is wrong with them.
+
+use std::env;
+use std::fmt;
+use std::time::Duration;
+
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Proxy, Url};
+
+use super::key::Key;
+use super::retry::Retry;
+use super::transport::Transport;
+use super::{Remote, clean};
+use crate::client::Client;
+use crate::error::{Error, ErrorKind};
+
+/// The gateway's OpenAI-compatible base address.
+pub const DEFAULT_BASE_URL: &str = "https://api.lumenfall.ai/openai/v1";
+
+/// Sets up a remote [`Client`]. Nothing is checked before [`build`](Self::build).
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use lumenfall::Client;
+/// use lumenfall::remote::Retry;
+///
+/// let client = Client::builder()
+///     .api_key("lmnfl_id.secret")
+///     .base_url("http://localhost:8080/v1") // any OpenAI-compatible server
+///     .timeout(Duration::from_secs(120))
+///     .retry(Retry::default().max_retries(5))
+///     .build()?;
+/// assert!(!format!("{client:?}").contains("secret"));
+/// # Ok::<(), lumenfall::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct ClientBuilder {
+    base_url: String,
+    key: Option<String>,
+    without_key: bool,
+    headers: Vec<(String, String)>,
+    http: Option<reqwest::Client>,
+    proxy: Option<String>,
+    retry: Retry,
+    timeout: Duration,
+    connect: Duration,
+    first_byte: Duration,
+    idle: Duration,
+    limit: usize,
+}
+
+impl Default for ClientBuilder {
+    fn default() -> Self {
+        Self {
+            base_url: DEFAULT_BASE_URL.to_owned(),
+            key: None,
+            without_key: false,
+            headers: Vec::new(),
+            http: None,
+            proxy: None,
+            retry: Retry::default(),
+            timeout: Duration::from_secs(600),
+            connect: Duration::from_secs(10),
+            // A generation can take seven minutes, and the service says nothing meanwhile.
+            first_byte: Duration::from_secs(480),
+            idle: Duration::from_secs(60),
+            limit: 256 << 20,
+        }
+    }
+}
+
+impl ClientBuilder {
+    /// The settings that the environment gives: `LUMENFALL_API_KEY` and, if set, `LUMENFALL_BASE_URL`.
+    pub fn from_env() -> Self {
+        let filled = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let builder = Self { key: filled("LUMENFALL_API_KEY"), ..Self::default() };
+        match filled("LUMENFALL_BASE_URL") {
+            Some(url) => builder.base_url(url),
+            None => builder,
+        }
+    }
+
+    /// The key. It is sent to the host of the base address and to no other, and never printed.
+    pub fn api_key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sends no key, for a server that needs none.
+    pub fn without_key(mut self) -> Self {
+        self.without_key = true;
+        self
+    }
+
+    /// The address that `images/generations` is appended to; [`DEFAULT_BASE_URL`] by default.
+    pub fn base_url(mut self, url: impl Into<String>) -> Self {
+        self.base_url = url.into();
+        self
+    }
+
+    /// A further header for each call to the API. It is not sent with downloads.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sends everything through this proxy. Without it the system's own settings hold.
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.proxy = Some(url.into());
+        self
+    }
+
+    /// Your own HTTP client. Its proxy, TLS, connect time-out and redirects hold instead of those here.
+    pub fn http_client(mut self, client: reqwest::Client) -> Self {
+        self.http = Some(client);
+        self
+    }
+
+    /// When a failed request is tried again.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The longest that a call may take, retries and waits included; 10 minutes by default.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The longest that connecting may take; 10 seconds by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect = timeout;
+        self
+    }
+
+    /// The longest from sending to the head of the answer; 8 minutes by default, since a generation
+    /// can take that long.
+    pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
+        self.first_byte = timeout;
+        self
+    }
+
+    /// The longest silence within an answer; 1 minute by default.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle = timeout;
+        self
+    }
+
+    /// The largest answer, or image at an address, that is read; 256 MiB by default.
+    pub fn max_response_bytes(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// The client.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] where the key is missing or cannot stand in a header, or the base
+    /// address, a header or the proxy is malformed.
+    pub fn build(self) -> Result<Client, Error> {
+        self.backend().map(Client::new)
+    }
+
+    /// The backend alone, to put layers around it.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn backend(self) -> Result<Remote, Error> {
+        let base = base_url(&self.base_url)?;
+        let key = match (&self.key, self.without_key) {
+            (_, true) => None,
+            (Some(key), false) => Some(Key::new(key)?),
+            (None, false) => {
+                let message = "no API key: set the environment variable LUMENFALL_API_KEY, call `.api_key(..)`, or \
+                               `.without_key()` for a server that needs none";
+                return Err(configuration(message).with_parameter("api_key"));
+            }
+        };
+        let headers = self.headers.iter().map(header).collect::<Result<HeaderMap, Error>>()?;
+        // The API has no reason to redirect a paid request, and neither the key nor the prompt is to
+        // follow one to another host.
+        let (api, files) = match &self.http {
+            Some(client) => (client.clone(), client.clone()),
+            None => (self.http(Policy::none())?, self.http(Policy::limited(5))?),
+        };
+        let Self { retry, timeout, first_byte, idle, limit, .. } = self;
+        let transport = Transport { api, files, base, key, headers, retry, timeout, first_byte, idle, limit };
+        Ok(Remote { transport: transport.into() })
+    }
+
+    fn http(&self, redirects: Policy) -> Result<reqwest::Client, Error> {
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("lumenfall-rust/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(self.connect)
+            .redirect(redirects);
+        if let Some(proxy) = &self.proxy {
+            // Its address may hold a password, so the message does not quote it.
+            builder = builder.proxy(Proxy::all(proxy).map_err(|_| configuration("the proxy's address is malformed"))?);
+        }
+        builder
+            .build()
+            .map_err(|error| configuration("the HTTP client cannot be set up").with_source(error.without_url()))
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base_url = Url::parse(&self.base_url).map(|url| clean::address(&url)).unwrap_or_default();
+        f.debug_struct("ClientBuilder")
+            .field("base_url", &base_url)
+            .field("key", &self.key.as_ref().map(|_| "…"))
+            .field("retry", &self.retry)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+fn base_url(text: &str) -> Result<Url, Error> {
+    let wrong = |why: &str| {
+        configuration(format!("the base address {why}; give one such as {DEFAULT_BASE_URL}")).with_parameter("base_url")
+    };
+    let url = Url::parse(text.trim()).map_err(|error| wrong(&format!("is malformed ({error})")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(wrong("is neither http nor https"));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(wrong("has no host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("has a user name or password in it, which would take the key's place"));
+    }
+    Ok(url)
+}
+
+fn header((name, value): &(String, String)) -> Result<(HeaderName, HeaderValue), Error> {
+    let malformed = |what| configuration(format!("the {what} of the header {name:?} is malformed"));
+    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed("name"))?;
+    if parsed == AUTHORIZATION {
+        return Err(configuration("give the key with `.api_key(..)`, not as a header"));
+    }
+    let mut value = HeaderValue::from_str(value).map_err(|_| malformed("value"))?;
+    value.set_sensitive(true);
+    Ok((parsed, value))
+}
+
+fn configuration(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}

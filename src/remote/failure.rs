@@ -1,0 +1,185 @@
+//! What a failed request means: which error, and whether the request ran.
+
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+use super::key::Key;
+use super::{clean, headers, retry_after};
+use crate::error::{Error, ErrorKind};
+
+/// A failed try.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: Error,
+    pub(super) verdict: Verdict,
+}
+
+/// Whether trying again can help, and what it may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// The same request would fail again, or its answer is lost.
+    Final,
+    /// The request was not executed, and may be next time.
+    NotExecuted,
+    /// The request may have been executed, and billed.
+    Ambiguous,
+}
+
+impl Failure {
+    pub(super) fn last(error: Error) -> Self {
+        Self { error, verdict: Verdict::Final }
+    }
+
+    /// A failure after which nobody knows whether the service did the work.
+    pub(super) fn ambiguous(error: Error) -> Self {
+        Self { error: error.with_maybe_billed(true), verdict: Verdict::Ambiguous }
+    }
+
+    /// A success whose answer is of no use: it was executed, and trying again would pay again.
+    pub(super) fn useless_answer(message: impl Into<String>) -> Self {
+        Self::last(Error::new(ErrorKind::InvalidResponse, message).with_maybe_billed(true))
+    }
+
+    /// A failure to send a request or to read the head of its answer.
+    pub(super) fn of_sending(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        if error.is_builder() {
+            return Self::last(Error::new(ErrorKind::Configuration, "the request cannot be built").with_source(error));
+        }
+        if error.is_redirect() {
+            let message = "the service redirects too often; check the base address";
+            return Self::last(Error::new(ErrorKind::Configuration, message).with_source(error));
+        }
+        if error.is_connect() {
+            let message = format!("cannot connect to the service: {}", innermost(&error));
+            let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Connection };
+            return Self { error: Error::new(kind, message).with_source(error), verdict: Verdict::NotExecuted };
+        }
+        let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Connection };
+        let message = format!("the connection broke before an answer came: {}", innermost(&error));
+        Self::ambiguous(Error::new(kind, message).with_source(error))
+    }
+
+    /// A failure in the middle of the answer of a successful request.
+    pub(super) fn of_reading(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Connection };
+        let message = format!("the connection broke in the middle of the answer: {}", innermost(&error));
+        Self::ambiguous(Error::new(kind, message).with_source(error))
+    }
+
+    /// An answer with a status other than success. `body` may be cut short.
+    pub(super) fn of_answer(status: StatusCode, head: &HeaderMap, body: &[u8], key: Option<&Key>) -> Self {
+        if status.is_redirection() {
+            let message = "the service redirects elsewhere, and a request with a key does not follow; check the base \
+                           address";
+            return Self::last(Error::new(ErrorKind::Configuration, message).with_status(status.as_u16()));
+        }
+        let body = Body::read(body);
+        let (kind, verdict) = judge(status.as_u16(), body.code.as_deref());
+        let message = match body.message {
+            Some(message) => format!("the service refused: {}", clean::message(&message, key)),
+            None => format!("the service answered {status} without an explanation"),
+        };
+        let mut error = Error::new(kind, message)
+            .with_status(status.as_u16())
+            .with_maybe_billed(verdict == Verdict::Ambiguous || all_exhausted(body.code.as_deref()));
+        if let Some(code) = body.code {
+            error = error.with_code(clean::message(&code, key));
+        }
+        if let Some(parameter) = body.parameter {
+            error = error.with_parameter(clean::message(&parameter, key));
+        }
+        if let Some(id) = headers::request_id(head) {
+            error = error.with_request_id(clean::message(id, key));
+        }
+        if let Some(wait) = retry_after::read(head) {
+            error = error.with_retry_after(wait);
+        }
+        Self { error, verdict }
+    }
+}
+
+/// Which error an answer is, by the service's code before the status.
+fn judge(status: u16, code: Option<&str>) -> (ErrorKind, Verdict) {
+    use ErrorKind as Kind;
+    use Verdict::{Ambiguous, Final, NotExecuted};
+
+    match code.map(str::to_ascii_uppercase).as_deref() {
+        Some("CONTENT_POLICY_VIOLATION" | "MODERATION_BLOCKED") => return (Kind::ContentPolicy, Final),
+        Some("AUTHENTICATION_FAILED" | "INVALID_API_KEY") => return (Kind::Authentication, Final),
+        Some("INSUFFICIENT_BALANCE" | "INSUFFICIENT_QUOTA") => return (Kind::InsufficientBalance, Final),
+        Some("MODEL_NOT_FOUND" | "MODEL_DISABLED" | "RECORDING_NOT_FOUND") => return (Kind::NotFound, Final),
+        Some("INVALID_REQUEST") => return (Kind::InvalidRequest, Final),
+        Some("RATE_LIMITED" | "RATE_LIMIT_EXCEEDED") => return (Kind::RateLimited, NotExecuted),
+        // The gateway advises to try again: nothing was delivered.
+        Some("ALL_PROVIDERS_EXHAUSTED") => return (Kind::Upstream, NotExecuted),
+        _ => {}
+    }
+    match status {
+        401 | 403 => (Kind::Authentication, Final),
+        402 => (Kind::InsufficientBalance, Final),
+        404 | 410 => (Kind::NotFound, Final),
+        408 | 504 | 524 => (Kind::Timeout, Ambiguous),
+        429 => (Kind::RateLimited, NotExecuted),
+        400..500 => (Kind::InvalidRequest, Final),
+        503 => (Kind::Upstream, NotExecuted),
+        500..600 => (Kind::Upstream, Ambiguous),
+        _ => (Kind::InvalidResponse, Final),
+    }
+}
+
+/// The vendor says that such a failure can carry a part of the cost.
+fn all_exhausted(code: Option<&str>) -> bool {
+    code.is_some_and(|code| code.eq_ignore_ascii_case("ALL_PROVIDERS_EXHAUSTED"))
+}
+
+/// The error body in the shapes that gateways give it.
+#[derive(Default)]
+struct Body {
+    message: Option<String>,
+    code: Option<String>,
+    parameter: Option<String>,
+}
+
+impl Body {
+    fn read(body: &[u8]) -> Self {
+        let Ok(body) = serde_json::from_slice::<Value>(body) else {
+            return Self::default();
+        };
+        let inner = match body.get("error") {
+            Some(Value::String(message)) => {
+                return Self {
+                    message: Some(message.clone()),
+                    code: text(&body, &["code", "error_code"]),
+                    parameter: None,
+                };
+            }
+            Some(inner @ Value::Object(_)) => inner,
+            _ => &body,
+        };
+        Self {
+            message: text(inner, &["message", "error_message", "detail"]),
+            code: text(inner, &["code", "error_code"]).or_else(|| text(inner, &["type"])),
+            parameter: text(inner, &["param"]),
+        }
+    }
+}
+
+fn text(object: &Value, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| match object.get(name)? {
+        Value::String(text) if !text.is_empty() => Some(text.clone()),
+        Value::Number(number) => Some(number.to_string()),
+        _ => None,
+    })
+}
+
+/// The error at the bottom says what happened; those above it say only where.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    clean::message(&error.to_string(), None)
+}

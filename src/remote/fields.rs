@@ -1,0 +1,109 @@
+//! The specs' fields under their names on the wire.
+
+use serde::Serialize;
+use serde_json::{Map, Number, Value};
+
+use crate::backend::{GenerateSpec, Options};
+use crate::error::{Error, ErrorKind};
+use crate::images::Sampling;
+
+/// The JSON object of a generation.
+pub(super) fn generate(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
+    let GenerateSpec { model, prompt, options } = spec;
+    if options.sampling.strength.is_some() {
+        let message = "strength says how far an edit moves from its source; a generation has none";
+        return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("strength"));
+    }
+    let mut fields = Fields::new(model, Some(prompt));
+    fields.options(options, &[])?;
+    Ok(fields.0)
+}
+
+/// An edit's fields but for its files.
+pub(super) fn edit(model: String, prompt: Option<String>, options: Options) -> Result<Map<String, Value>, Error> {
+    let mut fields = Fields::new(model, prompt);
+    fields.options(options, &["image", "image[]", "mask"])?;
+    Ok(fields.0)
+}
+
+/// A map, so that no field can be sent twice.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn new(model: String, prompt: Option<String>) -> Self {
+        let mut fields = Map::new();
+        fields.insert("model".into(), model.into());
+        fields.extend(prompt.map(|prompt| ("prompt".to_owned(), prompt.into())));
+        Self(fields)
+    }
+
+    /// No `..` here or in `sampling`: a field that is added to either type must be sent or refused.
+    fn options(&mut self, options: Options, files: &[&str]) -> Result<(), Error> {
+        let Options {
+            provider,
+            size,
+            aspect_ratio,
+            resolution,
+            response_format,
+            output_format,
+            output_compression,
+            n,
+            user,
+            sampling,
+            extra,
+        } = options;
+        if let (Some(provider), Some(Value::String(model))) = (provider, self.0.get_mut("model")) {
+            *model = format!("{provider}/{model}");
+        }
+        self.set("size", size)?;
+        self.set("aspect_ratio", aspect_ratio)?;
+        self.set("resolution", resolution)?;
+        self.set("response_format", response_format)?;
+        self.set("output_format", output_format)?;
+        self.set("output_compression", output_compression)?;
+        self.set("n", n)?;
+        self.set("user", user)?;
+        self.sampling(sampling)?;
+        for (name, value) in extra {
+            if self.0.contains_key(&name) || files.contains(&name.as_str()) {
+                let message = format!("the extra parameter `{name}` is set already; set it once, in its own function");
+                return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter(name));
+            }
+            self.0.insert(name, value);
+        }
+        Ok(())
+    }
+
+    /// The gateway passes what it does not know on to the provider, under the providers' names.
+    fn sampling(&mut self, sampling: Sampling) -> Result<(), Error> {
+        let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance } = sampling;
+        if skip_layer_guidance.is_some() {
+            let message = "skip-layer guidance is computed on your own machine only (`Client::local`): no remote \
+                           provider takes it";
+            return Err(Error::new(ErrorKind::Unsupported, message).with_parameter("skip_layer_guidance"));
+        }
+        self.set("seed", seed)?;
+        self.set("num_inference_steps", steps)?;
+        self.set("guidance_scale", guidance.map(|guidance| decimal("guidance", guidance)).transpose()?)?;
+        self.set("negative_prompt", negative_prompt)?;
+        self.set("strength", strength.map(|strength| decimal("strength", strength)).transpose()?)
+    }
+
+    fn set(&mut self, name: &str, value: Option<impl Serialize>) -> Result<(), Error> {
+        if let Some(value) = value {
+            let value = serde_json::to_value(value).map_err(|error| {
+                Error::new(ErrorKind::InvalidRequest, format!("{name} cannot be written as JSON: {error}"))
+                    .with_parameter(name)
+            })?;
+            self.0.insert(name.to_owned(), value);
+        }
+        Ok(())
+    }
+}
+
+/// The number as a person writes it: 0.6, not the 0.6000000238418579 that the nearest `f32` is.
+fn decimal(name: &str, value: f32) -> Result<Number, Error> {
+    value.to_string().parse().ok().and_then(Number::from_f64).ok_or_else(|| {
+        Error::new(ErrorKind::InvalidRequest, format!("{name} is {value}; give a finite number")).with_parameter(name)
+    })
+}

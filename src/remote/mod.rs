@@ -1,0 +1,137 @@
+//! The Lumenfall gateway, and any other OpenAI-compatible image server, over HTTP.
+//!
+//! | file | concern |
+//! |---|---|
+//! | `builder` | settings, and what is wrong with them |
+//! | `key` | the key, which never prints |
+//! | `fields`, `multipart` | requests on the wire |
+//! | `transport`, `retry`, `retry_after` | tries, waits, the deadline |
+//! | `failure`, `clean` | what a failure means; messages without secrets |
+//! | `body`, `answer`, `estimate`, `headers` | answers |
+//! | `download` | images at addresses |
+
+mod answer;
+mod body;
+mod builder;
+mod clean;
+mod download;
+mod estimate;
+mod failure;
+mod fields;
+mod headers;
+mod key;
+mod multipart;
+mod retry;
+mod retry_after;
+mod transport;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+pub use builder::{ClientBuilder, DEFAULT_BASE_URL};
+pub use retry::Retry;
+
+use self::multipart::Edit;
+use self::transport::{Billing, Payload, Transport};
+use crate::backend::{
+    self, Backend, BoxFuture, ByteStream, Capabilities, EditSpec, Estimate, GenerateSpec, Output, Request,
+    RequestContext,
+};
+use crate::error::Error;
+use crate::images::{OutputFormat, ResponseFormat};
+
+/// Makes images over HTTP. Cheap to clone: clones share connections.
+///
+/// Made by [`ClientBuilder::backend`]; most callers want [`ClientBuilder::build`], which wraps it in a
+/// [`Client`](crate::Client).
+#[derive(Clone)]
+pub struct Remote {
+    transport: Arc<Transport>,
+}
+
+impl Remote {
+    /// A paid call, up to its images.
+    async fn make(
+        &self,
+        endpoint: &str,
+        payload: Payload,
+        asked: Option<ResponseFormat>,
+        context: RequestContext,
+    ) -> Result<Output, Error> {
+        let started = Instant::now();
+        let url = self.transport.address(&["images", endpoint]);
+        let mut output = self.transport.post(url, &payload, Billing::Paid, context.deadline, answer::read).await?;
+        if asked == Some(ResponseFormat::B64Json) {
+            // Paid for by now, so the address that a server sent instead of bytes is followed.
+            output = backend::fetch_addresses(self, output).await.map_err(|error| error.with_maybe_billed(true))?;
+        }
+        output.metadata.backend = self.name().to_owned();
+        output.metadata.elapsed = started.elapsed();
+        Ok(output)
+    }
+
+    async fn dry_run(&self, endpoint: &str, payload: Payload, context: RequestContext) -> Result<Estimate, Error> {
+        let mut url = self.transport.address(&["images", endpoint]);
+        url.query_pairs_mut().append_pair("dryRun", "true");
+        self.transport.post(url, &payload, Billing::Free, context.deadline, estimate::read).await
+    }
+}
+
+impl Backend for Remote {
+    fn name(&self) -> &str {
+        "remote"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            generate: true,
+            edit: true,
+            mask: true,
+            estimate: true,
+            addresses: true,
+            output_formats: vec![
+                OutputFormat::Png,
+                OutputFormat::Jpeg,
+                OutputFormat::Gif,
+                OutputFormat::Webp,
+                OutputFormat::Avif,
+            ],
+        }
+    }
+
+    fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(async move {
+            let asked = spec.options.response_format;
+            self.make("generations", Payload::Json(fields::generate(spec)?), asked, context).await
+        })
+    }
+
+    fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(async move {
+            let asked = spec.options.response_format;
+            self.make("edits", Payload::Edit(Edit::new(spec)?), asked, context).await
+        })
+    }
+
+    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        Box::pin(async move {
+            match request {
+                Request::Generate(spec) => {
+                    self.dry_run("generations", Payload::Json(fields::generate(spec)?), context).await
+                }
+                Request::Edit(spec) => self.dry_run("edits", Payload::Edit(Edit::new(spec)?), context).await,
+            }
+        })
+    }
+
+    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        Box::pin(download::fetch(&self.transport, address))
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("base_url", &clean::address(&self.transport.base)).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,49 @@
+//! How long a service asks to wait.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+/// The wait in `retry-after-ms` (milliseconds) or `Retry-After` (seconds or an HTTP date).
+pub(super) fn read(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    if let Some(wait) = text("retry-after-ms").and_then(|text| number(text, 0.001)) {
+        return Some(wait);
+    }
+    let text = text(RETRY_AFTER.as_str())?;
+    number(text, 1.0).or_else(|| {
+        let date = httpdate::parse_http_date(text).ok()?;
+        Some(date.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO))
+    })
+}
+
+fn number(text: &str, unit: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse::<f64>().ok()? * unit).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(name: &'static str, value: &str) -> Option<Duration> {
+        read(&HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]))
+    }
+
+    #[test]
+    fn a_wait_is_read_as_seconds_milliseconds_and_date() {
+        assert_eq!(wait("retry-after", "7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("retry-after", "0.5"), Some(Duration::from_millis(500)));
+        assert_eq!(wait("retry-after-ms", "250"), Some(Duration::from_millis(250)));
+        assert_eq!(wait("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
+        let read = wait("retry-after", &soon).unwrap();
+        assert!((98..=100).contains(&read.as_secs()), "{read:?}");
+    }
+
+    #[test]
+    fn nonsense_is_no_wait() {
+        for text in ["", "soon", "-1", "NaN", "inf", "1e300"] {
+            assert_eq!(wait("retry-after", text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Sending: tries, waits and one deadline around all of them.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{AUTHORIZATION, HeaderMap};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use serde_json::{Map, Value};
+
+use super::failure::{Failure, Verdict};
+use super::key::Key;
+use super::multipart::Edit;
+use super::retry::Retry;
+use super::{body, clean};
+use crate::error::{Error, ErrorKind};
+
+/// An error's body is read up to here.
+const ERROR_BODY: usize = 64 * 1024;
+
+/// How the backend speaks HTTP.
+#[derive(Debug)]
+pub(super) struct Transport {
+    /// For the API. It follows no redirect.
+    pub(super) api: Client,
+    /// For images at addresses. It follows redirects and has no key.
+    pub(super) files: Client,
+    pub(super) base: Url,
+    pub(super) key: Option<Key>,
+    pub(super) headers: HeaderMap,
+    pub(super) retry: Retry,
+    pub(super) timeout: Duration,
+    pub(super) first_byte: Duration,
+    pub(super) idle: Duration,
+    pub(super) limit: usize,
+}
+
+/// What a call sends, so that each try can write it anew.
+pub(super) enum Payload {
+    Json(Map<String, Value>),
+    Edit(Edit),
+}
+
+/// Whether a call costs money when it runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Billing {
+    Paid,
+    Free,
+}
+
+impl Transport {
+    /// The address of `path` under the base address, whose own query is kept.
+    pub(super) fn address(&self, path: &[&str]) -> Url {
+        let mut url = self.base.clone();
+        // An address with a host always has segments; the builder checked the host.
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().extend(path);
+        }
+        url
+    }
+
+    /// Posts `payload` and has `read` make sense of the answer's headers and body.
+    pub(super) async fn post<T>(
+        &self,
+        url: Url,
+        payload: &Payload,
+        billing: Billing,
+        deadline: Option<Instant>,
+        read: impl Fn(&HeaderMap, Vec<u8>) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let read = &read;
+        self.repeat(billing, deadline, || async {
+            let request = self.authorised(self.api.request(Method::POST, url.clone()));
+            let request = match payload {
+                Payload::Json(fields) => request.json(fields),
+                Payload::Edit(edit) => request.multipart(edit.form().await.map_err(Failure::last)?),
+            };
+            let response = self.head(request).await?;
+            let head = response.headers().clone();
+            read(&head, body::read(response, self.limit, self.idle).await?)
+        })
+        .await
+    }
+
+    /// Starts a download. The key is not sent, wherever the address leads.
+    pub(super) async fn download(&self, url: Url, deadline: Instant) -> Result<Response, Error> {
+        let shown = clean::address(&url);
+        self.repeat(Billing::Free, Some(deadline), || self.head(self.files.get(url.clone()))).await.map_err(|error| {
+            let error = match error.status() {
+                // Signed addresses answer so once they have expired.
+                Some(401 | 403 | 404 | 410) => error.with_kind(ErrorKind::NotFound),
+                _ => error,
+            };
+            error.context(format!("cannot fetch the image at {shown} (such addresses expire after about an hour)"))
+        })
+    }
+
+    fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
+        let request = request.headers(self.headers.clone());
+        match &self.key {
+            Some(key) => request.header(AUTHORIZATION, key.header()),
+            None => request,
+        }
+    }
+
+    /// One try, up to the head of a successful answer.
+    async fn head(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        let response = match tokio::time::timeout(self.first_byte, request.send()).await {
+            Ok(response) => response.map_err(Failure::of_sending)?,
+            Err(_) => {
+                let message = format!("no answer came within {} seconds", self.first_byte.as_secs_f64());
+                return Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)));
+            }
+        };
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let head = response.headers().clone();
+        let body = body::read_some(response, ERROR_BODY, self.idle).await;
+        Err(Failure::of_answer(status, &head, &body, self.key.as_ref()))
+    }
+
+    /// Tries until it succeeds, until trying again is of no use or not allowed, or until the deadline.
+    async fn repeat<T, F: Future<Output = Result<T, Failure>>>(
+        &self,
+        billing: Billing,
+        deadline: Option<Instant>,
+        attempt: impl Fn() -> F,
+    ) -> Result<T, Error> {
+        let started = Instant::now();
+        let own = started + self.timeout;
+        let deadline = deadline.map_or(own, |deadline| deadline.min(own));
+        let mut attempts = 0;
+        let mut maybe_billed = false;
+        loop {
+            attempts += 1;
+            let failure = match tokio::time::timeout_at(deadline.into(), attempt()).await {
+                Ok(Ok(success)) => return Ok(success),
+                Ok(Err(failure)) => failure,
+                Err(_) => Failure { verdict: Verdict::Final, ..Failure::ambiguous(out_of_time(started)) },
+            };
+            maybe_billed |= failure.error.maybe_billed() && billing == Billing::Paid;
+            let again = match (failure.verdict, billing) {
+                (Verdict::Final, _) => false,
+                (Verdict::NotExecuted, _) | (Verdict::Ambiguous, Billing::Free) => true,
+                (Verdict::Ambiguous, Billing::Paid) => self.retry.may_bill_twice,
+            };
+            let wait = self.retry.wait(attempts, failure.error.retry_after());
+            // A wait that ends after the deadline would end in a worse error than this one.
+            if !again || attempts > self.retry.max_retries || Instant::now() + wait >= deadline {
+                return Err(failure.error.with_maybe_billed(maybe_billed).with_attempts(attempts, started.elapsed()));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+fn out_of_time(started: Instant) -> Error {
+    Error::new(
+        ErrorKind::Timeout,
+        format!("the deadline passed after {:.1} seconds without an answer", started.elapsed().as_secs_f64()),
+    )
+}
