@@ -20,6 +20,8 @@
 
 mod config;
 mod error;
+#[cfg(test)]
+mod golden;
 mod mmdit;
 mod noise;
 mod ops;

@@ -131,6 +131,9 @@ pub struct Pictures {
     pub warnings: Vec<String>,
 }
 
+/// Is shown latents while they are made.
+type Observe<'a> = &'a (dyn Fn(&Tensor) + Sync);
+
 /// The prompt's side of a run.
 struct Guidance {
     conditional: Conditioning,
@@ -195,6 +198,11 @@ impl Pipeline {
     /// # Errors
     /// Where a parameter is out of its range, or the work is cancelled.
     pub fn generate(&self, parameters: &Parameters, control: Control<'_>) -> Result<Pictures> {
+        self.generate_observed(parameters, control, &|_| {})
+    }
+
+    /// [`Self::generate`], with `observe` shown the latents before the first step and after each.
+    pub(crate) fn generate_observed(&self, parameters: &Parameters, control: Control<'_>, observe: Observe<'_>) -> Result<Pictures> {
         if parameters.strength.is_some() {
             return Err(Error::parameter("strength", "belongs to an edit; a picture made from a prompt alone has no source"));
         }
@@ -202,7 +210,7 @@ impl Pipeline {
         let height = self.side("height", parameters.height.unwrap_or(self.default_size()))?;
         let schedule = Schedule::new(&self.schedule, parameters.steps.unwrap_or(DEFAULT_STEPS))?;
         let shape = self.latent_shape(width, height);
-        self.run(parameters, schedule, control, |generator| self.noise(generator, shape))
+        self.run(parameters, schedule, control, observe, |generator| self.noise(generator, shape))
     }
 
     /// Changes a picture after a prompt, as diffusers' image-to-image pipeline does it.
@@ -212,6 +220,17 @@ impl Pipeline {
     /// # Errors
     /// Where a parameter is out of its range, or the work is cancelled.
     pub fn edit(&self, source: &Picture, parameters: &Parameters, control: Control<'_>) -> Result<Pictures> {
+        self.edit_observed(source, parameters, control, &|_| {})
+    }
+
+    /// [`Self::edit`], with `observe` shown the latents before the first step and after each.
+    pub(crate) fn edit_observed(
+        &self,
+        source: &Picture,
+        parameters: &Parameters,
+        control: Control<'_>,
+        observe: Observe<'_>,
+    ) -> Result<Pictures> {
         let fitting = |side: u32| (side / self.size_step() * self.size_step()).max(self.size_step());
         let width = self.side("width", parameters.width.unwrap_or(fitting(source.width())))?;
         let height = self.side("height", parameters.height.unwrap_or(fitting(source.height())))?;
@@ -221,7 +240,7 @@ impl Pipeline {
         let posterior = self.threads.install(|| self.vae.encode(&source, &|| control.check()))?;
         let shape = self.latent_shape(width, height);
         let sigma = f64::from(schedule.first_sigma());
-        self.run(parameters, schedule, control, |generator| {
+        self.run(parameters, schedule, control, observe, |generator| {
             // One generator draws the latent first and the noise after it, as in diffusers.
             let latent = self.vae.normalize(&posterior.sample(&self.noise(generator, shape)?)?)?;
             let noise = self.noise(generator, shape)?;
@@ -234,6 +253,7 @@ impl Pipeline {
         parameters: &Parameters,
         schedule: Schedule,
         control: Control<'_>,
+        observe: Observe<'_>,
         start: impl Fn(&mut Generator) -> Result<Tensor> + Sync,
     ) -> Result<Pictures> {
         if parameters.count == 0 {
@@ -246,7 +266,7 @@ impl Pipeline {
             let mut pictures = Vec::new();
             for image in 0..parameters.count {
                 let latent = start(&mut Generator::new(parameters.seed.wrapping_add(u64::from(image))))?;
-                let latent = self.denoise(latent, &steps, &guidance, image, control)?;
+                let latent = self.denoise(latent, &steps, &guidance, image, control, observe)?;
                 (control.progress)(Stage::Decoding { image });
                 pictures.push(Picture::from_tensor(&self.vae.decode(&latent, &|| control.check())?)?);
             }
@@ -277,10 +297,13 @@ impl Pipeline {
         guidance: &Guidance,
         image: u32,
         control: Control<'_>,
+        observe: Observe<'_>,
     ) -> Result<Tensor> {
+        observe(&latent);
         for (index, step) in steps.iter().enumerate() {
             let flow = self.flow(&latent, step.timestep, guidance, control)?;
             latent = (latent + (flow * f64::from(step.next - step.sigma))?)?;
+            observe(&latent);
             (control.progress)(Stage::Step { image, step: index as u32 + 1, steps: steps.len() as u32 });
         }
         Ok(latent)

@@ -44,7 +44,9 @@ impl Schedule {
             return Err(Error::parameter("strength", format!("is {strength}; it goes from above 0 (hardly any change) to 1")));
         }
         let steps = (self.sigmas.len() - 1) as f64;
-        let skipped = (steps - (steps * f64::from(strength)).min(steps)) as usize;
+        // Seven digits are all that an f32 holds: 0.6 of 5 steps is 3 of them, not a little more.
+        let strength_digits = (f64::from(strength) * 1e7).round() / 1e7;
+        let skipped = (steps - (steps * strength_digits).min(steps)) as usize;
         self.sigmas.drain(..skipped);
         if self.sigmas.len() < 2 {
             return Err(Error::parameter(

@@ -86,7 +86,7 @@ impl Block {
     }
 
     /// `image` and `text` are `[tokens, width]`, `condition` `[1, width]`.
-    pub(crate) fn forward(&self, ops: Ops, image: Tensor, text: Tensor, condition: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub(crate) fn forward(&self, ops: Ops, image: &Tensor, text: &Tensor, condition: &Tensor) -> Result<(Tensor, Tensor)> {
         let modulation = ops.linear(condition, &self.image.modulation)?.squeeze(0)?;
         let (attention, mlp, second) = if self.image_only.is_some() {
             let [shift, scale, gate, shift_mlp, scale_mlp, gate_mlp, shift2, scale2, gate2] = chunks(&modulation)?;
@@ -100,16 +100,16 @@ impl Block {
             let (attention, mlp) = six(&modulation)?;
             (attention, mlp, None)
         };
-        let image_qkv = self.image.qkv.forward(ops, &attention.norm(ops, &image)?)?;
+        let image_qkv = self.image.qkv.forward(ops, &attention.norm(ops, image)?)?;
         let image_tokens = image.dim(0)?;
-        let (text_qkv, text_modulation) = self.read_text(ops, &text, condition)?;
+        let (text_qkv, text_modulation) = self.read_text(ops, text, condition)?;
         let attended = image_qkv.join(&text_qkv)?.attend(ops, self.heads)?;
 
         let attended_image = ops.linear(&attended.narrow(0, 0, image_tokens)?, &self.image.output)?;
-        let mut result = ops.gated_residual(&image, &attended_image, &attention.gate)?;
+        let mut result = ops.gated_residual(image, &attended_image, &attention.gate)?;
         if let (Some((qkv, output)), Some(second)) = (&self.image_only, &second) {
             // The second attention starts from the block's input, as the first does.
-            let own = qkv.forward(ops, &second.norm(ops, &image)?)?.attend(ops, self.heads)?;
+            let own = qkv.forward(ops, &second.norm(ops, image)?)?.attend(ops, self.heads)?;
             result = ops.gated_residual(&result, &ops.linear(&own, output)?, &second.gate)?;
         }
         let image = self.image.mlp(ops, &result, &mlp)?;
@@ -117,10 +117,10 @@ impl Block {
         let text = match (&self.text, text_modulation) {
             (TextStream::Full(stream), Some((attention, mlp))) => {
                 let attended = attended.narrow(0, image_tokens, text.dim(0)?)?;
-                let text = ops.gated_residual(&text, &ops.linear(&attended, &stream.output)?, &attention.gate)?;
+                let text = ops.gated_residual(text, &ops.linear(&attended, &stream.output)?, &attention.gate)?;
                 stream.mlp(ops, &text, &mlp)?
             }
-            _ => text,
+            _ => text.clone(),
         };
         Ok((image, text))
     }

@@ -58,18 +58,42 @@ impl Mmdit {
         check: &dyn Fn() -> Result<()>,
     ) -> Result<Tensor> {
         let (_, height, width) = latent.dims3()?;
-        let mut image = self.patch_embed.forward(self.ops, latent)?;
-        let mut text = self.ops.linear(context, &self.context_embedder)?;
-        // silu(time + pooled), the one input of every modulation: [1, width]
-        let condition = self.time_text_embed.forward(self.ops, timestep, pooled)?;
+        let (mut image, mut text, condition) = self.embed(latent, timestep, context, pooled)?;
         for block in &self.blocks {
             check()?;
-            (image, text) = block.forward(self.ops, image, text, &condition)?;
+            (image, text) = block.forward(self.ops, &image, &text, &condition)?;
         }
         let modulation = self.ops.linear(&condition, &self.norm_out)?.squeeze(0)?;
         let [scale, shift] = chunks(&modulation)?;
         let image = self.ops.norm_modulate(&image, &shift, &scale, NORM_EPS)?;
         self.unpatchify(&self.ops.linear(&image, &self.proj_out)?, height, width)
+    }
+
+    /// Image tokens and text tokens, and `silu(time + pooled)` `[1, width]`, the one input of every modulation.
+    fn embed(&self, latent: &Tensor, timestep: f32, context: &Tensor, pooled: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+        Ok((
+            self.patch_embed.forward(self.ops, latent)?,
+            self.ops.linear(context, &self.context_embedder)?,
+            self.time_text_embed.forward(self.ops, timestep, pooled)?,
+        ))
+    }
+
+    /// Image and text tokens before the first block and after each.
+    #[cfg(test)]
+    pub(crate) fn trace(
+        &self,
+        latent: &Tensor,
+        timestep: f32,
+        context: &Tensor,
+        pooled: &Tensor,
+    ) -> Result<Vec<(Tensor, Tensor)>> {
+        let (image, text, condition) = self.embed(latent, timestep, context, pooled)?;
+        let mut states = vec![(image, text)];
+        for block in &self.blocks {
+            let (image, text) = &states[states.len() - 1];
+            states.push(block.forward(self.ops, image, text, &condition)?);
+        }
+        Ok(states)
     }
 
     /// `[tokens, patch·patch·channels]` to `[channels, height, width]`.

@@ -130,6 +130,21 @@ impl TextEncoders {
     }
 }
 
+#[cfg(test)]
+impl TextEncoders {
+    pub(crate) fn clip_l(&self) -> &(Tokenizer, Clip) {
+        &self.clip_l
+    }
+
+    pub(crate) fn clip_g(&self) -> &(Tokenizer, Clip) {
+        &self.clip_g
+    }
+
+    pub(crate) fn t5(&self) -> Option<&(Tokenizer, T5)> {
+        self.t5.as_ref()
+    }
+}
+
 fn warn_of_cut(warnings: &mut Vec<String>, encoder: &str, length: usize, cut: Option<&str>) {
     if let Some(cut) = cut {
         warnings.push(format!("the prompt is longer than the {length} tokens of {encoder}, which did not see: {cut:?}"));

@@ -1,5 +1,7 @@
 //! Prompts to token ids, padded and cut as the models expect them.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer as Inner;
@@ -40,21 +42,24 @@ struct TokenizerConfig {
     model_max_length: Option<f64>,
     #[serde(default)]
     pad_token: Option<Value>,
+    /// Tokens that are looked for before anything else, by id. CLIP-G's padding "!" is one, in prompts too.
+    #[serde(default)]
+    added_tokens_decoder: BTreeMap<String, Value>,
 }
 
 impl Tokenizer {
     /// A CLIP tokenizer: `vocab.json` and `merges.txt`, or `tokenizer.json`, in `folder`.
     pub(crate) fn clip(files: &ModelFiles, folder: &str, max_positions: usize) -> Result<Self> {
+        let config = config(files, folder)?;
         let merges = format!("{folder}/merges.txt");
         let inner = if files.exists(&merges) {
             let vocabulary: Value = files.json(&format!("{folder}/vocab.json"))?;
             let merges_text = String::from_utf8(files.read(&merges)?)
                 .map_err(|_| Error::malformed(files.path(&merges), "is not UTF-8 text; download it again"))?;
-            parse(files, &merges, &clip_json(&vocabulary, &merges_text))?
+            parse(files, &merges, &clip_json(&vocabulary, &merges_text, &config))?
         } else {
             open(files, folder)?
         };
-        let config = config(files, folder)?;
         let token = |text: &str| id_of(&inner, files, folder, text);
         let end = token(CLIP_END)?;
         // CLIP-L pads with its end token, CLIP-G with "!": each says so in its configuration.
@@ -136,15 +141,19 @@ fn id_of(inner: &Inner, files: &ModelFiles, folder: &str, token: &str) -> Result
 }
 
 /// The CLIP tokenizer of the two classic files, in the form of a `tokenizer.json`.
-fn clip_json(vocabulary: &Value, merges: &str) -> Value {
+fn clip_json(vocabulary: &Value, merges: &str, config: &TokenizerConfig) -> Value {
     let merges: Vec<&str> = merges.lines().filter(|line| !line.starts_with("#version") && line.contains(' ')).collect();
-    let special = |text: &str| {
+    let configured = config.added_tokens_decoder.values().filter_map(token_text);
+    let mut special: Vec<&str> = configured.chain([CLIP_START, CLIP_END]).collect();
+    special.sort_by_key(|text| vocabulary.get(*text).and_then(Value::as_u64));
+    special.dedup();
+    let added = special.into_iter().map(|text| {
         json!({ "id": vocabulary.get(text), "content": text, "single_word": false, "lstrip": false, "rstrip": false,
                 "normalized": false, "special": true })
-    };
+    });
     json!({
         "version": "1.0",
-        "added_tokens": [special(CLIP_START), special(CLIP_END)],
+        "added_tokens": added.collect::<Vec<_>>(),
         "normalizer": { "type": "Sequence", "normalizers": [
             { "type": "NFC" },
             { "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " },

@@ -20,6 +20,8 @@ pub(crate) struct Weights {
     shards: Vec<Shard>,
     tensors: HashMap<String, (usize, TensorInfo)>,
     device: Device,
+    /// Whether every tensor exists, in any shape that is asked for, made up of random values.
+    random: bool,
 }
 
 /// The index beside a component's shards.
@@ -61,7 +63,13 @@ impl Weights {
             tensors.extend(infos.into_iter().map(|(tensor, info)| (tensor, (shards.len(), info))));
             shards.push(shard);
         }
-        Ok(Self { shards, tensors, device: device.clone() })
+        Ok(Self { shards, tensors, device: device.clone(), random: false })
+    }
+
+    /// Has every tensor in every shape: random values of the size that keeps a network's activations in bounds. For
+    /// measuring a model's speed without its weights.
+    pub(crate) fn random(device: &Device) -> Self {
+        Self { shards: Vec::new(), tensors: HashMap::new(), device: device.clone(), random: true }
     }
 
     pub(crate) fn root(&self) -> Scope<'_> {
@@ -109,6 +117,9 @@ impl Scope<'_> {
     /// Reads a tensor as f32 and checks that it has `shape` and no value that is not finite.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let name = self.name(name);
+        if self.weights.random {
+            return Ok(Tensor::from_vec(random_values(&name, shape), shape, &self.weights.device)?);
+        }
         let (shard, info) = self.weights.find(&name)?;
         if info.shape != shape {
             return Err(self.weights.tensor_error(
@@ -125,6 +136,9 @@ impl Scope<'_> {
     /// Reads `count` rows from `first` on of a tensor whose last dimension is `width`, all dimensions before it taken as rows.
     pub(crate) fn rows(&self, name: &str, width: usize, first: usize, count: usize) -> Result<Vec<f32>> {
         let name = self.name(name);
+        if self.weights.random {
+            return Ok(random_values(&name, &[count, width]));
+        }
         let (shard, info) = self.weights.find(&name)?;
         let total: usize = info.shape.iter().product();
         if info.shape.last() != Some(&width) || (first + count) * width > total {
@@ -150,4 +164,16 @@ impl Scope<'_> {
     fn name(&self, name: impl std::fmt::Display) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
+}
+
+/// Uniform values of variance 1/inputs, other ones for each name.
+fn random_values(name: &str, shape: &[usize]) -> Vec<f32> {
+    let inputs = shape.iter().skip(1).product::<usize>().max(1);
+    let bound = (3.0 / inputs as f32).sqrt();
+    let mut state = name.bytes().fold(0x9e37_79b9_7f4a_7c15u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / 8_388_608.0 - 1.0) * bound
+    };
+    (0..shape.iter().product()).map(|_| next()).collect()
 }
