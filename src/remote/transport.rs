@@ -137,9 +137,11 @@ impl Transport {
             let failure = match tokio::time::timeout_at(deadline.into(), attempt()).await {
                 Ok(Ok(success)) => return Ok(success),
                 Ok(Err(failure)) => failure,
-                Err(_) => Failure { verdict: Verdict::Final, ..Failure::ambiguous(out_of_time(started)) },
+                Err(_) => Failure::last(out_of_time(started).with_maybe_billed(billing == Billing::Paid)),
             };
-            maybe_billed |= failure.error.maybe_billed() && billing == Billing::Paid;
+            // A free call that broke was not billed; one whose answer is of no use says itself whether it was.
+            let free = billing == Billing::Free && failure.verdict == Verdict::Ambiguous;
+            maybe_billed |= failure.error.maybe_billed() && !free;
             let again = match (failure.verdict, billing) {
                 (Verdict::Final, _) => false,
                 (Verdict::NotExecuted, _) | (Verdict::Ambiguous, Billing::Free) => true,

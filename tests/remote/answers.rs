@@ -1,0 +1,194 @@
+//! What is made of an answer.
+
+use std::sync::Arc;
+
+use lumenfall::backend::{Backend, RequestContext};
+use lumenfall::{Address, ErrorKind, Images};
+use serde_json::json;
+use wiremock::matchers::{method, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use crate::support::{
+    Folder, ONE_ADDRESS, PNG, answering, builder, generate, generate_inline, generate_spec, json as answer, remote,
+    requests,
+};
+
+/// `PNG` as base64.
+fn png_base64() -> String {
+    base64_simd::STANDARD.encode_to_string(PNG)
+}
+
+/// A server whose answers point to an image on itself.
+async fn with_image(image: ResponseTemplate) -> MockServer {
+    let server = MockServer::start().await;
+    let address = format!("{}/files/1.png?signature=canary", server.uri());
+    let body = json!({ "data": [{ "url": address }] }).to_string();
+    Mock::given(method("POST")).respond_with(answer(200, &body)).mount(&server).await;
+    Mock::given(path("/files/1.png")).respond_with(image).mount(&server).await;
+    server
+}
+
+#[tokio::test]
+async fn the_published_answer_is_read() {
+    let server = answering(answer(200, ONE_ADDRESS)).await;
+    let images = generate(&remote(&server)).await.unwrap();
+    assert_eq!(images.len(), 1);
+    assert_eq!(images[0].url(), Some("https://media.example/1.png"));
+    assert_eq!(images[0].revised_prompt(), Some("a cat"));
+    assert_eq!(images.metadata().created, Some(1_234_567_890));
+    assert_eq!(images.metadata().backend, "remote");
+}
+
+#[tokio::test]
+async fn metadata_and_headers_tell_of_the_making() {
+    let body = json!({
+        "id": "gen_1", "data": [{ "url": "https://media.example/1.png", "seed": 7 }],
+        "metadata": { "model": "m", "executed_model": "fal/m", "provider": "fal", "provider_name": "fal.ai",
+                      "cost": 0.02, "cost_currency": "usd" }
+    });
+    let template = answer(200, &body.to_string()).insert_header("X-Lumenfall-Request-Id", "req_1");
+    let images = generate(&remote(&answering(template).await)).await.unwrap();
+    let metadata = images.metadata();
+    assert_eq!(metadata.provider.as_deref(), Some("fal"));
+    assert_eq!(metadata.model.as_deref(), Some("fal/m"));
+    assert_eq!(metadata.request_id.as_deref(), Some("req_1"));
+    let cost = metadata.cost.as_ref().unwrap();
+    assert_eq!((cost.amount, cost.currency.as_str()), (0.02, "USD"));
+    assert_eq!(images[0].seed(), Some(7));
+
+    let headers = answer(200, ONE_ADDRESS)
+        .insert_header("X-Lumenfall-Provider", "replicate")
+        .insert_header("X-Lumenfall-Model", "replicate/m");
+    let images = generate(&remote(&answering(headers).await)).await.unwrap();
+    assert_eq!(images.metadata().provider.as_deref(), Some("replicate"));
+    assert_eq!(images.metadata().model.as_deref(), Some("replicate/m"));
+}
+
+#[tokio::test]
+async fn all_of_n_images_are_returned_as_bytes() {
+    let data: Vec<_> = (0..10).map(|_| json!({ "b64_json": png_base64() })).collect();
+    let server = answering(answer(200, &json!({ "data": data }).to_string())).await;
+    let images = generate_inline(&remote(&server)).await.unwrap();
+    assert_eq!(images.len(), 10);
+    assert!(images.iter().all(|image| image.bytes() == PNG && image.media_type() == Some("image/png")));
+    let request = &requests(&server).await[0];
+    assert_eq!(request.body_json::<serde_json::Value>().unwrap()["response_format"], "b64_json");
+}
+
+#[tokio::test]
+async fn a_missing_created_and_unknown_fields_do_not_fail_the_call() {
+    let body = r#"{"data":[{"url":"https://media.example/1.png","style":"new"}],"background":"plaid"}"#;
+    let images = generate(&remote(&answering(answer(200, body)).await)).await.unwrap();
+    assert_eq!(images.metadata().created, None);
+    assert_eq!(images[0].url(), Some("https://media.example/1.png"));
+}
+
+#[tokio::test]
+async fn bytes_that_came_instead_of_an_address_are_kept() {
+    let folder = Folder::new();
+    let body = json!({ "data": [{ "b64_json": png_base64() }] }).to_string();
+    let images = generate(&remote(&answering(answer(200, &body)).await)).await.unwrap();
+    assert_eq!(images[0].url(), None);
+    assert_eq!(images[0].download().await.unwrap(), PNG);
+    images[0].save(folder.path("a.png")).await.unwrap();
+    assert_eq!(std::fs::read(folder.path("a.png")).unwrap(), PNG);
+}
+
+#[tokio::test]
+async fn an_address_that_came_instead_of_bytes_is_fetched() {
+    let server = with_image(ResponseTemplate::new(200).set_body_bytes(PNG)).await;
+    let images = generate_inline(&remote(&server)).await.unwrap();
+    assert_eq!(images[0].bytes(), PNG);
+}
+
+#[tokio::test]
+async fn a_download_sends_no_key_and_saves_whole() {
+    let folder = Folder::new();
+    let server = with_image(ResponseTemplate::new(200).set_body_bytes(PNG)).await;
+    let remote = builder(&server.uri()).header("x-secret", "canary").backend().unwrap();
+    let images = generate(&remote).await.unwrap();
+    assert_eq!(images[0].download().await.unwrap(), PNG);
+    let path = folder.file("a.png", b"what was there before");
+    images[0].save(&path).await.unwrap();
+    assert_eq!(std::fs::read(path).unwrap(), PNG);
+    assert_eq!(folder.names(), ["a.png"]);
+    for request in &requests(&server).await[1..] {
+        assert!(!request.headers.contains_key("authorization") && !request.headers.contains_key("x-secret"));
+    }
+}
+
+#[tokio::test]
+async fn a_download_goes_through_the_configured_client_and_its_proxy() {
+    let proxy = MockServer::start().await;
+    let body = json!({ "data": [{ "url": "http://media.invalid/1.png" }] }).to_string();
+    Mock::given(method("POST")).respond_with(answer(200, &body)).mount(&proxy).await;
+    Mock::given(method("GET")).respond_with(ResponseTemplate::new(200).set_body_bytes(PNG)).mount(&proxy).await;
+    let remote = builder("http://api.invalid/v1").proxy(proxy.uri()).backend().unwrap();
+    let images = generate(&remote).await.unwrap();
+    assert_eq!(images[0].download().await.unwrap(), PNG);
+}
+
+#[tokio::test]
+async fn an_expired_address_is_not_found_and_prints_no_signature() {
+    let folder = Folder::new();
+    let server = with_image(ResponseTemplate::new(403).set_body_string("expired: canary")).await;
+    let images = generate(&remote(&server)).await.unwrap();
+    let error = images[0].save(folder.path("a.png")).await.unwrap_err();
+    assert_eq!((error.kind(), error.status()), (ErrorKind::NotFound, Some(403)));
+    assert!(!error.maybe_billed());
+    assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+    assert!(folder.names().is_empty());
+}
+
+#[tokio::test]
+async fn a_download_that_breaks_off_leaves_no_file() {
+    use crate::support::{Act, RawServer};
+    let folder = Folder::new();
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nhalf".to_vec();
+    let files = RawServer::start(Act::Say(head)).await;
+    let body = json!({ "data": [{ "url": format!("{}/1.png?sig=canary", files.uri) }] }).to_string();
+    let images = generate(&remote(&answering(answer(200, &body)).await)).await.unwrap();
+    let error = images[0].save(folder.path("a.png")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection);
+    assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+    assert!(!error.maybe_billed());
+    assert!(folder.names().is_empty());
+}
+
+#[tokio::test]
+async fn a_folder_that_does_not_exist_is_named() {
+    let body = json!({ "data": [{ "b64_json": png_base64() }] }).to_string();
+    let images = generate_inline(&remote(&answering(answer(200, &body)).await)).await.unwrap();
+    let error = images[0].save("/nowhere/a.png").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().contains("/nowhere/a.png"), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_without_images_is_an_error_that_may_have_been_billed() {
+    for body in [r#"{"data":[]}"#, r#"{"data":null}"#, "{}", "", "null", r#"{"data":[{"url":null}]}"#] {
+        let error = generate(&remote(&answering(answer(200, body)).await)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{body}");
+        assert!(error.maybe_billed(), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_over_the_limit_is_refused_before_it_is_read() {
+    let body = json!({ "data": [{ "b64_json": "QUJD".repeat(1000) }] }).to_string();
+    let server = answering(answer(200, &body)).await;
+    let remote = builder(&server.uri()).max_response_bytes(3000).backend().unwrap();
+    let error = generate(&remote).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidResponse);
+    assert!(error.to_string().contains("3000"), "{error}");
+}
+
+#[tokio::test]
+async fn images_outlive_the_client_that_made_them() {
+    let server = with_image(ResponseTemplate::new(200).set_body_bytes(PNG)).await;
+    let backend: Arc<dyn Backend> = Arc::new(remote(&server));
+    let output = backend.generate(generate_spec(), RequestContext::default()).await.unwrap();
+    let images = Images::<Address>::receive(backend, output).await.unwrap();
+    let image = images.into_iter().next().unwrap();
+    assert_eq!(image.download().await.unwrap(), PNG);
+}

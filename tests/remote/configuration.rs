@@ -1,0 +1,70 @@
+//! Settings that cannot work say so before anything is sent.
+
+use lumenfall::{Client, ErrorKind};
+
+use crate::support::{ONE_ADDRESS, answering, generate, json, requests};
+
+#[test]
+fn a_missing_key_names_the_variable_and_the_remedy() {
+    let error = Client::builder().build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(error.to_string().contains("LUMENFALL_API_KEY"), "{error}");
+    let error = Client::builder().api_key("").build().unwrap_err();
+    assert!(error.to_string().contains("LUMENFALL_API_KEY"), "{error}");
+}
+
+#[test]
+fn a_key_with_a_newline_is_an_error_that_does_not_print_it() {
+    for key in ["canary\n", "ca nary", "canary\r\nx-evil: 1", "canär", "canary\0"] {
+        let error = Client::builder().api_key(key).build().unwrap_err();
+        assert_eq!((error.kind(), error.parameter()), (ErrorKind::Configuration, Some("api_key")));
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains("canary") && !text.contains("nary") && !text.contains("evil"), "{text}");
+    }
+}
+
+#[test]
+fn a_base_address_that_cannot_work_is_an_error() {
+    for url in ["", "api.lumenfall.ai", "ftp://host/v1", "mailto:a@b", "https://user:canary@host/v1", "http://"] {
+        let error = Client::builder().api_key("k").base_url(url).build().unwrap_err();
+        assert_eq!((error.kind(), error.parameter()), (ErrorKind::Configuration, Some("base_url")), "{url}");
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+}
+
+#[test]
+fn a_header_or_proxy_that_cannot_work_is_an_error() {
+    let builder = || Client::builder().api_key("k");
+    for client in [
+        builder().header("two words", "x"),
+        builder().header("x", "line\nbreak"),
+        builder().header("Authorization", "Bearer other"),
+        builder().proxy("::canary::"),
+    ] {
+        let error = client.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(!format!("{error} {error:?}").contains("canary"));
+    }
+}
+
+#[tokio::test]
+async fn without_key_no_authorization_is_sent() {
+    let server = answering(json(200, ONE_ADDRESS)).await;
+    let remote = Client::builder().without_key().base_url(server.uri()).backend().unwrap();
+    generate(&remote).await.unwrap();
+    assert!(!requests(&server).await[0].headers.contains_key("authorization"));
+}
+
+#[tokio::test]
+async fn the_callers_own_http_client_and_proxy_are_used() {
+    let server = answering(json(200, ONE_ADDRESS)).await;
+    // The proxy answers for a host that does not exist.
+    let remote =
+        Client::builder().without_key().base_url("http://api.invalid/v1").proxy(server.uri()).backend().unwrap();
+    generate(&remote).await.unwrap();
+
+    let own = reqwest::Client::builder().user_agent("mine").build().unwrap();
+    let remote = Client::builder().without_key().base_url(server.uri()).http_client(own).backend().unwrap();
+    generate(&remote).await.unwrap();
+    assert_eq!(requests(&server).await[1].headers["user-agent"], "mine");
+}

@@ -1,0 +1,46 @@
+//! Connections that break.
+
+use std::time::Duration;
+
+use lumenfall::ErrorKind;
+use lumenfall::remote::Retry;
+use wiremock::ResponseTemplate;
+
+use crate::support::{Act, ONE_ADDRESS, RawServer, answering, builder, generate, json, remote, requests};
+
+#[tokio::test]
+async fn a_refused_connection_was_not_billed_and_is_tried_again() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let remote = builder(&format!("http://127.0.0.1:{port}")).retry(Retry::default().max_retries(1)).backend().unwrap();
+    let error = generate(&remote).await.unwrap_err();
+    assert_eq!((error.kind(), error.attempts()), (ErrorKind::Connection, 2));
+    assert!(!error.maybe_billed());
+}
+
+#[tokio::test]
+async fn a_reset_after_sending_may_have_been_billed_and_is_not_tried_again() {
+    let server = RawServer::start(Act::SayAndReset(Vec::new())).await;
+    let error = generate(&builder(&server.uri).backend().unwrap()).await.unwrap_err();
+    assert_eq!((error.kind(), error.attempts()), (ErrorKind::Connection, 1));
+    assert!(error.maybe_billed());
+    assert_eq!(server.requests(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_answer_ends_at_the_idle_time_out() {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n{".to_vec();
+    let server = RawServer::start(Act::SayAndHang(head)).await;
+    let remote = builder(&server.uri).idle_timeout(Duration::from_millis(200)).backend().unwrap();
+    let error = generate(&remote).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.maybe_billed());
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = answering(json(200, ONE_ADDRESS)).await;
+    let server = answering(ResponseTemplate::new(307).insert_header("location", elsewhere.uri())).await;
+    let error = generate(&remote(&server)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(requests(&elsewhere).await.is_empty());
+}

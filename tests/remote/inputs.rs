@@ -1,0 +1,65 @@
+//! Input images that cannot be sent.
+
+use lumenfall::backend::{Backend, RequestContext};
+use lumenfall::{Error, ErrorKind, Input};
+
+use crate::support::{Folder, JPEG, ONE_ADDRESS, PNG, answering, edit_spec, json, remote, requests};
+
+async fn refusal(image: Input) -> Error {
+    let server = answering(json(200, ONE_ADDRESS)).await;
+    let error = remote(&server).edit(edit_spec(vec![image]), RequestContext::default()).await.unwrap_err();
+    assert!(requests(&server).await.is_empty());
+    assert!(!error.maybe_billed());
+    assert_eq!(error.parameter(), Some("image"));
+    error
+}
+
+#[tokio::test]
+async fn a_missing_file_is_named() {
+    let error = refusal(Input::path("/nowhere/cat.png")).await;
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().contains("/nowhere/cat.png"), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_an_empty_file_and_a_file_that_is_no_image_are_named() {
+    let folder = Folder::new();
+    let error = refusal(Input::path(folder.path(""))).await;
+    assert_eq!(error.kind(), ErrorKind::Io);
+    for (name, content) in [("empty.png", &b""[..]), ("text.png", b"hello"), ("cut.png", b"\x89PN")] {
+        let error = refusal(Input::path(folder.file(name, content))).await;
+        assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_are_no_image_are_refused() {
+    let error = refusal(Input::bytes(&b"hello"[..])).await;
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+}
+
+#[tokio::test]
+async fn an_edit_without_images_and_a_mask_that_is_no_png_are_refused() {
+    let server = answering(json(200, ONE_ADDRESS)).await;
+    let error = remote(&server).edit(edit_spec(vec![]), RequestContext::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.parameter()), (ErrorKind::InvalidRequest, Some("image")));
+
+    let mut spec = edit_spec(vec![Input::bytes(PNG)]);
+    spec.mask = Some(Input::bytes(JPEG));
+    let error = remote(&server).edit(spec, RequestContext::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.parameter()), (ErrorKind::InvalidRequest, Some("mask")));
+    assert!(requests(&server).await.is_empty());
+}
+
+#[tokio::test]
+async fn an_input_can_be_read_whole() {
+    let folder = Folder::new();
+    assert_eq!(Input::path(folder.file("a.png", PNG)).read().await.unwrap(), PNG);
+    assert_eq!(Input::bytes(PNG).read().await.unwrap(), PNG);
+}
+
+#[test]
+fn an_inputs_debug_print_holds_no_image() {
+    assert_eq!(format!("{:?}", Input::bytes(PNG)), format!("Bytes({} bytes)", PNG.len()));
+}

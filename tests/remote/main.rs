@@ -1,0 +1,13 @@
+//! The remote backend against servers on the loopback interface.
+
+// Helpers are not marked as tests, but a panic in one is a failed test all the same.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod answers;
+mod configuration;
+mod faults;
+mod inputs;
+mod requests;
+mod retries;
+mod secrets;
+mod support;
