@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device, Tensor};
 
@@ -16,7 +15,7 @@ use crate::picture::Picture;
 use crate::schedule::Schedule;
 use crate::text::{TextEncoders, WithoutT5};
 use crate::vae::Vae;
-use crate::weights::{ModelFiles, Weights};
+use crate::weights::{ModelFiles, Read, Weights};
 
 const FORMS: [Ops; 2] = [Ops::Kernel, Ops::Composed];
 const COMPONENT: f32 = 1e-4;
@@ -76,7 +75,7 @@ fn channels_last(picture: &Tensor) -> Tensor {
 }
 
 fn text_encoders(files: &ModelFiles, ops: Ops) -> TextEncoders {
-    TextEncoders::load(files, 64, 40, WithoutT5::Zeros, &Device::Cpu, ops).unwrap()
+    TextEncoders::load(files, 64, 40, WithoutT5::Zeros, Read::Values, &Device::Cpu, ops).unwrap()
 }
 
 /// The golden model without its third text encoder.
@@ -183,7 +182,7 @@ fn conditioning_is_that_of_the_diffusers_pipeline() {
 #[test]
 fn t5_rows_can_be_omitted() {
     let (_folder, files) = files_without_t5();
-    let encoders = TextEncoders::load(&files, 64, 40, WithoutT5::Omit, &Device::Cpu, Ops::Kernel).unwrap();
+    let encoders = TextEncoders::load(&files, 64, 40, WithoutT5::Omit, Read::Values, &Device::Cpu, Ops::Kernel).unwrap();
     let conditioning = encoders.encode("a star", None, &mut Vec::new(), &nothing).unwrap();
     assert_eq!(conditioning.context.dims(), [77, 64]);
 }
@@ -192,7 +191,7 @@ fn t5_rows_can_be_omitted() {
 fn denoiser_agrees_on_square_and_other_sizes() {
     let golden = Golden::open("denoiser");
     for ops in FORMS {
-        let weights = Weights::open(&files(), "transformer", "diffusion_pytorch_model", &Device::Cpu).unwrap();
+        let weights = Weights::open(&files(), "transformer", "diffusion_pytorch_model", Read::Values, &Device::Cpu).unwrap();
         let denoiser = Mmdit::load(weights, config::denoiser(&files()).unwrap(), ops).unwrap();
         for size in ["square", "wide"] {
             let timestep = golden.first(&format!("{size}.timestep")).to_scalar::<f32>().unwrap();
@@ -227,7 +226,7 @@ fn denoiser_agrees_on_square_and_other_sizes() {
 fn autoencoder_agrees_both_ways() {
     let golden = Golden::open("vae");
     for ops in FORMS {
-        let weights = Weights::open(&files(), "vae", "diffusion_pytorch_model", &Device::Cpu).unwrap();
+        let weights = Weights::open(&files(), "vae", "diffusion_pytorch_model", Read::Values, &Device::Cpu).unwrap();
         let vae = Vae::load(&weights, config::vae(&files()).unwrap(), ops).unwrap();
         for size in ["square", "wide"] {
             let value = |name: &str| golden.first(&format!("{size}.{name}"));
@@ -260,9 +259,8 @@ fn assert_run_agrees(pipeline: &Pipeline, golden: &Golden, scenario: &str, name:
     request.seed = run["seed"].as_u64().unwrap();
     request.t5_tokens = Some(T5_TOKENS);
     request.strength = run["strength"].as_f64().map(|strength| strength as f32);
-    let cancelled = AtomicBool::new(false);
     let latents = std::sync::Mutex::new(Vec::new());
-    let control = Control { cancelled: &cancelled, progress: &|_| {} };
+    let control = Control::none();
     let keep = |latent: &Tensor| latents.lock().unwrap().push(latent.clone());
     let pictures = match source {
         Some(source) => pipeline.edit_observed(source, &request, control, &keep).unwrap(),
@@ -322,7 +320,7 @@ fn sixteen_bit_weights_are_widened_exactly() {
         let source = folder().join(format!("text_encoder.{dtype}.safetensors"));
         std::fs::copy(&source, target.join("model.safetensors")).unwrap();
         let weights =
-            Weights::open(&ModelFiles::Folder(copy.path().into()), "text_encoder", "model", &Device::Cpu).unwrap();
+            Weights::open(&ModelFiles::Folder(copy.path().into()), "text_encoder", "model", Read::Values, &Device::Cpu).unwrap();
         for (name, expected) in candle_core::safetensors::load(&source, &Device::Cpu).unwrap() {
             let actual = weights.root().tensor(&name, expected.dims()).unwrap();
             assert_close(&actual, &expected.to_dtype(DType::F32).unwrap(), 0.0);

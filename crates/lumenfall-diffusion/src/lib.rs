@@ -7,17 +7,18 @@
 //! `config.json` files decide every dimension. diffusers is the reference: the same seed makes the same picture.
 //!
 //! ```no_run
-//! use std::sync::atomic::AtomicBool;
 //! use lumenfall_diffusion::{Control, FileFormat, LoadOptions, ModelFiles, Parameters, Pipeline};
 //!
 //! let files = ModelFiles::Folder("models/stable-diffusion-3.5-medium".into());
 //! let pipeline = Pipeline::load(&files, &LoadOptions::default())?;
-//! let control = Control { cancelled: &AtomicBool::new(false), progress: &|stage| println!("{stage:?}") };
+//! let control = Control { stop: &|| false, progress: &|stage| println!("{stage:?}") };
 //! let result = pipeline.generate(&Parameters::new("a lighthouse at dusk"), control)?;
 //! let file = result.pictures[0].encode(FileFormat::Png)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#[doc(hidden)]
+pub mod bench;
 mod config;
 mod error;
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! The whole way from a prompt, or a prompt and a picture, to pictures.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use candle_core::{Device, Tensor};
 
 use crate::config::{self, SchedulerConfig};
@@ -13,7 +11,7 @@ use crate::picture::Picture;
 use crate::schedule::{Schedule, Step};
 use crate::text::{Conditioning, TextEncoders, WithoutT5};
 use crate::vae::Vae;
-use crate::weights::{ModelFiles, Weights};
+use crate::weights::{ModelFiles, Read, Weights};
 
 /// Denoising steps where the request names none.
 pub const DEFAULT_STEPS: u32 = 28;
@@ -105,15 +103,20 @@ pub enum Stage {
 /// How the caller follows and stops the work.
 #[derive(Clone, Copy)]
 pub struct Control<'a> {
-    /// Set it, and the work ends with [`Error::Cancelled`] before the next transformer block.
-    pub cancelled: &'a AtomicBool,
+    /// Asked before each transformer block: where it says true, the work ends with [`Error::Cancelled`].
+    pub stop: &'a (dyn Fn() -> bool + Sync),
     /// Called at each stage.
     pub progress: &'a (dyn Fn(Stage) + Sync),
 }
 
 impl Control<'_> {
+    /// Neither follows nor stops.
+    pub fn none() -> Self {
+        Self { stop: &|| false, progress: &|_| {} }
+    }
+
     fn check(&self) -> Result<()> {
-        if self.cancelled.load(Ordering::Relaxed) { Err(Error::Cancelled) } else { Ok(()) }
+        if (self.stop)() { Err(Error::Cancelled) } else { Ok(()) }
     }
 }
 
@@ -148,6 +151,19 @@ impl Pipeline {
     /// # Errors
     /// Names the file, and where it applies the tensor, that is missing, damaged or of another model.
     pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self> {
+        Self::load_with(files, options, Read::Values)
+    }
+
+    /// Checks what can be checked without reading the weights themselves: that every part is there, that no file is cut
+    /// off, and that every tensor exists in the shape that its `config.json` calls for. Takes milliseconds.
+    ///
+    /// # Errors
+    /// As [`Pipeline::load`].
+    pub fn check(files: &ModelFiles) -> Result<()> {
+        Self::load_with(files, &LoadOptions { threads: Some(1), ..LoadOptions::default() }, Read::Headers).map(|_| ())
+    }
+
+    fn load_with(files: &ModelFiles, options: &LoadOptions, read: Read) -> Result<Self> {
         let device = Device::Cpu;
         let ops = options.ops.unwrap_or(Ops::for_device(&device));
         let threads = rayon::ThreadPoolBuilder::new()
@@ -169,9 +185,9 @@ impl Pipeline {
         }
         threads.install(|| {
             let (joint, pooled) = (denoiser_config.joint_attention_dim, denoiser_config.pooled_projection_dim);
-            let text = TextEncoders::load(files, joint, pooled, options.without_t5, &device, ops)?;
-            let vae = Vae::load(&Weights::open(files, "vae", "diffusion_pytorch_model", &device)?, vae_config, ops)?;
-            let weights = Weights::open(files, "transformer", "diffusion_pytorch_model", &device)?;
+            let text = TextEncoders::load(files, joint, pooled, options.without_t5, read, &device, ops)?;
+            let vae = Vae::load(&Weights::open(files, "vae", "diffusion_pytorch_model", read, &device)?, vae_config, ops)?;
+            let weights = Weights::open(files, "transformer", "diffusion_pytorch_model", read, &device)?;
             let denoiser = Mmdit::load(weights, denoiser_config, ops)?;
             Ok((text, vae, denoiser))
         })

@@ -8,7 +8,7 @@ use super::tokenizer::Tokenizer;
 use crate::config;
 use crate::error::{Error, Result};
 use crate::ops::Ops;
-use crate::weights::{ModelFiles, Weights};
+use crate::weights::{ModelFiles, Read, Weights};
 
 /// How many T5 tokens diffusers takes by default.
 const T5_TOKENS: usize = 256;
@@ -49,6 +49,7 @@ impl TextEncoders {
         joint_width: usize,
         pooled_width: usize,
         without_t5: WithoutT5,
+        read: Read,
         device: &Device,
         ops: Ops,
     ) -> Result<Self> {
@@ -56,7 +57,7 @@ impl TextEncoders {
             let config = config::clip(files, encoder)?;
             let tokenizer = Tokenizer::clip(files, tokenizer, config.max_position_embeddings)?;
             let pooled = config.projection_dim;
-            Ok((tokenizer, Clip::load(Weights::open(files, encoder, "model", device)?, config, ops)?, pooled))
+            Ok((tokenizer, Clip::load(Weights::open(files, encoder, "model", read, device)?, config, ops)?, pooled))
         };
         let (tokenizer_l, clip_l, pooled_l) = clip("text_encoder", "tokenizer")?;
         let (tokenizer_g, clip_g, pooled_g) = clip("text_encoder_2", "tokenizer_2")?;
@@ -72,7 +73,7 @@ impl TextEncoders {
         let t5 = match files.exists("text_encoder_3/config.json") {
             true => {
                 let tokenizer = Tokenizer::t5(files, "tokenizer_3")?;
-                let weights = Weights::open(files, "text_encoder_3", "model", device)?;
+                let weights = Weights::open(files, "text_encoder_3", "model", read, device)?;
                 Some((tokenizer, T5::load(weights, config::t5(files)?, ops)?))
             }
             false => None,

@@ -61,12 +61,19 @@ impl Block {
 }
 
 impl T5 {
-    /// Reads and checks the parts that are needed before the first block.
+    /// Reads the small parts; where tensors are only checked, checks every block.
     pub(crate) fn load(weights: Weights, config: T5Config, ops: Ops) -> Result<Self> {
         let t5 = Self { weights, config, ops };
         t5.encoder().at("final_layer_norm").tensor("weight", &[t5.config.d_model])?;
         t5.position_bias(1)?;
+        if t5.encoder().only_checks() {
+            (0..t5.config.num_layers).try_for_each(|i| t5.block(i).map(|_| ()))?;
+        }
         Ok(t5)
+    }
+
+    fn block(&self, index: usize) -> Result<Block> {
+        Block::load(&self.encoder().at(format_args!("block.{index}")), &self.config)
     }
 
     pub(crate) fn width(&self) -> usize {
@@ -81,8 +88,7 @@ impl T5 {
         let bias = self.position_bias(ids.len())?;
         for i in 0..self.config.num_layers {
             check()?;
-            let block = Block::load(&self.encoder().at(format_args!("block.{i}")), &self.config)?;
-            x = block.forward(self.ops, &x, &self.config, &bias)?;
+            x = self.block(i)?.forward(self.ops, &x, &self.config, &bias)?;
         }
         let norm = self.encoder().at("final_layer_norm").tensor("weight", &[self.config.d_model])?;
         Ok(self.ops.rms_norm(&x, &norm, self.config.layer_norm_epsilon)?)

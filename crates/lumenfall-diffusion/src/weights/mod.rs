@@ -6,7 +6,7 @@ mod safetensors;
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -20,8 +20,19 @@ pub(crate) struct Weights {
     shards: Vec<Shard>,
     tensors: HashMap<String, (usize, TensorInfo)>,
     device: Device,
-    /// Whether every tensor exists, in any shape that is asked for, made up of random values.
-    random: bool,
+    read: Read,
+}
+
+/// What asking for a tensor gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Read {
+    /// Its values.
+    Values,
+    /// Zeros, after a check that the file has the tensor in the shape that is asked for.
+    Headers,
+    /// Random values of any shape that is asked for, of the size that keeps a network's activations in bounds. No file
+    /// is opened: for measuring a model's speed without its weights.
+    Random,
 }
 
 /// The index beside a component's shards.
@@ -33,7 +44,7 @@ struct ShardIndex {
 impl Weights {
     /// Opens `{folder}/{stem}.safetensors`, or the shards that `{stem}.safetensors.index.json` names.
     /// A file of 16-bit weights (`{stem}.fp16.safetensors`) serves where the plain one is not there.
-    pub(crate) fn open(files: &ModelFiles, folder: &str, stem: &str, device: &Device) -> Result<Self> {
+    pub(crate) fn open(files: &ModelFiles, folder: &str, stem: &str, read: Read, device: &Device) -> Result<Self> {
         let mut names = Vec::new();
         for variant in ["", ".fp16"] {
             let single = format!("{folder}/{stem}{variant}.safetensors");
@@ -63,13 +74,12 @@ impl Weights {
             tensors.extend(infos.into_iter().map(|(tensor, info)| (tensor, (shards.len(), info))));
             shards.push(shard);
         }
-        Ok(Self { shards, tensors, device: device.clone(), random: false })
+        Ok(Self { shards, tensors, device: device.clone(), read })
     }
 
-    /// Has every tensor in every shape: random values of the size that keeps a network's activations in bounds. For
-    /// measuring a model's speed without its weights.
+    /// Has every tensor in every shape.
     pub(crate) fn random(device: &Device) -> Self {
-        Self { shards: Vec::new(), tensors: HashMap::new(), device: device.clone(), random: true }
+        Self { shards: Vec::new(), tensors: HashMap::new(), device: device.clone(), read: Read::Random }
     }
 
     pub(crate) fn root(&self) -> Scope<'_> {
@@ -110,6 +120,11 @@ impl Scope<'_> {
         self.weights.tensors.contains_key(&self.name(name))
     }
 
+    /// Whether tensors are only checked, not read.
+    pub(crate) fn only_checks(&self) -> bool {
+        self.weights.read == Read::Headers
+    }
+
     pub(crate) fn device(&self) -> &Device {
         &self.weights.device
     }
@@ -117,7 +132,7 @@ impl Scope<'_> {
     /// Reads a tensor as f32 and checks that it has `shape` and no value that is not finite.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let name = self.name(name);
-        if self.weights.random {
+        if self.weights.read == Read::Random {
             return Ok(Tensor::from_vec(random_values(&name, shape), shape, &self.weights.device)?);
         }
         let (shard, info) = self.weights.find(&name)?;
@@ -126,6 +141,9 @@ impl Scope<'_> {
                 &name,
                 format!("has the shape {:?}, but config.json calls for {shape:?}; the two are of different models", info.shape),
             ));
+        }
+        if self.weights.read == Read::Headers {
+            return Ok(Tensor::zeros(shape, DType::F32, &self.weights.device)?);
         }
         let elements = shape.iter().product();
         self.values(&name, shard, info, 0, elements).and_then(|values| {
@@ -136,7 +154,7 @@ impl Scope<'_> {
     /// Reads `count` rows from `first` on of a tensor whose last dimension is `width`, all dimensions before it taken as rows.
     pub(crate) fn rows(&self, name: &str, width: usize, first: usize, count: usize) -> Result<Vec<f32>> {
         let name = self.name(name);
-        if self.weights.random {
+        if self.weights.read == Read::Random {
             return Ok(random_values(&name, &[count, width]));
         }
         let (shard, info) = self.weights.find(&name)?;
