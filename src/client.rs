@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::backend::Backend;
 use crate::error::Error;
+use crate::generated::stable_diffusion_3_5_medium::{Requests, StableDiffusion35Medium};
+use crate::images::typed::Model;
 use crate::remote::ClientBuilder;
 
 /// Makes images through a [`Backend`]. Cheap to clone: clones share the backend.
@@ -41,5 +43,15 @@ impl Client {
     /// The backend that does the work.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
+    }
+
+    /// Where the requests to Stable Diffusion 3.5 Medium start.
+    pub fn images(&self) -> Requests {
+        self.images_for::<StableDiffusion35Medium>()
+    }
+
+    /// Where the requests to any generated model start.
+    pub fn images_for<M: Model>(&self) -> M::Requests {
+        M::requests(self)
     }
 }

@@ -124,10 +124,7 @@ impl FromStr for Size {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        match text.split_once('x') {
-            Some((width, height)) => Self::pixels(number("size", text, width)?, number("size", text, height)?),
-            None => AspectRatio::from_str(text).map(Self::Ratio).map_err(|_| malformed("size", text)),
-        }
+        Self::parse(text).map_err(|fault| fault.error("size", text))
     }
 }
 
@@ -135,8 +132,7 @@ impl FromStr for AspectRatio {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let (width, height) = text.split_once(':').ok_or_else(|| malformed("aspect_ratio", text))?;
-        Self::new(number("aspect_ratio", text, width)?, number("aspect_ratio", text, height)?)
+        Self::parse(text).map_err(|fault| fault.error("aspect_ratio", text))
     }
 }
 
@@ -144,27 +140,112 @@ impl FromStr for Resolution {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let digits = text.strip_suffix('K').ok_or_else(|| malformed("resolution", text))?;
-        Self::new(number("resolution", text, digits)?)
+        Self::parse(text).map_err(|fault| fault.error("resolution", text))
     }
 }
 
-/// Digits only: `u32::from_str` would take a sign.
-fn number(parameter: &str, whole: &str, digits: &str) -> Result<u32, Error> {
-    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(malformed(parameter, whole));
-    }
-    digits.parse().map_err(|_| malformed(parameter, whole))
+/// Why a text is no size, aspect ratio or resolution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Fault {
+    Malformed,
+    Zero,
 }
 
-fn malformed(parameter: &str, text: &str) -> Error {
+impl Fault {
+    fn error(self, parameter: &str, text: &str) -> Error {
+        let problem = match self {
+            Self::Malformed => "is malformed",
+            Self::Zero => "has a side of 0",
+        };
+        malformed(parameter, text, problem)
+    }
+}
+
+// One reader for literals, which are read while compiling, and for text at run time.
+impl Size {
+    pub(crate) const fn parse(text: &str) -> Result<Self, Fault> {
+        match split(text.as_bytes(), b'x') {
+            Some((width, height)) => match numbers(width, height) {
+                Ok((width, height)) => Ok(Self::Pixels { width, height }),
+                Err(fault) => Err(fault),
+            },
+            None => match AspectRatio::parse(text) {
+                Ok(ratio) => Ok(Self::Ratio(ratio)),
+                Err(fault) => Err(fault),
+            },
+        }
+    }
+}
+
+impl AspectRatio {
+    pub(crate) const fn parse(text: &str) -> Result<Self, Fault> {
+        let Some((width, height)) = split(text.as_bytes(), b':') else { return Err(Fault::Malformed) };
+        match numbers(width, height) {
+            Ok((width, height)) => Ok(Self { width, height }),
+            Err(fault) => Err(fault),
+        }
+    }
+}
+
+impl Resolution {
+    pub(crate) const fn parse(text: &str) -> Result<Self, Fault> {
+        let Some((digits, [])) = split(text.as_bytes(), b'K') else { return Err(Fault::Malformed) };
+        match number(digits) {
+            Some(0) => Err(Fault::Zero),
+            Some(kilopixels) => Ok(Self { kilopixels }),
+            None => Err(Fault::Malformed),
+        }
+    }
+}
+
+/// What is before and after the first `separator`.
+const fn split(text: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
+    let mut at = 0;
+    while at < text.len() {
+        let (before, rest) = text.split_at(at);
+        if let [byte, after @ ..] = rest
+            && *byte == separator
+        {
+            return Some((before, after));
+        }
+        at += 1;
+    }
+    None
+}
+
+const fn numbers(first: &[u8], second: &[u8]) -> Result<(u32, u32), Fault> {
+    match (number(first), number(second)) {
+        (Some(0), Some(_)) | (Some(_), Some(0)) => Err(Fault::Zero),
+        (Some(first), Some(second)) => Ok((first, second)),
+        _ => Err(Fault::Malformed),
+    }
+}
+
+/// Digits only: `u32::from_str` would take a sign, and is not `const`.
+const fn number(digits: &[u8]) -> Option<u32> {
+    if digits.is_empty() {
+        return None;
+    }
+    let (mut rest, mut value) = (digits, 0u32);
+    while let [digit, tail @ ..] = rest {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        let Some(tens) = value.checked_mul(10) else { return None };
+        let Some(sum) = tens.checked_add((*digit - b'0') as u32) else { return None };
+        (value, rest) = (sum, tail);
+    }
+    Some(value)
+}
+
+fn malformed(parameter: &str, text: &str, problem: &str) -> Error {
     let form = match parameter {
         "size" => "\"1024x1024\" or \"16:9\"",
         "aspect_ratio" => "\"16:9\"",
         _ => "\"1K\"",
     };
     let shown: String = text.chars().take(40).collect();
-    invalid(parameter, format!("{parameter} {shown:?} is malformed; write it as {form}"))
+    invalid(parameter, format!("{parameter} {shown:?} {problem}; write it as {form}"))
 }
 
 fn invalid(parameter: &str, message: String) -> Error {

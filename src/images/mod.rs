@@ -3,10 +3,12 @@
 mod format;
 mod input;
 mod layout;
+mod macros;
 mod result;
 mod sampling;
 mod save;
 mod sniff;
+pub mod typed;
 
 pub use format::{OutputFormat, ResponseFormat};
 pub use input::Input;

@@ -1,0 +1,107 @@
+//! The schema as data, for the checks at run time.
+
+use proc_macro2::{Literal, TokenStream};
+use quote::quote;
+
+use crate::model::{Kind, Model, Parameter};
+use crate::schema::{Mode, Need};
+
+pub(super) fn schema(model: &Model) -> TokenStream {
+    let Model { id, name, .. } = model;
+    let modes = modes(&model.modes);
+    let max_size = match model.max_size {
+        Some(max) => max_size(max.width, max.height),
+        None => quote!(::core::option::Option::None),
+    };
+    let providers = model.providers.iter().map(|provider| {
+        let (slug, name, modes) = (&provider.slug, &provider.name, self::modes(&provider.modes));
+        quote!(typed::Provider { slug: #slug, name: #name, modes: #modes })
+    });
+    let parameters = model.parameters.iter().map(parameter);
+    quote! {
+        /// What the model takes, as data.
+        pub static SCHEMA: typed::Schema = typed::Schema {
+            id: #id,
+            name: #name,
+            modes: #modes,
+            max_size: #max_size,
+            providers: &[#(#providers),*],
+            parameters: &[#(#parameters),*],
+        };
+    }
+}
+
+pub(super) fn max_size(width: u32, height: u32) -> TokenStream {
+    let (width, height) = (Literal::u32_unsuffixed(width), Literal::u32_unsuffixed(height));
+    quote!(::core::option::Option::Some((#width, #height)))
+}
+
+pub(super) fn integer(value: i128) -> TokenStream {
+    let literal = Literal::i128_unsuffixed(value);
+    quote!(#literal)
+}
+
+pub(super) fn float(value: f64) -> TokenStream {
+    let literal = Literal::f64_unsuffixed(value.abs());
+    if value.is_sign_negative() { quote!(-#literal) } else { quote!(#literal) }
+}
+
+fn modes(modes: &[Mode]) -> TokenStream {
+    let modes = modes.iter().map(|mode| match mode {
+        Mode::TextToImage => quote!(typed::Mode::TextToImage),
+        Mode::ImageEdit => quote!(typed::Mode::ImageEdit),
+    });
+    quote!(&[#(#modes),*])
+}
+
+fn parameter(parameter: &Parameter) -> TokenStream {
+    let Parameter { name, overrides, .. } = parameter;
+    let kind = kind(&parameter.kind);
+    let (text_to_image, image_edit) = (presence(parameter.text_to_image), presence(parameter.image_edit));
+    let requires = parameter
+        .requires
+        .iter()
+        .map(|(parameter, values)| quote!(typed::Requirement { parameter: #parameter, values: &[#(#values),*] }));
+    quote! {
+        typed::Parameter {
+            name: #name,
+            kind: #kind,
+            text_to_image: #text_to_image,
+            image_edit: #image_edit,
+            overrides: &[#(#overrides),*],
+            requires: &[#(#requires),*],
+        }
+    }
+}
+
+fn presence(need: Option<Need>) -> TokenStream {
+    match need {
+        None => quote!(typed::Presence::Absent),
+        Some(Need::Optional) => quote!(typed::Presence::Optional),
+        Some(Need::Required) => quote!(typed::Presence::Required),
+    }
+}
+
+fn kind(kind: &Kind) -> TokenStream {
+    match kind {
+        Kind::Text { max_length: None } => quote!(typed::Kind::Text { max_length: ::core::option::Option::None }),
+        Kind::Text { max_length: Some(max) } => {
+            let max = Literal::usize_unsuffixed(*max);
+            quote!(typed::Kind::Text { max_length: ::core::option::Option::Some(#max) })
+        }
+        Kind::Choice(choices) => quote!(typed::Kind::Choice(&[#(#choices),*])),
+        Kind::Size => quote!(typed::Kind::Size),
+        Kind::AspectRatio => quote!(typed::Kind::AspectRatio),
+        Kind::Resolution => quote!(typed::Kind::Resolution),
+        Kind::Integer { minimum, maximum, .. } => {
+            let (minimum, maximum) = (integer(*minimum), integer(*maximum));
+            quote!(typed::Kind::Integer { minimum: #minimum, maximum: #maximum })
+        }
+        Kind::Number { minimum, maximum } => {
+            let (minimum, maximum) = (float(*minimum), float(*maximum));
+            quote!(typed::Kind::Number { minimum: #minimum, maximum: #maximum })
+        }
+        Kind::Boolean => quote!(typed::Kind::Boolean),
+        Kind::File { repeatable } => quote!(typed::Kind::File { repeatable: #repeatable }),
+    }
+}

@@ -1,0 +1,360 @@
+//! A schema that has been checked, in the terms of the code to be written.
+
+use std::collections::BTreeSet;
+
+use crate::names;
+use crate::schema::{Format, MaxResolution, Mode, Need, Parameter as Raw, Provider, Schema, Type};
+
+pub(crate) struct Model {
+    pub id: String,
+    pub name: String,
+    pub creator: Option<String>,
+    pub type_name: String,
+    pub modes: Vec<Mode>,
+    pub max_size: Option<MaxResolution>,
+    pub providers: Vec<Provider>,
+    pub parameters: Vec<Parameter>,
+}
+
+impl Model {
+    pub(crate) fn parameter(&self, name: &str) -> Option<&Parameter> {
+        self.parameters.iter().find(|parameter| parameter.name == name)
+    }
+
+    /// The parameters that override `name`.
+    pub(crate) fn overriders(&self, name: &str) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(move |parameter| parameter.overrides.iter().any(|other| other == name))
+    }
+
+    /// The parameters whose presence a builder of `mode` keeps in its type, in order.
+    pub(crate) fn states(&self, mode: Mode) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(move |parameter| {
+            let needed =
+                self.parameters.iter().any(|other| other.requires.iter().any(|(name, _)| *name == parameter.name));
+            parameter.need(mode) == Some(Need::Optional) && (needed || !parameter.overrides.is_empty())
+        })
+    }
+}
+
+pub(crate) struct Parameter {
+    pub name: String,
+    pub description: String,
+    pub kind: Kind,
+    pub slot: Slot,
+    pub text_to_image: Option<Need>,
+    pub image_edit: Option<Need>,
+    pub overrides: Vec<String>,
+    pub requires: Vec<(String, Vec<String>)>,
+    pub default: Option<String>,
+    pub media_types: Vec<String>,
+}
+
+impl Parameter {
+    pub(crate) fn need(&self, mode: Mode) -> Option<Need> {
+        match mode {
+            Mode::TextToImage => self.text_to_image,
+            Mode::ImageEdit => self.image_edit,
+        }
+    }
+
+    pub(crate) fn is_required(&self) -> bool {
+        [self.text_to_image, self.image_edit].contains(&Some(Need::Required))
+    }
+}
+
+pub(crate) enum Kind {
+    Text { max_length: Option<usize> },
+    Choice(Vec<String>),
+    Size,
+    AspectRatio,
+    Resolution,
+    Integer { minimum: i128, maximum: i128, rust: &'static str },
+    Number { minimum: f64, maximum: f64 },
+    Boolean,
+    File { repeatable: bool },
+}
+
+/// Where a spec keeps a parameter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Prompt,
+    Image,
+    Mask,
+    Option(&'static str),
+    Sampling(&'static str),
+    Extra,
+}
+
+/// Methods that every builder has.
+const RESERVED: [&str; 15] = [
+    "addresses",
+    "estimate",
+    "extra",
+    "inline",
+    "into_spec",
+    "model",
+    "on_progress",
+    "parameters",
+    "pin",
+    "providers",
+    "rules",
+    "sampling",
+    "send",
+    "timeout",
+    "typed",
+];
+
+pub(crate) fn check(schema: Schema) -> Result<Model, String> {
+    let type_name = names::type_name(&schema.id);
+    if type_name.is_empty() || syn::parse_str::<syn::Ident>(&names::snake(&schema.id)).is_err() {
+        return Err(format!("`id` {:?} makes no name in Rust; write it in letters, digits and hyphens", schema.id));
+    }
+    if ["Requests", "Generate", "Edit"].contains(&type_name.as_str()) {
+        return Err(format!("`id` {:?} makes the name `{type_name}`, which the generated code uses itself", schema.id));
+    }
+    if schema.modes.is_empty() {
+        return Err("`modes` is empty; list `text_to_image`, `image_edit` or both".into());
+    }
+    unique("modes", schema.modes.iter().map(|mode| format!("{mode:?}")))?;
+    if schema.max_resolution.is_some_and(|max| max.width == 0 || max.height == 0) {
+        return Err("`max_resolution` has a side of 0".into());
+    }
+    for provider in &schema.providers {
+        if !names::is_snake(&provider.slug.replace('-', "_")) {
+            let slug = &provider.slug;
+            return Err(format!("provider {slug:?}: write its slug in lower-case letters, digits and hyphens"));
+        }
+        if let Some(mode) = provider.modes.iter().find(|mode| !schema.modes.contains(mode)) {
+            return Err(format!("provider `{}`: the model itself does not list its mode {mode:?}", provider.slug));
+        }
+    }
+    unique("provider", schema.providers.iter().map(|provider| names::camel(&provider.slug)))?;
+    unique("parameter", schema.parameters.iter().map(|parameter| names::camel(&parameter.name)))?;
+
+    let mut parameters = Vec::new();
+    for raw in schema.parameters {
+        let name = raw.name.clone();
+        parameters.push(parameter(raw, &schema.modes).map_err(|problem| format!("parameter `{name}`: {problem}"))?);
+    }
+    let model = Model {
+        id: schema.id,
+        name: schema.name,
+        creator: schema.creator,
+        type_name,
+        modes: schema.modes,
+        max_size: schema.max_resolution,
+        providers: schema.providers,
+        parameters,
+    };
+    for parameter in &model.parameters {
+        relations(&model, parameter).map_err(|problem| format!("parameter `{}`: {problem}", parameter.name))?;
+    }
+    Ok(model)
+}
+
+fn parameter(raw: Raw, modes: &[Mode]) -> Result<Parameter, String> {
+    if !names::is_snake(&raw.name) || syn::parse_str::<syn::Ident>(&raw.name).is_err() {
+        return Err("the name is no name of a method in Rust; write it in snake_case, and no keyword".into());
+    }
+    if RESERVED.contains(&raw.name.as_str()) || ["on_", "try_"].iter().any(|start| raw.name.starts_with(start)) {
+        return Err("the name is that of a method or module which the generated code has itself".into());
+    }
+    if raw.modes.is_empty() {
+        return Err("`modes` is empty; say where it is `required` or `optional`".into());
+    }
+    if let Some(mode) = raw.modes.keys().find(|mode| !modes.contains(mode)) {
+        return Err(format!("the model itself does not list the mode {mode:?}"));
+    }
+    let kind = kind(&raw)?;
+    let slot = slot(&raw.name, &kind)?;
+    if slot == Slot::Image || slot == Slot::Mask {
+        if raw.modes.contains_key(&Mode::TextToImage) {
+            return Err("text to image carries no files; leave that mode out".into());
+        }
+        if slot == Slot::Image && raw.modes.get(&Mode::ImageEdit) != Some(&Need::Required) {
+            return Err("an edit starts from its image; make it `required`".into());
+        }
+    }
+    if raw.name == "response_format" && raw.modes.values().any(|need| *need == Need::Required) {
+        return Err("it decides the answer's type, so it must be `optional`".into());
+    }
+    let default = raw.default.as_ref().map(|value| value.as_str().map_or_else(|| value.to_string(), Into::into));
+    if let (Kind::Choice(choices), Some(default)) = (&kind, &default)
+        && !choices.contains(default)
+    {
+        return Err(format!("the default {default:?} is not among the values of `enum`"));
+    }
+    Ok(Parameter {
+        text_to_image: raw.modes.get(&Mode::TextToImage).copied(),
+        image_edit: raw.modes.get(&Mode::ImageEdit).copied(),
+        name: raw.name,
+        description: raw.description,
+        kind,
+        slot,
+        overrides: raw.overrides,
+        requires: raw.requires.into_iter().collect(),
+        default,
+        media_types: raw.media_types,
+    })
+}
+
+fn kind(raw: &Raw) -> Result<Kind, String> {
+    let only = |key: &str, given: bool, kinds: &str| match given {
+        true => Err(format!("`{key}` is for {kinds} only")),
+        false => Ok(()),
+    };
+    let numeric = matches!(raw.kind, Type::Integer | Type::Number);
+    only("minimum", raw.minimum.is_some() && !numeric, "numbers")?;
+    only("maximum", raw.maximum.is_some() && !numeric, "numbers")?;
+    only("enum", raw.choices.is_some() && raw.kind != Type::String, "strings")?;
+    only("format", raw.format.is_some() && raw.kind != Type::String, "strings")?;
+    only("max_length", raw.max_length.is_some() && raw.kind != Type::String, "strings")?;
+    only("repeatable", raw.repeatable && raw.kind != Type::File, "files")?;
+    only("media_types", !raw.media_types.is_empty() && raw.kind != Type::File, "files")?;
+    match raw.kind {
+        Type::String => match (&raw.choices, raw.format) {
+            (Some(_), Some(_)) => Err("`enum` and `format` exclude each other".into()),
+            (Some(choices), None) => choice(choices),
+            (None, Some(_)) if raw.max_length.is_some() => Err("`format` and `max_length` exclude each other".into()),
+            (None, Some(Format::Size)) => Ok(Kind::Size),
+            (None, Some(Format::AspectRatio)) => Ok(Kind::AspectRatio),
+            (None, Some(Format::ResolutionTier)) => Ok(Kind::Resolution),
+            (None, None) => Ok(Kind::Text { max_length: raw.max_length }),
+        },
+        Type::Integer => integer(raw),
+        Type::Number => number(raw),
+        Type::Boolean => Ok(Kind::Boolean),
+        Type::File => Ok(Kind::File { repeatable: raw.repeatable }),
+    }
+}
+
+fn choice(choices: &[String]) -> Result<Kind, String> {
+    if choices.is_empty() {
+        return Err("`enum` is empty".into());
+    }
+    let type_names = choices.iter().map(|choice| names::type_name(choice));
+    if type_names.clone().any(|name| name.is_empty() || name == "Value") {
+        return Err("`enum` has a value that makes no name in Rust".into());
+    }
+    unique("value of `enum`", type_names)?;
+    Ok(Kind::Choice(choices.to_vec()))
+}
+
+fn integer(raw: &Raw) -> Result<Kind, String> {
+    let (rust, low, high) = match raw.name.as_str() {
+        "n" | "output_compression" | "num_inference_steps" => ("u32", 0, u32::MAX.into()),
+        "seed" => ("u64", 0, u64::MAX.into()),
+        _ => ("i64", i64::MIN.into(), i64::MAX.into()),
+    };
+    let bound = |given: &Option<serde_json::Number>, otherwise: i128| match given {
+        None => Ok(otherwise),
+        Some(number) => number.as_i128().ok_or_else(|| format!("the bound {number} is no whole number")),
+    };
+    let (minimum, maximum) = (bound(&raw.minimum, low)?, bound(&raw.maximum, high)?);
+    if minimum > maximum {
+        return Err(format!("`minimum` {minimum} is above `maximum` {maximum}"));
+    }
+    if minimum < low || maximum > high {
+        return Err(format!("the range {minimum} to {maximum} does not fit into {rust}"));
+    }
+    Ok(Kind::Integer { minimum, maximum, rust })
+}
+
+fn number(raw: &Raw) -> Result<Kind, String> {
+    let bound = |given: &Option<serde_json::Number>, otherwise| match given {
+        None => Ok(otherwise),
+        Some(number) => number.as_f64().ok_or_else(|| format!("the bound {number} is too large")),
+    };
+    let (minimum, maximum) = (bound(&raw.minimum, f64::MIN)?, bound(&raw.maximum, f64::MAX)?);
+    if minimum > maximum {
+        return Err(format!("`minimum` {minimum} is above `maximum` {maximum}"));
+    }
+    Ok(Kind::Number { minimum, maximum })
+}
+
+/// Where the spec keeps the parameter. A name that has a field there must be of that field's type.
+fn slot(name: &str, kind: &Kind) -> Result<Slot, String> {
+    let (slot, expected, fits) = match name {
+        "prompt" => (Slot::Prompt, "a string", matches!(kind, Kind::Text { .. })),
+        "image" => (Slot::Image, "a file", matches!(kind, Kind::File { .. })),
+        "mask" => (Slot::Mask, "a file, not repeatable", matches!(kind, Kind::File { repeatable: false })),
+        "size" => (Slot::Option("size"), "a string of format `size`", matches!(kind, Kind::Size)),
+        "aspect_ratio" => {
+            (Slot::Option("aspect_ratio"), "a string of format `aspect_ratio`", matches!(kind, Kind::AspectRatio))
+        }
+        "resolution" => {
+            (Slot::Option("resolution"), "a string of format `resolution_tier`", matches!(kind, Kind::Resolution))
+        }
+        "response_format" => {
+            (Slot::Option("response_format"), "an enum of url, b64_json", only(kind, &["url", "b64_json"]))
+        }
+        "output_format" => {
+            let known = ["png", "jpeg", "gif", "webp", "avif"];
+            (Slot::Option("output_format"), "an enum of png, jpeg, gif, webp, avif", only(kind, &known))
+        }
+        "output_compression" => {
+            (Slot::Option("output_compression"), "an integer", matches!(kind, Kind::Integer { .. }))
+        }
+        "n" => (Slot::Option("n"), "an integer", matches!(kind, Kind::Integer { .. })),
+        "user" => (Slot::Option("user"), "a string", matches!(kind, Kind::Text { .. })),
+        "seed" => (Slot::Sampling("seed"), "an integer", matches!(kind, Kind::Integer { .. })),
+        "num_inference_steps" => (Slot::Sampling("steps"), "an integer", matches!(kind, Kind::Integer { .. })),
+        "guidance_scale" => (Slot::Sampling("guidance"), "a number", matches!(kind, Kind::Number { .. })),
+        "strength" => (Slot::Sampling("strength"), "a number", matches!(kind, Kind::Number { .. })),
+        "negative_prompt" => (Slot::Sampling("negative_prompt"), "a string", matches!(kind, Kind::Text { .. })),
+        _ => (Slot::Extra, "no file: only `image` and `mask` are", !matches!(kind, Kind::File { .. })),
+    };
+    if fits { Ok(slot) } else { Err(format!("under this name it must be {expected}")) }
+}
+
+fn only(kind: &Kind, known: &[&str]) -> bool {
+    matches!(kind, Kind::Choice(choices) if choices.iter().all(|choice| known.contains(&choice.as_str())))
+}
+
+fn relations(model: &Model, parameter: &Parameter) -> Result<(), String> {
+    let involved = !parameter.overrides.is_empty() || !parameter.requires.is_empty();
+    if involved && parameter.is_required() {
+        return Err("a required parameter cannot have `overrides` or `requires`".into());
+    }
+    let beside = |other: &str| match model.parameter(other) {
+        None => Err(format!("it names `{other}`, which is no parameter of the model")),
+        Some(found) if found.name == parameter.name => Err("it names itself".to_string()),
+        Some(found) if found.is_required() => Err(format!("it names `{other}`, which is required")),
+        Some(found) => {
+            match model.modes.iter().find(|&&mode| parameter.need(mode).is_some() && found.need(mode).is_none()) {
+                Some(mode) => Err(format!("it names `{other}`, which is not there in the mode {mode:?}")),
+                None => Ok(found),
+            }
+        }
+    };
+    for other in &parameter.overrides {
+        if beside(other)?.overrides.contains(&parameter.name) {
+            return Err(format!("it and `{other}` override each other; say so at one of them only"));
+        }
+    }
+    for (other, values) in &parameter.requires {
+        let Kind::Choice(choices) = &beside(other)?.kind else {
+            return Err(format!("it requires `{other}`, which has no `enum`"));
+        };
+        if values.is_empty() {
+            return Err(format!("it requires `{other}` to be one of no values"));
+        }
+        if let Some(value) = values.iter().find(|value| !choices.contains(value)) {
+            return Err(format!("it requires `{other}` to be {value:?}, which is not in that parameter's `enum`"));
+        }
+        if !model.parameter(other).is_none_or(|other| other.overrides.is_empty()) {
+            return Err(format!("it requires `{other}`, which has `overrides`: the two cannot be combined"));
+        }
+    }
+    Ok(())
+}
+
+fn unique(what: &str, names: impl Iterator<Item = String>) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if let Some(twice) = seen.replace(name) {
+            return Err(format!("{what} `{twice}` is there twice, or two make the same name in Rust"));
+        }
+    }
+    Ok(())
+}

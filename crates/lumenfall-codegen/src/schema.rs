@@ -1,0 +1,105 @@
+//! The JSON of a schema, as it is written.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// A model. Unknown keys are refused: a mistyped `maximum` must not lift a limit.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Schema {
+    pub id: String,
+    pub name: String,
+    pub creator: Option<String>,
+    #[serde(rename = "family")]
+    pub _family: Option<String>,
+    pub modes: Vec<Mode>,
+    pub max_resolution: Option<MaxResolution>,
+    #[serde(default)]
+    pub providers: Vec<Provider>,
+    pub parameters: Vec<Parameter>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Mode {
+    TextToImage,
+    ImageEdit,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MaxResolution {
+    pub width: u32,
+    pub height: u32,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Provider {
+    pub slug: String,
+    pub name: String,
+    #[serde(rename = "model")]
+    pub _model: Option<String>,
+    pub modes: Vec<Mode>,
+    pub price: Option<Price>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Price {
+    pub usd: f64,
+    pub per: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Parameter {
+    pub name: String,
+    #[serde(rename = "group")]
+    pub _group: Option<String>,
+    #[serde(rename = "type")]
+    pub kind: Type,
+    pub format: Option<Format>,
+    #[serde(default)]
+    pub repeatable: bool,
+    pub description: String,
+    #[serde(default)]
+    pub media_types: Vec<String>,
+    #[serde(rename = "enum")]
+    pub choices: Option<Vec<String>>,
+    pub default: Option<serde_json::Value>,
+    pub max_length: Option<usize>,
+    pub minimum: Option<serde_json::Number>,
+    pub maximum: Option<serde_json::Number>,
+    #[serde(default)]
+    pub overrides: Vec<String>,
+    #[serde(default)]
+    pub requires: BTreeMap<String, Vec<String>>,
+    pub modes: BTreeMap<Mode, Need>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Type {
+    String,
+    Integer,
+    Number,
+    Boolean,
+    File,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Format {
+    Size,
+    AspectRatio,
+    ResolutionTier,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Need {
+    Required,
+    Optional,
+}

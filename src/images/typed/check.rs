@@ -1,0 +1,301 @@
+//! The run-time twin of the builders: the same rules, from the same schema.
+
+use serde_json::Value;
+
+use super::{Kind, Mode, Parameter, Presence, Rule, Schema, Violation};
+use crate::backend::{EditSpec, GenerateSpec, Options};
+use crate::images::{AspectRatio, Resolution, Sampling, Size};
+
+impl Schema {
+    /// Whether the model takes `spec`.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check_generate(&self, spec: &GenerateSpec) -> Result<(), Violation> {
+        let mut given = Given::of(self, Mode::TextToImage, &spec.model, &spec.options)?;
+        if !spec.prompt.is_empty() {
+            given.values.push(("prompt", spec.prompt.clone().into()));
+        }
+        given.check()
+    }
+
+    /// Whether the model takes `spec`.
+    ///
+    /// # Errors
+    /// The first rule that it breaks.
+    pub fn check_edit(&self, spec: &EditSpec) -> Result<(), Violation> {
+        let mut given = Given::of(self, Mode::ImageEdit, &spec.model, &spec.options)?;
+        given.values.extend(spec.prompt.clone().map(|prompt| ("prompt", prompt.into())));
+        given.files.extend(spec.images.iter().map(|_| "image"));
+        given.files.extend(spec.mask.iter().map(|_| "mask"));
+        given.check()
+    }
+
+    /// Whether the parameter `name` takes `value`, whatever else the request says.
+    ///
+    /// # Errors
+    /// The rule that `value` breaks.
+    pub fn check(&self, name: &str, value: &Value) -> Result<(), Violation> {
+        match self.parameter(name) {
+            Some(parameter) => check_value(self, parameter, value),
+            None => Err(unknown(self, name)),
+        }
+    }
+}
+
+/// What a request gives, by the names on the wire.
+struct Given<'a> {
+    schema: &'a Schema,
+    mode: Mode,
+    values: Vec<(&'a str, Value)>,
+    files: Vec<&'static str>,
+}
+
+impl<'a> Given<'a> {
+    fn of(schema: &'a Schema, mode: Mode, model: &str, options: &'a Options) -> Result<Self, Violation> {
+        if model != schema.id {
+            let message = format!("the request names the model `{model}`, but is sent to `{}`", schema.id);
+            return Err(Violation::new("model", Rule::Model, message));
+        }
+        if !schema.modes.contains(&mode) {
+            let message = format!("{} does not offer {}; choose another model", schema.name, mode.words());
+            return Err(Violation::new("model", Rule::Mode, message));
+        }
+        check_provider(schema, mode, options.provider.as_deref())?;
+        check_sampling(mode, &options.sampling)?;
+        let mut values = fields(options);
+        // The gateway itself takes a user's name, and the sampling controls go to any model.
+        values.retain(|(name, _)| schema.parameter(name).is_some() || !SHARED.contains(name));
+        for (name, value) in &options.extra {
+            check_extra(name)?;
+            if schema.parameter(name).is_some() {
+                values.push((name, value.clone()));
+            }
+        }
+        Ok(Self { schema, mode, values, files: Vec::new() })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.value(name).is_some() || self.files.contains(&name)
+    }
+
+    fn value(&self, name: &str) -> Option<&Value> {
+        self.values.iter().find(|(given, _)| *given == name).map(|(_, value)| value)
+    }
+
+    fn check(&self) -> Result<(), Violation> {
+        for name in self.values.iter().map(|(name, _)| *name).chain(self.files.iter().copied()) {
+            if self.schema.parameter(name).is_none() {
+                return Err(unknown(self.schema, name));
+            }
+        }
+        self.schema.parameters.iter().try_for_each(|parameter| self.check_parameter(parameter))
+    }
+
+    fn check_parameter(&self, parameter: &Parameter) -> Result<(), Violation> {
+        let (name, mode) = (parameter.name, self.mode.words());
+        match parameter.presence(self.mode) {
+            Presence::Required if !self.has(name) => {
+                let message = format!("`{name}` is missing: {} needs it for {mode}", self.schema.name);
+                return Err(Violation::new(name, Rule::Required, message));
+            }
+            Presence::Required
+                if self.value(name).and_then(Value::as_str).is_some_and(|text| text.trim().is_empty()) =>
+            {
+                let message = format!("`{name}` is blank: {} needs it for {mode}", self.schema.name);
+                return Err(Violation::new(name, Rule::Required, message));
+            }
+            _ if !self.has(name) => return Ok(()),
+            Presence::Absent => {
+                let message = format!("`{name}` is no parameter of {mode} with {}; leave it out", self.schema.name);
+                return Err(Violation::new(name, Rule::Mode, message));
+            }
+            Presence::Required | Presence::Optional => {}
+        }
+        if let Some(value) = self.value(name) {
+            check_value(self.schema, parameter, value)?;
+        }
+        if let Some(other) = parameter.overrides.iter().find(|other| self.has(other)) {
+            let message = format!("`{name}` cannot be combined with `{other}`; drop one of the two");
+            return Err(Violation::new(name, Rule::Exclusive, message));
+        }
+        for requirement in parameter.requires {
+            let other = self.value(requirement.parameter).and_then(Value::as_str);
+            if !other.is_some_and(|other| requirement.values.contains(&other)) {
+                let (needed, values) = (requirement.parameter, words(requirement.values));
+                let message = format!("`{name}` needs `{needed}` to be {values}; set it, or leave `{name}` out");
+                return Err(Violation::new(name, Rule::Requires, message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names that have a field of their own in a spec.
+const FIELDS: [&str; 11] = [
+    "model",
+    "prompt",
+    "image",
+    "mask",
+    "size",
+    "aspect_ratio",
+    "resolution",
+    "response_format",
+    "output_format",
+    "output_compression",
+    "n",
+];
+
+/// The fields of a spec that a model's schema need not name.
+const SHARED: [&str; 6] = ["user", "seed", "num_inference_steps", "guidance_scale", "negative_prompt", "strength"];
+
+/// What is set, by the names on the wire.
+fn fields(options: &Options) -> Vec<(&'static str, Value)> {
+    let sampling = &options.sampling;
+    [
+        ("size", options.size.map(|size| size.to_string().into())),
+        ("aspect_ratio", options.aspect_ratio.map(|ratio| ratio.to_string().into())),
+        ("resolution", options.resolution.map(|resolution| resolution.to_string().into())),
+        ("response_format", options.response_format.and_then(|format| serde_json::to_value(format).ok())),
+        ("output_format", options.output_format.and_then(|format| serde_json::to_value(format).ok())),
+        ("output_compression", options.output_compression.map(Value::from)),
+        ("n", options.n.map(Value::from)),
+        ("user", options.user.clone().map(Value::from)),
+        ("seed", sampling.seed.map(Value::from)),
+        ("num_inference_steps", sampling.steps.map(Value::from)),
+        ("guidance_scale", sampling.guidance.map(decimal)),
+        ("negative_prompt", sampling.negative_prompt.clone().map(Value::from)),
+        ("strength", sampling.strength.map(decimal)),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some((name, value?)))
+    .collect()
+}
+
+/// The decimal that was written: widening 0.1f32 would give 0.10000000149.
+fn decimal(value: f32) -> Value {
+    value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
+fn check_provider(schema: &Schema, mode: Mode, slug: Option<&str>) -> Result<(), Violation> {
+    let Some(slug) = slug else { return Ok(()) };
+    let able = |provider: &&super::Provider| provider.modes.contains(&mode);
+    if schema.providers.iter().filter(able).any(|provider| provider.slug == slug) {
+        return Ok(());
+    }
+    let others: Vec<&str> = schema.providers.iter().filter(able).map(|provider| provider.slug).collect();
+    let message = format!(
+        "`provider` {slug} does not offer {} with {}; pin {} or none",
+        mode.words(),
+        schema.name,
+        words(&others)
+    );
+    Err(Violation::new("provider", Rule::Provider, message))
+}
+
+/// The rules of the sampling controls, which hold for every model.
+pub(crate) fn check_sampling(mode: Mode, sampling: &Sampling) -> Result<(), Violation> {
+    let Sampling { seed: _, steps, guidance, negative_prompt: _, strength, skip_layer_guidance } = sampling;
+    let wrong = |name: &str, rule, message: String| Err(Violation::new(name, rule, message));
+    if *steps == Some(0) {
+        return wrong("steps", Rule::Range, "`steps` is 0; give at least 1".into());
+    }
+    if let Some(guidance) = guidance
+        && !(guidance.is_finite() && *guidance >= 0.0)
+    {
+        let message = format!("`guidance` is {guidance}; give a number of 0 or more (1 turns guidance off)");
+        return wrong("guidance", Rule::Range, message);
+    }
+    if let Some(strength) = strength {
+        if mode == Mode::TextToImage {
+            return wrong("strength", Rule::Mode, "`strength` is for an image edit only; leave it out".into());
+        }
+        if !(*strength > 0.0 && *strength <= 1.0) {
+            let message = format!("`strength` is {strength}; give a number above 0, up to 1");
+            return wrong("strength", Rule::Range, message);
+        }
+    }
+    if let Some(skip) = skip_layer_guidance {
+        let share = |value: f32| (0.0..=1.0).contains(&value);
+        if !(skip.scale.is_finite() && share(skip.start) && share(skip.stop) && skip.start <= skip.stop) {
+            let message = "`skip_layer_guidance` needs a finite scale, and 0 <= start <= stop <= 1";
+            return wrong("skip_layer_guidance", Rule::Range, message.into());
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn check_extra(name: &str) -> Result<(), Violation> {
+    if FIELDS.contains(&name) || SHARED.contains(&name) {
+        let message = format!("`{name}` is in `extra`, but has a setter of its own; use that");
+        return Err(Violation::new(name, Rule::Extra, message));
+    }
+    Ok(())
+}
+
+fn check_value(schema: &Schema, parameter: &Parameter, value: &Value) -> Result<(), Violation> {
+    let name = parameter.name;
+    let wrong = |rule, problem: String| Err(Violation::new(name, rule, format!("`{name}` {problem}")));
+    let text = || value.as_str().ok_or_else(|| of_type(name, "text"));
+    let layout = |parsed: bool, form: &str| match parsed {
+        true => Ok(()),
+        false => wrong(Rule::Format, format!("is malformed; write it as {form}")),
+    };
+    match parameter.kind {
+        Kind::Text { max_length } => {
+            let length = text()?.chars().count();
+            match max_length {
+                Some(max) if length > max => {
+                    wrong(Rule::Length, format!("has {length} characters; shorten it to at most {max}"))
+                }
+                _ => Ok(()),
+            }
+        }
+        Kind::Choice(choices) => match text()? {
+            choice if choices.contains(&choice) => Ok(()),
+            choice => wrong(Rule::Choice, format!("is {choice:?}; give {}", words(choices))),
+        },
+        Kind::AspectRatio => layout(AspectRatio::parse(text()?).is_ok(), "\"16:9\""),
+        Kind::Resolution => layout(Resolution::parse(text()?).is_ok(), "\"1K\""),
+        Kind::Size => match (Size::parse(text()?), schema.max_size) {
+            (Err(_), _) => layout(false, "\"1024x1024\", with no side of 0, or \"16:9\""),
+            (Ok(Size::Pixels { width, height }), Some((w, h))) if width > w || height > h => {
+                wrong(Rule::MaxSize, format!("{width}x{height} is too large; {} makes at most {w}x{h}", schema.name))
+            }
+            (Ok(_), _) => Ok(()),
+        },
+        Kind::Integer { minimum, maximum } => {
+            let number = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
+            match number.ok_or_else(|| of_type(name, "a whole number"))? {
+                number if number < minimum || number > maximum => {
+                    wrong(Rule::Range, format!("is {number}; give {minimum} to {maximum}"))
+                }
+                _ => Ok(()),
+            }
+        }
+        Kind::Number { minimum, maximum } => match value.as_f64().ok_or_else(|| of_type(name, "a number"))? {
+            number if number >= minimum && number <= maximum => Ok(()),
+            number => wrong(Rule::Range, format!("is {number}; give {minimum} to {maximum}")),
+        },
+        Kind::Boolean => value.as_bool().map(|_| ()).ok_or_else(|| of_type(name, "true or false")),
+        Kind::File { .. } => Err(of_type(name, "a file")),
+    }
+}
+
+fn of_type(name: &str, expected: &str) -> Violation {
+    Violation::new(name, Rule::Type, format!("`{name}` is of the wrong type; give {expected}"))
+}
+
+fn unknown(schema: &Schema, name: &str) -> Violation {
+    let message = format!("{} has no parameter `{name}`; leave it out", schema.name);
+    Violation::new(name, Rule::Unknown, message)
+}
+
+/// `a, b or c`.
+fn words(words: &[&str]) -> String {
+    match words {
+        [] => "none".into(),
+        [one] => (*one).into(),
+        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+    }
+}

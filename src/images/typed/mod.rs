@@ -1,0 +1,23 @@
+//! What the generated builders stand on: schemas as data, their checks, and requests on their way.
+
+mod check;
+mod draft;
+mod inputs;
+mod model;
+mod schema;
+mod shared;
+mod spec;
+mod states;
+mod values;
+mod violation;
+
+pub use draft::Draft;
+pub use inputs::Inputs;
+pub use model::Model;
+pub use schema::{Kind, Mode, Parameter, Presence, Provider, Requirement, Schema};
+pub use serde_json::Value;
+pub use spec::Spec;
+pub use states::{Excluded, Given, Unset};
+#[doc(hidden)]
+pub use values::{aspect_ratio, integer, number, resolution, size, text};
+pub use violation::{Rule, Violation};
