@@ -113,7 +113,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Your own HTTP client. Its proxy, TLS, connect time-out and redirects hold instead of those here.
+    /// Your own HTTP client. Its proxy, TLS and connect time-out hold instead of those here. Give it
+    /// `redirect::Policy::none()`, so that no paid request follows a redirect to another host.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.http = Some(client);
         self
@@ -181,22 +182,20 @@ impl ClientBuilder {
             }
         };
         let headers = self.headers.iter().map(header).collect::<Result<HeaderMap, Error>>()?;
-        // The API has no reason to redirect a paid request, and neither the key nor the prompt is to
-        // follow one to another host.
-        let (api, files) = match &self.http {
-            Some(client) => (client.clone(), client.clone()),
-            None => (self.http(Policy::none())?, self.http(Policy::limited(5))?),
+        let http = match &self.http {
+            Some(client) => client.clone(),
+            None => self.http()?,
         };
         let Self { retry, timeout, first_byte, idle, limit, .. } = self;
-        let transport = Transport { api, files, base, key, headers, retry, timeout, first_byte, idle, limit };
+        let transport = Transport { http, base, key, headers, retry, timeout, first_byte, idle, limit };
         Ok(Remote { transport: transport.into() })
     }
 
-    fn http(&self, redirects: Policy) -> Result<reqwest::Client, Error> {
+    fn http(&self) -> Result<reqwest::Client, Error> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("lumenfall-rust/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.connect)
-            .redirect(redirects);
+            .redirect(Policy::none());
         if let Some(proxy) = &self.proxy {
             // Its address may hold a password, so the message does not quote it.
             builder = builder.proxy(Proxy::all(proxy).map_err(|_| configuration("the proxy's address is malformed"))?);

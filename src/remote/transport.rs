@@ -3,27 +3,29 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{AUTHORIZATION, HeaderMap};
-use reqwest::{Client, Method, RequestBuilder, Response, Url};
+use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
+use reqwest::{Client, RequestBuilder, Response, Url};
 use serde_json::{Map, Value};
 
 use super::failure::{Failure, Verdict};
 use super::key::Key;
 use super::multipart::Edit;
 use super::retry::Retry;
-use super::{body, clean};
+use super::{body, clean, headers};
 use crate::error::{Error, ErrorKind};
 
 /// An error's body is read up to here.
 const ERROR_BODY: usize = 64 * 1024;
 
+/// How many redirects a download follows.
+const REDIRECTS: usize = 5;
+
 /// How the backend speaks HTTP.
 #[derive(Debug)]
 pub(super) struct Transport {
-    /// For the API. It follows no redirect.
-    pub(super) api: Client,
-    /// For images at addresses. It follows redirects and has no key.
-    pub(super) files: Client,
+    /// It follows no redirect: a paid request has no reason to be redirected, and neither the key nor
+    /// the prompt is to follow one to another host.
+    pub(super) http: Client,
     pub(super) base: Url,
     pub(super) key: Option<Key>,
     pub(super) headers: HeaderMap,
@@ -69,12 +71,12 @@ impl Transport {
     ) -> Result<T, Error> {
         let read = &read;
         self.repeat(billing, deadline, || async {
-            let request = self.authorised(self.api.request(Method::POST, url.clone()));
+            let request = self.authorised(self.http.post(url.clone()));
             let request = match payload {
                 Payload::Json(fields) => request.json(fields),
                 Payload::Edit(edit) => request.multipart(edit.form().await.map_err(Failure::last)?),
             };
-            let response = self.head(request).await?;
+            let response = self.success(self.send(request).await?).await?;
             let head = response.headers().clone();
             read(&head, body::read(response, self.limit, self.idle).await?)
         })
@@ -84,7 +86,7 @@ impl Transport {
     /// Starts a download. The key is not sent, wherever the address leads.
     pub(super) async fn download(&self, url: Url, deadline: Instant) -> Result<Response, Error> {
         let shown = clean::address(&url);
-        self.repeat(Billing::Free, Some(deadline), || self.head(self.files.get(url.clone()))).await.map_err(|error| {
+        self.follow(url, deadline).await.map_err(|error| {
             let error = match error.status() {
                 // Signed addresses answer so once they have expired.
                 Some(401 | 403 | 404 | 410) => error.with_kind(ErrorKind::NotFound),
@@ -92,6 +94,27 @@ impl Transport {
             };
             error.context(format!("cannot fetch the image at {shown} (such addresses expire after about an hour)"))
         })
+    }
+
+    /// The answer at the end of a chain of redirects.
+    async fn follow(&self, mut url: Url, deadline: Instant) -> Result<Response, Error> {
+        for _ in 0..=REDIRECTS {
+            let response = self
+                .repeat(Billing::Free, Some(deadline), || async {
+                    let response = self.send(self.http.get(url.clone())).await?;
+                    if response.status().is_redirection() { Ok(response) } else { self.success(response).await }
+                })
+                .await?;
+            if !response.status().is_redirection() {
+                return Ok(response);
+            }
+            let target = headers::text(response.headers(), LOCATION.as_str()).and_then(|target| url.join(target).ok());
+            url = target.filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(|| {
+                Error::new(ErrorKind::InvalidResponse, "a redirect leads nowhere")
+                    .with_status(response.status().as_u16())
+            })?;
+        }
+        Err(Error::new(ErrorKind::InvalidResponse, format!("there are more than {REDIRECTS} redirects")))
     }
 
     fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
@@ -102,15 +125,19 @@ impl Transport {
         }
     }
 
-    /// One try, up to the head of a successful answer.
-    async fn head(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        let response = match tokio::time::timeout(self.first_byte, request.send()).await {
-            Ok(response) => response.map_err(Failure::of_sending)?,
+    /// One try, up to the head of the answer.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
+        match tokio::time::timeout(self.first_byte, request.send()).await {
+            Ok(response) => response.map_err(Failure::of_sending),
             Err(_) => {
                 let message = format!("no answer came within {} seconds", self.first_byte.as_secs_f64());
-                return Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)));
+                Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
             }
-        };
+        }
+    }
+
+    /// The answer again, if it is a success.
+    async fn success(&self, response: Response) -> Result<Response, Failure> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);

@@ -129,6 +129,21 @@ async fn a_download_goes_through_the_configured_client_and_its_proxy() {
 }
 
 #[tokio::test]
+async fn a_download_follows_redirects_but_not_for_ever() {
+    let server = with_image(ResponseTemplate::new(302).insert_header("location", "/moved.png")).await;
+    Mock::given(path("/moved.png")).respond_with(ResponseTemplate::new(200).set_body_bytes(PNG)).mount(&server).await;
+    let images = generate(&remote(&server)).await.unwrap();
+    assert_eq!(images[0].download().await.unwrap(), PNG);
+
+    for target in ["?again", "file:///etc/passwd"] {
+        let server = with_image(ResponseTemplate::new(302).insert_header("location", target)).await;
+        let images = generate(&remote(&server)).await.unwrap();
+        let error = images[0].download().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidResponse, "{error}");
+    }
+}
+
+#[tokio::test]
 async fn an_expired_address_is_not_found_and_prints_no_signature() {
     let folder = Folder::new();
     let server = with_image(ResponseTemplate::new(403).set_body_string("expired: canary")).await;

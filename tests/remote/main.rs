@@ -7,6 +7,7 @@ mod answers;
 mod configuration;
 mod faults;
 mod inputs;
+mod matrix;
 mod requests;
 mod retries;
 mod secrets;

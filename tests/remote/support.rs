@@ -176,8 +176,8 @@ pub(crate) enum Act {
     Drip(Vec<u8>, Duration),
     /// Writes the head, then the same bytes for ever.
     Forever(Vec<u8>),
-    /// Closes before reading anything.
-    Slam,
+    /// Writes these bytes and closes before it has read anything.
+    Greet(Vec<u8>),
 }
 
 /// A server that knows no HTTP and so can break it at any place.
@@ -215,7 +215,8 @@ impl Drop for RawServer {
 }
 
 async fn serve(mut stream: TcpStream, act: Act, count: Arc<AtomicUsize>) {
-    if let Act::Slam = act {
+    if let Act::Greet(bytes) = act {
+        let _ = stream.write_all(&bytes).await;
         return;
     }
     if !read_request(&mut stream).await {
@@ -223,7 +224,7 @@ async fn serve(mut stream: TcpStream, act: Act, count: Arc<AtomicUsize>) {
     }
     count.fetch_add(1, Ordering::SeqCst);
     match act {
-        Act::Slam => {}
+        Act::Greet(_) => {}
         Act::Say(bytes) => {
             let _ = stream.write_all(&bytes).await;
             let _ = stream.shutdown().await;

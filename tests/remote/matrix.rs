@@ -1,0 +1,166 @@
+//! Every fault, and what becomes of it: kept as a table in `docs/faults.md`.
+//!
+//! The test writes the table and compares it with the file. After a change that is meant, run it with
+//! `UPDATE_DOCS=1` and read the difference.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use lumenfall::remote::{ClientBuilder, Retry};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::support::{Act, ONE_ADDRESS, RawServer, builder, generate};
+
+const INTRODUCTION: &str = "\
+# Faults
+
+What becomes of a paid call when something breaks. A test makes each fault on a loopback server, writes this table and
+compares it (`UPDATE_DOCS=1 cargo test --test remote matrix` updates it). One retry is allowed in each case. *POSTs* is how
+many requests the server saw: by default, and where the caller opted in with `Retry::may_bill_twice()`.
+
+| fault | outcome | may have been billed | POSTs | POSTs with `may_bill_twice` |
+|---|---|---|---|---|
+";
+
+/// A head with the body's length, and the body.
+fn answer(status: &str, headers: &str, body: &str) -> Act {
+    let length = body.len();
+    Act::Say(
+        format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
+            .into_bytes(),
+    )
+}
+
+fn failure(status: &str, code: &str) -> Act {
+    answer(status, "", &format!(r#"{{"error":{{"message":"no","type":"t","code":"{code}"}}}}"#))
+}
+
+fn faults() -> Vec<(&'static str, Act)> {
+    let ok = |headers: &str, body: &str| answer("200 OK", headers, body);
+    let cut = "HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n{\"data\":[".as_bytes().to_vec();
+    let endless = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"data\":[                    ".to_vec();
+    let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(30));
+    let slow_down = |header: &str| answer("429 Too Many Requests", header, "");
+    vec![
+        ("the connection closes before the request is read", Act::Greet(Vec::new())),
+        ("reset after the request, before the head", Act::SayAndReset(Vec::new())),
+        ("silence after the request", Act::SayAndHang(Vec::new())),
+        ("reset after the head", Act::SayAndReset(cut[..40].to_vec())),
+        ("reset in the middle of the body", Act::SayAndReset(cut.clone())),
+        ("closed in the middle of the body", Act::Say(cut.clone())),
+        ("silence in the middle of the body", Act::SayAndHang(cut.clone())),
+        ("a byte now and then, beyond the deadline", Act::Drip(cut, Duration::from_millis(50))),
+        ("a body without end", Act::Forever(endless)),
+        ("a body over the limit", ok("", &" ".repeat(100_000))),
+        ("JSON that ends too early", ok("", r#"{"data":[{"url":"https://"#)),
+        ("a page of HTML with status 200", ok("content-type: text/html\r\n", "<html></html>")),
+        ("JSON under a wrong content type", ok("content-type: text/html\r\n", ONE_ADDRESS)),
+        ("a compressed body that nobody asked for", ok("content-encoding: gzip\r\n", "\u{1f}\u{8b}bomb")),
+        ("no image in the answer", ok("", r#"{"data":[]}"#)),
+        ("100 Continue, then the answer", before_ok("100 Continue")),
+        ("103 Early Hints, then the answer", before_ok("103 Early Hints")),
+        ("204", answer("204 No Content", "", "")),
+        ("302 to another host", answer("302 Found", "location: http://127.0.0.1:9/\r\n", "")),
+        ("307 to another host", answer("307 Temporary Redirect", "location: http://127.0.0.1:9/\r\n", "")),
+        ("400 `INVALID_REQUEST`", failure("400 Bad Request", "INVALID_REQUEST")),
+        ("400 `CONTENT_POLICY_VIOLATION`", failure("400 Bad Request", "CONTENT_POLICY_VIOLATION")),
+        ("401", failure("401 Unauthorized", "AUTHENTICATION_FAILED")),
+        ("402", failure("402 Payment Required", "INSUFFICIENT_BALANCE")),
+        ("404", failure("404 Not Found", "MODEL_NOT_FOUND")),
+        ("408", answer("408 Request Timeout", "", "")),
+        ("409", answer("409 Conflict", "", "")),
+        ("413", answer("413 Content Too Large", "", "")),
+        ("429 without JSON", slow_down("")),
+        ("429, `Retry-After` in seconds", slow_down("retry-after: 30\r\n")),
+        ("429, `retry-after-ms`", slow_down("retry-after-ms: 10\r\n")),
+        ("429, `Retry-After` as a date", slow_down(&format!("retry-after: {date}\r\n"))),
+        ("429, `Retry-After` of days", slow_down("retry-after: 259200\r\n")),
+        ("429 `insufficient_quota`", failure("429 Too Many Requests", "insufficient_quota")),
+        ("500 without a body", answer("500 Internal Server Error", "", "")),
+        ("500 `INTERNAL_ERROR`", failure("500 Internal Server Error", "INTERNAL_ERROR")),
+        ("502 without a body", answer("502 Bad Gateway", "", "")),
+        ("502 `UPSTREAM_ERROR`", failure("502 Bad Gateway", "UPSTREAM_ERROR")),
+        ("502 `ALL_PROVIDERS_EXHAUSTED`", failure("502 Bad Gateway", "ALL_PROVIDERS_EXHAUSTED")),
+        ("503", answer("503 Service Unavailable", "", "")),
+        ("504", answer("504 Gateway Timeout", "", "")),
+        ("524", answer("524 A Timeout Occurred", "", "")),
+    ]
+}
+
+fn before_ok(interim: &str) -> Act {
+    let Act::Say(ok) = answer("200 OK", "", ONE_ADDRESS) else { unreachable!() };
+    Act::Say([format!("HTTP/1.1 {interim}\r\n\r\n").into_bytes(), ok].concat())
+}
+
+fn settings(uri: &str, retry: Retry) -> ClientBuilder {
+    builder(uri)
+        .connect_timeout(Duration::from_secs(2))
+        .first_byte_timeout(Duration::from_millis(600))
+        .idle_timeout(Duration::from_millis(600))
+        .timeout(Duration::from_secs(3))
+        .max_response_bytes(64 * 1024)
+        // A service's wait is obeyed up to here, so that the test need not take half a minute.
+        .retry(retry.max_retries(1).max_wait(Duration::from_millis(50)))
+}
+
+/// The outcome and the bill in words.
+async fn outcome(client: ClientBuilder) -> (String, &'static str) {
+    match generate(&client.backend().unwrap()).await {
+        Ok(_) => ("images".into(), "billed"),
+        Err(error) => (format!("`{:?}`", error.kind()), if error.maybe_billed() { "yes" } else { "no" }),
+    }
+}
+
+async fn row(name: &str, act: Act) -> String {
+    let careful = RawServer::start(act.clone()).await;
+    let bold = RawServer::start(act).await;
+    let (outcome, billed) = self::outcome(settings(&careful.uri, Retry::default())).await;
+    self::outcome(settings(&bold.uri, Retry::default().may_bill_twice())).await;
+    let (posts, bold) = (careful.requests(), bold.requests());
+    let mut row = String::new();
+    writeln!(row, "| {name} | {outcome} | {billed} | {posts} | {bold} |").unwrap();
+    row
+}
+
+struct NoName;
+
+impl Resolve for NoName {
+    fn resolve(&self, _: Name) -> Resolving {
+        Box::pin(async { Err::<Addrs, _>("no such host".into()) })
+    }
+}
+
+/// Faults before there is a server.
+async fn unreachable_rows() -> String {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nameless = reqwest::Client::builder().dns_resolver(std::sync::Arc::new(NoName)).build().unwrap();
+    let no_tls = RawServer::start(Act::Greet(b"this is no TLS".to_vec())).await;
+    let mut rows = String::new();
+    for (name, client) in [
+        ("connection refused", settings(&format!("http://127.0.0.1:{port}"), Retry::default())),
+        ("the host's name is unknown", settings("http://host.invalid", Retry::default()).http_client(nameless)),
+        ("TLS fails", settings(&no_tls.uri.replace("http:", "https:"), Retry::default())),
+    ] {
+        let (outcome, billed) = outcome(client).await;
+        writeln!(rows, "| {name} | {outcome} | {billed} | 0 | 0 |").unwrap();
+    }
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_table_of_faults_is_the_one_in_the_documentation() {
+    let mut table = INTRODUCTION.to_owned() + &unreachable_rows().await;
+    // One after the other: a busy machine is not to turn one fault into another.
+    for (name, act) in faults() {
+        table += &row(name, act).await;
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(path, &table).unwrap();
+    }
+    let kept = std::fs::read_to_string(path).unwrap();
+    for (kept, made) in kept.lines().zip(table.lines()) {
+        assert_eq!(made, kept);
+    }
+    assert_eq!(table.lines().count(), kept.lines().count());
+}
