@@ -4,15 +4,16 @@
 //! LUMENFALL_API_KEY=… cargo run --example remote -- "a lighthouse in a storm"
 //! ```
 
-use lumenfall::{Client, Webp, percent, size};
+use lumenfall::{Client, Webp, count, percent, size};
 
 #[tokio::main]
 async fn main() -> Result<(), lumenfall::Error> {
-    let prompt = std::env::args().nth(1).unwrap_or_else(|| "a hand-painted sign that says FRESH SOURDOUGH DAILY".into());
+    let prompt =
+        std::env::args().nth(1).unwrap_or_else(|| "a hand-painted sign that says FRESH SOURDOUGH DAILY".into());
     let client = Client::from_env()?;
 
     let request = || {
-        let request = client.images().generate(prompt.clone()).size(size!("1024x1024")).n(2);
+        let request = client.images().generate(prompt.clone()).size(size!("1024x1024")).n(count!(2));
         request.output_format(Webp).output_compression(percent!(80))
     };
     let price = request().estimate().await?.total;

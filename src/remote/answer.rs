@@ -151,6 +151,14 @@ fn number(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|number: &f64| number.is_finite())
 }
 
+/// The JSON answer of a call that costs nothing.
+pub(super) fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| {
+        let Failure { error, verdict } = unreadable(&error, body);
+        Failure { error: error.with_maybe_billed(false), verdict }
+    })
+}
+
 /// Serde's own message would quote the value that it did not expect, however long.
 pub(super) fn unreadable(error: &serde_json::Error, body: &[u8]) -> Failure {
     let what = match error.classify() {

@@ -9,6 +9,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Proxy, Url};
 
 use super::key::Key;
+use super::replay::Replay;
 use super::retry::Retry;
 use super::transport::Transport;
 use super::{Remote, clean};
@@ -39,6 +40,8 @@ pub const DEFAULT_BASE_URL: &str = "https://api.lumenfall.ai/openai/v1";
 #[must_use]
 pub struct ClientBuilder {
     base_url: String,
+    native_url: Option<String>,
+    replay: Option<Replay>,
     key: Option<String>,
     without_key: bool,
     headers: Vec<(String, String)>,
@@ -56,6 +59,8 @@ impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
             base_url: DEFAULT_BASE_URL.to_owned(),
+            native_url: None,
+            replay: None,
             key: None,
             without_key: false,
             headers: Vec::new(),
@@ -98,6 +103,19 @@ impl ClientBuilder {
     /// The address that `images/generations` is appended to; [`DEFAULT_BASE_URL`] by default.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
         self.base_url = url.into();
+        self
+    }
+
+    /// The base address of the gateway's own API (account, schemas). By default it is found beside a base
+    /// address that ends in `/openai/v1`.
+    pub fn native_url(mut self, url: impl Into<String>) -> Self {
+        self.native_url = Some(url.into());
+        self
+    }
+
+    /// What the gateway's recorder does with each request.
+    pub fn replay(mut self, replay: Replay) -> Self {
+        self.replay = Some(replay);
         self
     }
 
@@ -181,13 +199,20 @@ impl ClientBuilder {
                 return Err(configuration(message).with_parameter("api_key"));
             }
         };
-        let headers = self.headers.iter().map(header).collect::<Result<HeaderMap, Error>>()?;
+        let native = match &self.native_url {
+            Some(url) => Some(base_url(url)?),
+            None => native_url(&base),
+        };
+        let mut headers = self.headers.iter().map(header).collect::<Result<HeaderMap, Error>>()?;
+        if let Some(replay) = &self.replay {
+            headers.extend(replay.headers()?);
+        }
         let http = match &self.http {
             Some(client) => client.clone(),
             None => self.http()?,
         };
         let Self { retry, timeout, first_byte, idle, limit, .. } = self;
-        let transport = Transport { http, base, key, headers, retry, timeout, first_byte, idle, limit };
+        let transport = Transport { http, base, native, key, headers, retry, timeout, first_byte, idle, limit };
         Ok(Remote { transport: transport.into() })
     }
 
@@ -233,6 +258,14 @@ fn base_url(text: &str) -> Result<Url, Error> {
         return Err(wrong("has a user name or password in it, which would take the key's place"));
     }
     Ok(url)
+}
+
+/// The gateway's two APIs lie beside each other: `/openai/v1` and `/v1`.
+fn native_url(base: &Url) -> Option<Url> {
+    let path = base.path().trim_end_matches('/').strip_suffix("/openai/v1")?;
+    let mut native = base.clone();
+    native.set_path(&format!("{path}/v1"));
+    Some(native)
 }
 
 fn header((name, value): &(String, String)) -> Result<(HeaderName, HeaderValue), Error> {

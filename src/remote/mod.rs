@@ -9,7 +9,9 @@
 //! | `failure`, `clean` | what a failure means; messages without secrets |
 //! | `body`, `answer`, `estimate`, `headers` | answers |
 //! | `download` | images at addresses |
+//! | `models`, `account`, `replay` | what only the gateway offers |
 
+mod account;
 mod answer;
 mod body;
 mod builder;
@@ -20,7 +22,9 @@ mod failure;
 mod fields;
 mod headers;
 mod key;
+mod models;
 mod multipart;
+mod replay;
 mod retry;
 mod retry_after;
 mod transport;
@@ -29,7 +33,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
+use reqwest::Method;
+
+pub use account::{Account, Balance, Billed, RequestFilter, RequestPage, RequestRecord, RequestStatus};
 pub use builder::{ClientBuilder, DEFAULT_BASE_URL};
+pub use models::{Model, Models};
+pub use replay::Replay;
 pub use retry::Retry;
 
 use self::multipart::Edit;
@@ -51,6 +60,44 @@ pub struct Remote {
 }
 
 impl Remote {
+    /// The backend of the gateway, by the environment, as
+    /// [`Client::from_env`](crate::Client::from_env) makes it.
+    ///
+    /// # Errors
+    /// As [`ClientBuilder::build`].
+    pub fn from_env() -> Result<Self, Error> {
+        ClientBuilder::from_env().backend()
+    }
+
+    /// The models that the server offers.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), lumenfall::Error> {
+    /// let remote = lumenfall::remote::Remote::from_env()?;
+    /// for model in remote.models().list().await? {
+    ///     println!("{}", model.id);
+    /// }
+    /// let client = lumenfall::Client::new(remote);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn models(&self) -> Models<'_> {
+        Models(self)
+    }
+
+    /// The caller's account at the gateway.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), lumenfall::Error> {
+    /// let remote = lumenfall::remote::Remote::from_env()?;
+    /// println!("{:?}", remote.account().balance().await?.available);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn account(&self) -> Account<'_> {
+        Account(self)
+    }
+
     /// A paid call, up to its images.
     async fn make(
         &self,
@@ -61,7 +108,8 @@ impl Remote {
     ) -> Result<Output, Error> {
         let started = Instant::now();
         let url = self.transport.address(&["images", endpoint]);
-        let mut output = self.transport.post(url, &payload, Billing::Paid, context.deadline, answer::read).await?;
+        let mut output =
+            self.transport.call(Method::POST, url, &payload, Billing::Paid, context.deadline, answer::read).await?;
         if asked == Some(ResponseFormat::B64Json) {
             // Paid for by now, so the address that a server sent instead of bytes is followed.
             output = backend::fetch_addresses(self, output).await.map_err(|error| error.with_maybe_billed(true))?;
@@ -74,7 +122,7 @@ impl Remote {
     async fn dry_run(&self, endpoint: &str, payload: Payload, context: RequestContext) -> Result<Estimate, Error> {
         let mut url = self.transport.address(&["images", endpoint]);
         url.query_pairs_mut().append_pair("dryRun", "true");
-        self.transport.post(url, &payload, Billing::Free, context.deadline, estimate::read).await
+        self.transport.call(Method::POST, url, &payload, Billing::Free, context.deadline, estimate::read).await
     }
 }
 

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
-use reqwest::{Client, RequestBuilder, Response, Url};
+use reqwest::{Client, Method, RequestBuilder, Response, Url};
 use serde_json::{Map, Value};
 
 use super::failure::{Failure, Verdict};
@@ -27,6 +27,8 @@ pub(super) struct Transport {
     /// the prompt is to follow one to another host.
     pub(super) http: Client,
     pub(super) base: Url,
+    /// Where the gateway's own API is, if this is the gateway.
+    pub(super) native: Option<Url>,
     pub(super) key: Option<Key>,
     pub(super) headers: HeaderMap,
     pub(super) retry: Retry,
@@ -38,6 +40,7 @@ pub(super) struct Transport {
 
 /// What a call sends, so that each try can write it anew.
 pub(super) enum Payload {
+    Nothing,
     Json(Map<String, Value>),
     Edit(Edit),
 }
@@ -53,16 +56,25 @@ impl Transport {
     /// The address of `path` under the base address, whose own query is kept.
     pub(super) fn address(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
-        // An address with a host always has segments; the builder checked the host.
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().extend(path);
-        }
+        append(&mut url, path);
         url
     }
 
-    /// Posts `payload` and has `read` make sense of the answer's headers and body.
-    pub(super) async fn post<T>(
+    /// The address of `path` in the gateway's own API.
+    pub(super) fn native(&self, path: &[&str]) -> Result<Url, Error> {
+        let mut url = self.native.clone().ok_or_else(|| {
+            let message = "this server has no account and no schemas that are known of; for a gateway under another \
+                           address call `.native_url(..)`";
+            Error::new(ErrorKind::Unsupported, message)
+        })?;
+        append(&mut url, path);
+        Ok(url)
+    }
+
+    /// Calls the API and has `read` make sense of the answer's headers and body.
+    pub(super) async fn call<T>(
         &self,
+        method: Method,
         url: Url,
         payload: &Payload,
         billing: Billing,
@@ -71,8 +83,9 @@ impl Transport {
     ) -> Result<T, Error> {
         let read = &read;
         self.repeat(billing, deadline, || async {
-            let request = self.authorised(self.http.post(url.clone()));
+            let request = self.authorised(self.http.request(method.clone(), url.clone()));
             let request = match payload {
+                Payload::Nothing => request,
                 Payload::Json(fields) => request.json(fields),
                 Payload::Edit(edit) => request.multipart(edit.form().await.map_err(Failure::last)?),
             };
@@ -181,6 +194,13 @@ impl Transport {
             }
             tokio::time::sleep(wait).await;
         }
+    }
+}
+
+fn append(url: &mut Url, path: &[&str]) {
+    // An address with a host always has segments; the builder checked the host.
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(path);
     }
 }
 

@@ -6,6 +6,7 @@
 mod answers;
 mod configuration;
 mod faults;
+mod gateway;
 mod inputs;
 mod matrix;
 mod requests;

@@ -1,0 +1,282 @@
+//! The caller's account at the gateway: money, and what was asked.
+
+use futures_util::{Stream, stream};
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Remote;
+use super::transport::{Billing, Payload};
+use crate::backend::Cost;
+use crate::error::Error;
+
+/// What [`Remote::account`] gives: questions about the account. Only the gateway answers them.
+#[derive(Clone, Copy, Debug)]
+pub struct Account<'a>(pub(super) &'a Remote);
+
+/// The money of an account.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Balance {
+    /// Whether it is paid before or after.
+    pub billing: Billed,
+    /// What is left; `None` where nothing limits it.
+    pub available: Option<Cost>,
+}
+
+/// When an account is paid.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Billed {
+    /// Before use.
+    Prepaid,
+    /// After use.
+    Postpaid,
+    /// In a way that this version does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum RequestStatus {
+    /// With a result.
+    Completed,
+    /// Not begun.
+    Pending,
+    /// Being done.
+    Processing,
+    /// A provider failed.
+    UpstreamFailure,
+    /// The gateway refused it.
+    Rejected,
+    /// The caller went away.
+    Cancelled,
+    /// In a way that this version does not know.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
+impl RequestStatus {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Pending => "pending",
+            Self::Processing => "processing",
+            Self::UpstreamFailure => "upstream_failure",
+            Self::Rejected => "rejected",
+            Self::Cancelled => "cancelled",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What the gateway remembers of a request. A field that it does not tell is `None`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[non_exhaustive]
+#[serde(default)]
+pub struct RequestRecord {
+    /// Its id, `req_…`.
+    pub id: String,
+    /// When it came, as ISO 8601.
+    pub created_at: Option<String>,
+    /// The model asked for.
+    pub model: Option<String>,
+    /// What was made, such as `image`.
+    pub modality: Option<String>,
+    /// What was called.
+    pub endpoint: Option<String>,
+    /// How it ended.
+    pub status: RequestStatus,
+    /// What it cost, in units of `currency`.
+    pub cost: Option<f64>,
+    /// The currency's three letters.
+    pub currency: Option<String>,
+    /// How long it took, in milliseconds.
+    pub duration_ms: Option<f64>,
+    /// The key it came with.
+    pub key_id: Option<String>,
+    /// What went wrong, as a code.
+    pub error_code: Option<String>,
+    /// What went wrong, in words.
+    pub error_message: Option<String>,
+    /// The caller's session.
+    pub session_id: Option<String>,
+    /// The caller's trace.
+    pub trace_id: Option<String>,
+    /// The caller's own name for the end user.
+    pub user: Option<String>,
+    /// The request's size in bytes.
+    pub request_size_bytes: Option<u64>,
+    /// The answer's size in bytes.
+    pub response_size_bytes: Option<u64>,
+}
+
+impl Default for RequestRecord {
+    fn default() -> Self {
+        Self {
+            id: String::new(),
+            created_at: None,
+            model: None,
+            modality: None,
+            endpoint: None,
+            status: RequestStatus::Unknown,
+            cost: None,
+            currency: None,
+            duration_ms: None,
+            key_id: None,
+            error_code: None,
+            error_message: None,
+            session_id: None,
+            trace_id: None,
+            user: None,
+            request_size_bytes: None,
+            response_size_bytes: None,
+        }
+    }
+}
+
+/// Which requests to list. A field that is `None` does not narrow the list.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RequestFilter {
+    /// From this time on, as ISO 8601.
+    pub created_after: Option<String>,
+    /// Up to this time, as ISO 8601.
+    pub created_before: Option<String>,
+    /// Those of one key.
+    pub key_id: Option<String>,
+    /// Those that ended so.
+    pub status: Option<RequestStatus>,
+    /// How many to fetch at a time, 1 to 100.
+    pub page_size: Option<u32>,
+}
+
+/// A part of the list of requests, newest first.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[non_exhaustive]
+pub struct RequestPage {
+    /// The requests.
+    #[serde(rename = "data")]
+    pub requests: Vec<RequestRecord>,
+    /// Totals over the whole list, as they came: their form is not documented.
+    #[serde(default)]
+    pub summary: Option<Value>,
+    /// Set where older ones follow. It is only looked at, never called: it could lead the key elsewhere.
+    #[serde(default)]
+    next_page_url: Option<String>,
+}
+
+impl RequestPage {
+    /// The id to continue after; `None` at the end.
+    pub fn next(&self) -> Option<&str> {
+        self.next_page_url.as_ref()?;
+        self.requests.last().map(|last| last.id.as_str())
+    }
+}
+
+#[derive(Deserialize)]
+struct WireBalance {
+    #[serde(default)]
+    billing_type: Billed,
+    #[serde(default)]
+    available: Option<Amount>,
+}
+
+#[derive(Deserialize)]
+struct Amount {
+    amount: Option<f64>,
+    currency: Option<String>,
+}
+
+impl<'a> Account<'a> {
+    /// What is left.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the server is not the gateway.
+    pub async fn balance(&self) -> Result<Balance, Error> {
+        let wire: WireBalance = self.0.ask(Method::GET, self.0.transport.native(&["balance"])?).await?;
+        let available = wire.available.and_then(|available| {
+            let currency = available.currency.unwrap_or_else(|| "USD".into()).to_ascii_uppercase();
+            Some(Cost { amount: available.amount?, currency })
+        });
+        Ok(Balance { billing: wire.billing_type, available })
+    }
+
+    /// One request.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
+    pub async fn request(&self, id: &str) -> Result<RequestRecord, Error> {
+        self.0.ask(Method::GET, self.0.transport.native(&["requests", id])?).await
+    }
+
+    /// Deletes what is stored of a request: its prompt and its images.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
+    pub async fn purge(&self, id: &str) -> Result<(), Error> {
+        let url = self.0.transport.native(&["requests", id, "payloads"])?;
+        self.0.transport.call(Method::DELETE, url, &Payload::Nothing, Billing::Free, None, |_, _| Ok(())).await
+    }
+
+    /// All requests that `filter` lets through, newest first, fetched as they are read.
+    pub fn requests(&self, filter: RequestFilter) -> impl Stream<Item = Result<RequestRecord, Error>> + Send + 'a {
+        let account = *self;
+        let start = Reader { ready: Vec::new().into_iter(), after: None, done: false };
+        stream::try_unfold((start, filter), move |(mut reader, filter)| async move {
+            loop {
+                if let Some(record) = reader.ready.next() {
+                    return Ok(Some((record, (reader, filter))));
+                }
+                if reader.done {
+                    return Ok(None);
+                }
+                let page = account.page(&filter, reader.after.as_deref(), false).await?;
+                let next = page.next().map(str::to_owned);
+                // A server that names the same place again would be read for ever.
+                reader.done = next.is_none() || next == reader.after;
+                reader.after = next;
+                reader.ready = page.requests.into_iter();
+            }
+        })
+    }
+
+    /// One page of the list after the request `after`, with the totals where `summary` asks for them.
+    ///
+    /// # Errors
+    /// Where the service cannot be reached or refuses.
+    pub async fn page(&self, filter: &RequestFilter, after: Option<&str>, summary: bool) -> Result<RequestPage, Error> {
+        let RequestFilter { created_after, created_before, key_id, status, page_size } = filter;
+        let page_size = page_size.map(|size| size.clamp(1, 100).to_string());
+        let mut url = self.0.transport.native(&["requests"])?;
+        {
+            let mut query = url.query_pairs_mut();
+            for (name, value) in [
+                ("limit", page_size.as_deref()),
+                ("starting_after", after),
+                ("created_after", created_after.as_deref()),
+                ("created_before", created_before.as_deref()),
+                ("key_id", key_id.as_deref()),
+                ("status", status.map(RequestStatus::name)),
+                ("summary", summary.then_some("true")),
+            ] {
+                if let Some(value) = value {
+                    query.append_pair(name, value);
+                }
+            }
+        }
+        self.0.ask(Method::GET, url).await
+    }
+}
+
+/// Where a reader of the whole list stands.
+struct Reader {
+    ready: std::vec::IntoIter<RequestRecord>,
+    after: Option<String>,
+    done: bool,
+}

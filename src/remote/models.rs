@@ -1,0 +1,80 @@
+//! The models that a server offers.
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Remote;
+use super::answer;
+use super::transport::{Billing, Payload};
+use crate::error::Error;
+
+/// What [`Remote::models`] gives: questions about models.
+#[derive(Clone, Copy, Debug)]
+pub struct Models<'a>(pub(super) &'a Remote);
+
+/// A model that a server offers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct Model {
+    /// Its id, such as `stable-diffusion-3.5-medium`.
+    pub id: String,
+    /// When it was made, in seconds since 1970.
+    #[serde(default)]
+    pub created: Option<u64>,
+    /// Who made it.
+    #[serde(default)]
+    pub owned_by: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct List {
+    data: Vec<Model>,
+}
+
+impl Models<'_> {
+    /// All models.
+    ///
+    /// # Errors
+    /// Where the service cannot be reached or refuses.
+    pub async fn list(&self) -> Result<Vec<Model>, Error> {
+        let url = self.0.transport.address(&["models"]);
+        let list: List = self.0.ask(Method::GET, url).await?;
+        Ok(list.data)
+    }
+
+    /// One model.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
+    pub async fn get(&self, id: &str) -> Result<Model, Error> {
+        let url = self.0.transport.address(&path(id));
+        self.0.ask(Method::GET, url).await
+    }
+
+    /// The parameter schema that the gateway compiled for a model, as it came: its form is not documented.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the server is not the gateway.
+    pub async fn schema(&self, id: &str) -> Result<Value, Error> {
+        let mut url = self.0.transport.native(&path(id))?;
+        url.query_pairs_mut().append_pair("schema", "true");
+        self.0.ask(Method::GET, url).await
+    }
+}
+
+/// An id may have a provider's prefix, whose slash is a slash of the path.
+fn path(id: &str) -> Vec<&str> {
+    std::iter::once("models").chain(id.split('/')).collect()
+}
+
+impl Remote {
+    /// A call that costs nothing and answers with JSON.
+    pub(super) async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        method: Method,
+        url: reqwest::Url,
+    ) -> Result<T, Error> {
+        self.transport.call(method, url, &Payload::Nothing, Billing::Free, None, |_, body| answer::json(&body)).await
+    }
+}

@@ -1,0 +1,163 @@
+//! What only the gateway offers: models and schemas, the account, the recorder.
+
+use futures_util::TryStreamExt;
+use lumenfall::remote::{Billed, Remote, Replay, RequestFilter, RequestStatus};
+use lumenfall::{Client, ErrorKind};
+use serde_json::json;
+use wiremock::matchers::{method, path, query_param, query_param_is_missing};
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+use crate::support::{KEY, ONE_ADDRESS, answering, builder, generate, json as answer, requests};
+
+/// A gateway with one answer to a GET of `at`.
+async fn gateway(at: &str, body: serde_json::Value) -> (MockServer, Remote) {
+    let server = MockServer::start().await;
+    let template = ResponseTemplate::new(200).set_body_json(body);
+    Mock::given(method("GET")).and(path(at)).respond_with(template).mount(&server).await;
+    let remote = builder(&format!("{}/openai/v1", server.uri())).backend().unwrap();
+    (server, remote)
+}
+
+#[tokio::test]
+async fn models_are_listed_and_found() {
+    let model = json!({ "id": "fal/sd", "object": "model", "created": 7, "owned_by": "stability", "new": [] });
+    let (_server, remote) =
+        gateway("/openai/v1/models", json!({ "object": "list", "data": [model, { "id": "b" }] })).await;
+    let models = remote.models().list().await.unwrap();
+    assert_eq!((models[0].id.as_str(), models[0].created), ("fal/sd", Some(7)));
+    assert_eq!((models[1].id.as_str(), models[1].created), ("b", None));
+
+    let (_server, remote) = gateway("/openai/v1/models/fal/sd", model).await;
+    assert_eq!(remote.models().get("fal/sd").await.unwrap().owned_by.as_deref(), Some("stability"));
+    let error = remote.models().get("none").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_schema_comes_from_the_gateways_own_api() {
+    let (server, remote) = gateway("/v1/models/sd", json!({ "parameters": {} })).await;
+    assert_eq!(remote.models().schema("sd").await.unwrap(), json!({ "parameters": {} }));
+    assert_eq!(requests(&server).await[0].url.query(), Some("schema=true"));
+}
+
+#[tokio::test]
+async fn a_balance_is_an_amount_or_without_limit() {
+    let body =
+        json!({ "object": "balance", "billing_type": "prepaid", "available": { "amount": 12.5, "currency": "usd" } });
+    let (server, remote) = gateway("/v1/balance", body).await;
+    let balance = remote.account().balance().await.unwrap();
+    let available = balance.available.unwrap();
+    assert_eq!((balance.billing, available.amount, available.currency.as_str()), (Billed::Prepaid, 12.5, "USD"));
+    assert_eq!(requests(&server).await[0].headers["authorization"], format!("Bearer {KEY}"));
+
+    let body = json!({ "billing_type": "barter", "available": { "amount": null, "currency": "usd" } });
+    let (_server, remote) = gateway("/v1/balance", body).await;
+    let balance = remote.account().balance().await.unwrap();
+    assert_eq!((balance.billing, balance.available), (Billed::Unknown, None));
+}
+
+#[tokio::test]
+async fn another_server_has_no_account() {
+    let remote = builder("http://127.0.0.1:9/v1").backend().unwrap();
+    let error = remote.account().balance().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("native_url"), "{error}");
+}
+
+#[tokio::test]
+async fn requests_are_read_page_after_page_without_following_an_address() {
+    let server = MockServer::start().await;
+    let page = |ids: [&str; 2], next: Option<&str>| {
+        let data = ids.map(|id| json!({ "id": id, "status": "completed", "cost": 0.02, "error_code": null }));
+        ResponseTemplate::new(200).set_body_json(json!({ "object": "list", "data": data, "next_page_url": next }))
+    };
+    let at = || Mock::given(method("GET")).and(path("/v1/requests")).and(query_param("status", "upstream_failure"));
+    at().and(query_param_is_missing("starting_after"))
+        .respond_with(page(["req_4", "req_3"], Some("https://evil.example/steal")))
+        .mount(&server)
+        .await;
+    at().and(query_param("starting_after", "req_3")).respond_with(page(["req_2", "req_1"], None)).mount(&server).await;
+
+    let remote = builder(&format!("{}/openai/v1", server.uri())).backend().unwrap();
+    let filter = RequestFilter {
+        status: Some(RequestStatus::UpstreamFailure),
+        page_size: Some(1000),
+        created_after: Some("2025-01-01T00:00:00Z".into()),
+        ..RequestFilter::default()
+    };
+    let records: Vec<_> = remote.account().requests(filter).try_collect().await.unwrap();
+    let ids: Vec<_> = records.iter().map(|record| record.id.as_str()).collect();
+    assert_eq!(ids, ["req_4", "req_3", "req_2", "req_1"]);
+    assert_eq!((records[0].status, records[0].cost), (RequestStatus::Completed, Some(0.02)));
+    let query = requests(&server).await[0].url.query().unwrap().to_owned();
+    assert!(query.contains("limit=100") && query.contains("created_after=2025-01-01T00%3A00%3A00Z"), "{query}");
+}
+
+#[tokio::test]
+async fn a_page_can_carry_totals() {
+    let body = json!({ "data": [], "summary": { "total_cost": 1.5 }, "next_page_url": null });
+    let (server, remote) = gateway("/v1/requests", body).await;
+    let page = remote.account().page(&RequestFilter::default(), None, true).await.unwrap();
+    assert_eq!((page.next(), page.summary.clone()), (None, Some(json!({ "total_cost": 1.5 }))));
+    assert_eq!(requests(&server).await[0].url.query(), Some("summary=true"));
+}
+
+#[tokio::test]
+async fn a_list_that_repeats_itself_ends() {
+    let body = json!({ "data": [{ "id": "req_1" }], "next_page_url": "again" });
+    let (_server, remote) = gateway("/v1/requests", body).await;
+    let records: Vec<_> = remote.account().requests(RequestFilter::default()).try_collect().await.unwrap();
+    assert_eq!(records.len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_is_found_and_purged() {
+    let (server, remote) = gateway("/v1/requests/req_1", json!({ "id": "req_1", "status": "napping" })).await;
+    assert_eq!(remote.account().request("req_1").await.unwrap().status, RequestStatus::Unknown);
+
+    let deleted = ResponseTemplate::new(204);
+    Mock::given(method("DELETE")).and(path("/v1/requests/req_1/payloads")).respond_with(deleted).mount(&server).await;
+    remote.account().purge("req_1").await.unwrap();
+    // An id cannot lead to another path.
+    let error = remote.account().purge("../balance").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert_eq!(requests(&server).await[2].url.path(), "/v1/requests/..%2Fbalance/payloads");
+}
+
+#[tokio::test]
+async fn the_recorder_is_told_by_headers() {
+    for (replay, headers) in [
+        (Replay::off(), vec![("x-lumenfall-replay", "off")]),
+        (Replay::mock(), vec![("x-lumenfall-replay", "mock")]),
+        (Replay::record(), vec![("x-lumenfall-replay", "record")]),
+        (Replay::replay_or_mock(), vec![("x-lumenfall-replay", "replay-or-mock")]),
+        (Replay::replay_or_error(), vec![("x-lumenfall-replay", "replay-or-error")]),
+        (Replay::replay_or_live(), vec![("x-lumenfall-replay", "replay-or-live")]),
+        (Replay::replay_or_record(), vec![("x-lumenfall-replay", "replay-or-record")]),
+        (Replay::record().matching_standard(), vec![("x-lumenfall-replay-match", "standard")]),
+        (Replay::record().matching_strictly(), vec![("x-lumenfall-replay-match", "strict")]),
+        (
+            Replay::record().matching_fields(["prompt", "size"]),
+            vec![("x-lumenfall-replay-match", "specific"), ("x-lumenfall-replay-fields", "prompt,size")],
+        ),
+        (
+            Replay::replay_or_error().recording("rec_1"),
+            vec![("x-lumenfall-replay-match", "pinned"), ("x-lumenfall-replay-recording", "rec_1")],
+        ),
+    ] {
+        let server = answering(answer(200, ONE_ADDRESS)).await;
+        generate(&builder(&server.uri()).replay(replay).backend().unwrap()).await.unwrap();
+        let request = &requests(&server).await[0];
+        for (name, value) in headers {
+            assert_eq!(request.headers[name], value);
+        }
+    }
+}
+
+#[test]
+fn a_recorders_header_that_cannot_be_sent_is_an_error() {
+    for replay in [Replay::record().recording("line\nbreak"), Replay::record().matching_fields([""; 0])] {
+        let error = Client::builder().api_key("k").replay(replay).build().unwrap_err();
+        assert_eq!((error.kind(), error.parameter()), (ErrorKind::Configuration, Some("replay")));
+    }
+}
