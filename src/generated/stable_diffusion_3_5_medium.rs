@@ -240,7 +240,6 @@ impl<
     ///
     /// It takes 0 to 100.
     /// It needs `output_format` to be `jpeg`, `webp` or `avif`.
-    #[must_use]
     pub fn output_compression(
         mut self,
         output_compression: impl rules::OutputCompressionValue,
@@ -277,7 +276,6 @@ impl<
     ///
     /// It takes 1 to 10.
     /// The default is `1`.
-    #[must_use]
     pub fn n(mut self, n: impl rules::NValue) -> Self {
         self.draft.spec_mut().options.n = ::core::option::Option::Some(n.value());
         self
@@ -310,7 +308,6 @@ impl<
     }
 
     /// Pins a provider, which gives up the gateway's automatic failover.
-    #[must_use]
     pub fn pin(mut self, provider: impl rules::RunsTextToImage) -> Self {
         self.draft.spec_mut().options.provider = ::core::option::Option::Some(
             provider.slug().into(),
@@ -320,16 +317,15 @@ impl<
 
     ::lumenfall::shared_methods! {
         ::lumenfall::backend::GenerateSpec; user seed steps guidance negative_prompt
+        no_strength
     }
 
     #[doc(hidden)]
-    #[must_use]
     pub fn image<T: rules::ImageInTextToImage>(self, _: T) -> Self {
         self
     }
 
     #[doc(hidden)]
-    #[must_use]
     pub fn mask<T: rules::MaskInTextToImage>(self, _: T) -> Self {
         self
     }
@@ -353,7 +349,6 @@ impl<Answer, SizeState, OutputFormatState> Edit<Answer, SizeState, OutputFormatS
     /// What the image is to show, or how it is to change.
     ///
     /// It takes text of at most 1000 characters.
-    #[must_use]
     pub fn prompt(mut self, prompt: impl rules::PromptValue) -> Self {
         self.draft.spec_mut().prompt = ::core::option::Option::Some(prompt.value());
         self
@@ -373,7 +368,6 @@ impl<Answer, SizeState, OutputFormatState> Edit<Answer, SizeState, OutputFormatS
     /// Same-sized PNG; its fully transparent pixels mark what may change.
     ///
     /// It takes `image/png`.
-    #[must_use]
     pub fn mask(mut self, mask: ::lumenfall::Input) -> Self {
         self.draft.spec_mut().mask = ::core::option::Option::Some(mask);
         self
@@ -529,7 +523,6 @@ impl<Answer, SizeState, OutputFormatState> Edit<Answer, SizeState, OutputFormatS
     ///
     /// It takes 0 to 100.
     /// It needs `output_format` to be `jpeg`, `webp` or `avif`.
-    #[must_use]
     pub fn output_compression(
         mut self,
         output_compression: impl rules::OutputCompressionValue,
@@ -566,7 +559,6 @@ impl<Answer, SizeState, OutputFormatState> Edit<Answer, SizeState, OutputFormatS
     ///
     /// It takes 1 to 10.
     /// The default is `1`.
-    #[must_use]
     pub fn n(mut self, n: impl rules::NValue) -> Self {
         self.draft.spec_mut().options.n = ::core::option::Option::Some(n.value());
         self
@@ -597,7 +589,6 @@ impl<Answer, SizeState, OutputFormatState> Edit<Answer, SizeState, OutputFormatS
     }
 
     /// Pins a provider, which gives up the gateway's automatic failover.
-    #[must_use]
     pub fn pin(mut self, provider: impl rules::RunsImageEdit) -> Self {
         self.draft.spec_mut().options.provider = ::core::option::Option::Some(
             provider.slug().into(),
@@ -824,17 +815,17 @@ pub mod output_format {
 
 /// Values that have been checked: while compiling by `literal!`, or at run time by `new`.
 pub mod parameters {
-    use ::lumenfall::images::typed;
     /// A value of `prompt`: text of at most 1000 characters.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Prompt(::std::borrow::Cow<'static, str>);
     impl Prompt {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: &'static str) -> Self {
             Self(
                 ::std::borrow::Cow::Borrowed(
-                    typed::text(
+                    super::typed::text(
                         value,
                         1000,
                         "`prompt` must be text of at most 1000 characters; shorten it",
@@ -870,9 +861,10 @@ pub mod parameters {
     impl Size {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: &'static str) -> Self {
             Self(
-                typed::size(
+                super::typed::size(
                     value,
                     ::core::option::Option::Some((1414, 1414)),
                     "`size` is malformed, or has a side of 0; write it as \"1024x1024\" or \"16:9\"",
@@ -904,9 +896,10 @@ pub mod parameters {
     impl AspectRatio {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: &'static str) -> Self {
             Self(
-                typed::aspect_ratio(
+                super::typed::aspect_ratio(
                     value,
                     "`aspect_ratio` is malformed, or has a side of 0; write it as \"16:9\"",
                 ),
@@ -936,9 +929,10 @@ pub mod parameters {
     impl Resolution {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: &'static str) -> Self {
             Self(
-                typed::resolution(
+                super::typed::resolution(
                     value,
                     "`resolution` is malformed, or 0; write it as \"1K\"",
                 ),
@@ -968,9 +962,10 @@ pub mod parameters {
     impl OutputCompression {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: i128) -> Self {
             Self(
-                typed::integer(
+                super::typed::integer(
                     value,
                     0,
                     100,
@@ -1000,10 +995,15 @@ pub mod parameters {
     impl N {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: i128) -> Self {
             Self(
-                typed::integer(value, 1, 10, "`n` must be 1 to 10; write `count!(2)`")
-                    as u32,
+                super::typed::integer(
+                    value,
+                    1,
+                    10,
+                    "`n` must be 1 to 10; write `count!(2)`",
+                ) as u32,
             )
         }
 
@@ -1035,7 +1035,6 @@ pub mod providers {
 
 /// The schema's rules, as the compiler reads them.
 pub mod rules {
-    use ::lumenfall::images::typed;
     /// What `prompt` takes.
     #[diagnostic::on_unimplemented(
         message = "`prompt` takes text, not `{Self}`",
@@ -1156,30 +1155,30 @@ pub mod rules {
         label = "drop this call, or the `aspect_ratio` or `resolution` or `size` before it"
     )]
     pub trait SizeFree {}
-    impl SizeFree for typed::Unset {}
+    impl SizeFree for super::typed::Unset {}
     /// Where `aspect_ratio` may still be given.
     #[diagnostic::on_unimplemented(
         message = "`aspect_ratio` cannot be combined with `size`",
         label = "drop this call, or the `size` before it: either decides the same"
     )]
     pub trait AspectRatioFree {}
-    impl AspectRatioFree for typed::Unset {}
-    impl AspectRatioFree for typed::Excluded {}
+    impl AspectRatioFree for super::typed::Unset {}
+    impl AspectRatioFree for super::typed::Excluded {}
     /// Where `resolution` may still be given.
     #[diagnostic::on_unimplemented(
         message = "`resolution` cannot be combined with `size`",
         label = "drop this call, or the `size` before it: either decides the same"
     )]
     pub trait ResolutionFree {}
-    impl ResolutionFree for typed::Unset {}
-    impl ResolutionFree for typed::Excluded {}
+    impl ResolutionFree for super::typed::Unset {}
+    impl ResolutionFree for super::typed::Excluded {}
     /// Where `output_format` may still be given.
     #[diagnostic::on_unimplemented(
         message = "`output_format` is given once",
         label = "drop this call, or the `output_format` before it"
     )]
     pub trait OutputFormatFree {}
-    impl OutputFormatFree for typed::Unset {}
+    impl OutputFormatFree for super::typed::Unset {}
     /// Where `output_format` is as `output_compression` needs it.
     #[diagnostic::on_unimplemented(
         message = "`output_compression` needs `output_format` to be `Jpeg`, `Webp` or `Avif`, set before it",

@@ -17,7 +17,7 @@ pub use model::Model;
 pub use schema::{Kind, Mode, Parameter, Presence, Provider, Requirement, Schema};
 pub use serde_json::Value;
 pub use spec::Spec;
-pub use states::{Excluded, Given, Unset};
+pub use states::{Excluded, Given, StrengthInTextToImage, Unset};
 #[doc(hidden)]
 pub use values::{aspect_ratio, integer, number, resolution, size, text};
 pub use violation::{Rule, Violation};

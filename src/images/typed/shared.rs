@@ -7,7 +7,6 @@
 macro_rules! shared_methods {
     ($spec:ty; $($setter:ident)*) => {
         /// A parameter that the model's schema does not name, sent as it is.
-        #[must_use]
         pub fn extra(
             mut self,
             name: impl ::core::convert::Into<::std::string::String>,
@@ -18,21 +17,18 @@ macro_rules! shared_methods {
         }
 
         /// All the controls of the diffusion process at once. Replaces what was set before.
-        #[must_use]
         pub fn sampling(mut self, sampling: $crate::Sampling) -> Self {
             self.draft.spec_mut().options.sampling = sampling;
             self
         }
 
         /// How long the whole call may take, retries included, from `send()` on.
-        #[must_use]
         pub fn timeout(mut self, timeout: ::core::time::Duration) -> Self {
             self.draft = self.draft.timeout(timeout);
             self
         }
 
         /// Calls `progress` for each step of the work, from whatever thread does it.
-        #[must_use]
         pub fn on_progress(
             mut self,
             progress: impl Fn($crate::backend::Progress) + Send + Sync + 'static,
@@ -70,7 +66,6 @@ macro_rules! shared_methods {
     };
     (@ user) => {
         /// Your own name for the end user.
-        #[must_use]
         pub fn user(mut self, user: impl ::core::convert::Into<::std::string::String>) -> Self {
             self.draft.spec_mut().options.user = Some(user.into());
             self
@@ -78,7 +73,6 @@ macro_rules! shared_methods {
     };
     (@ seed) => {
         /// Where the noise starts from: the same seed makes the same image.
-        #[must_use]
         pub fn seed(mut self, seed: u64) -> Self {
             self.draft.spec_mut().options.sampling.seed = Some(seed);
             self
@@ -86,7 +80,6 @@ macro_rules! shared_methods {
     };
     (@ steps) => {
         /// How many denoising steps, 1 or more.
-        #[must_use]
         pub fn steps(mut self, steps: u32) -> Self {
             self.draft.spec_mut().options.sampling.steps = Some(steps);
             self
@@ -94,7 +87,6 @@ macro_rules! shared_methods {
     };
     (@ guidance) => {
         /// Scale of classifier-free guidance, 0 or more; 1 turns it off.
-        #[must_use]
         pub fn guidance(mut self, guidance: f32) -> Self {
             self.draft.spec_mut().options.sampling.guidance = Some(guidance);
             self
@@ -102,7 +94,6 @@ macro_rules! shared_methods {
     };
     (@ negative_prompt) => {
         /// What the image is not to show.
-        #[must_use]
         pub fn negative_prompt(mut self, text: impl ::core::convert::Into<::std::string::String>) -> Self {
             self.draft.spec_mut().options.sampling.negative_prompt = Some(text.into());
             self
@@ -110,9 +101,14 @@ macro_rules! shared_methods {
     };
     (@ strength) => {
         /// How far the edit may move away from its source, above 0 (hardly) to 1 (entirely).
-        #[must_use]
         pub fn strength(mut self, strength: f32) -> Self {
             self.draft.spec_mut().options.sampling.strength = Some(strength);
+            self
+        }
+    };
+    (@ no_strength) => {
+        #[doc(hidden)]
+        pub fn strength<T: $crate::images::typed::StrengthInTextToImage>(self, _: T) -> Self {
             self
         }
     };

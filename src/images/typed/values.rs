@@ -6,6 +6,7 @@
 use crate::images::{AspectRatio, Resolution, Size};
 
 /// `value`, if it is in the range.
+#[track_caller]
 pub const fn integer(value: i128, minimum: i128, maximum: i128, message: &'static str) -> i128 {
     if value < minimum || value > maximum {
         panic!("{}", message);
@@ -14,6 +15,7 @@ pub const fn integer(value: i128, minimum: i128, maximum: i128, message: &'stati
 }
 
 /// `value`, if it is in the range. A NaN is in none.
+#[track_caller]
 pub const fn number(value: f64, minimum: f64, maximum: f64, message: &'static str) -> f64 {
     if value >= minimum && value <= maximum {
         return value;
@@ -22,6 +24,7 @@ pub const fn number(value: f64, minimum: f64, maximum: f64, message: &'static st
 }
 
 /// `text`, if it has no more characters than `max_length` and is not blank where `blank` is refused.
+#[track_caller]
 pub const fn text(
     text: &'static str,
     max_length: usize,
@@ -49,6 +52,7 @@ pub const fn text(
 }
 
 /// The size that `text` stands for, if it is one and is not larger than `max_size`.
+#[track_caller]
 pub const fn size(
     text: &'static str,
     max_size: Option<(u32, u32)>,
@@ -65,12 +69,14 @@ pub const fn size(
 }
 
 /// The aspect ratio that `text` stands for, if it is one.
+#[track_caller]
 pub const fn aspect_ratio(text: &'static str, malformed: &'static str) -> AspectRatio {
     let Ok(ratio) = AspectRatio::parse(text) else { panic!("{}", malformed) };
     ratio
 }
 
 /// The resolution that `text` stands for, if it is one.
+#[track_caller]
 pub const fn resolution(text: &'static str, malformed: &'static str) -> Resolution {
     let Ok(resolution) = Resolution::parse(text) else { panic!("{}", malformed) };
     resolution

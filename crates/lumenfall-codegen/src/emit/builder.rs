@@ -102,7 +102,6 @@ pub(super) fn builder(model: &Model, mode: Mode) -> TokenStream {
         let (name, rule) = (text::ident(&parameter.name), rules::absent(&parameter.name, mode));
         quote! {
             #[doc(hidden)]
-            #[must_use]
             pub fn #name<T: rules::#rule>(self, _: T) -> Self {
                 self
             }
@@ -113,7 +112,6 @@ pub(super) fn builder(model: &Model, mode: Mode) -> TokenStream {
         let runs = rules::runs(mode);
         quote! {
             /// Pins a provider, which gives up the gateway's automatic failover.
-            #[must_use]
             pub fn pin(mut self, provider: impl rules::#runs) -> Self {
                 self.draft.spec_mut().options.provider = ::core::option::Option::Some(provider.slug().into());
                 self
@@ -152,8 +150,10 @@ fn shared(model: &Model, mode: Mode) -> Vec<Ident> {
     ]
     .into_iter()
     .filter(|(setter, wire)| model.parameter(setter).is_none() && model.parameter(wire).is_none())
-    .filter(|(setter, _)| *setter != "strength" || mode == Mode::ImageEdit)
-    .map(|(setter, _)| text::ident(setter))
+    .map(|(setter, _)| match (setter, mode) {
+        ("strength", Mode::TextToImage) => text::ident("no_strength"),
+        _ => text::ident(setter),
+    })
     .collect()
 }
 
@@ -222,17 +222,16 @@ fn setter(model: &Model, mode: Mode, parameter: &Parameter) -> TokenStream {
     }
     let bounds = (!bounds.is_empty()).then(|| quote!(where #(#bounds),*));
     let assign = assign(parameter, mode, &quote!(self.draft.spec_mut()));
-    let (to, end, must_use) = if replaced.is_empty() {
-        (quote!(Self), quote!(self), Some(quote!(#[must_use])))
+    let (to, end) = if replaced.is_empty() {
+        (quote!(Self), quote!(self))
     } else {
         let (_, _, builder) = names(mode);
         let to = builder_type(model, mode, &quote!(Answer), &replaced);
-        (to, quote!(#builder { draft: self.draft, state: ::core::marker::PhantomData }), None)
+        (to, quote!(#builder { draft: self.draft, state: ::core::marker::PhantomData }))
     };
     let twin = twin(parameter, &to, bounds.as_ref());
     quote! {
         #doc
-        #must_use
         pub fn #name #generic(mut self, #name: #argument) -> #to #bounds {
             #assign
             #end

@@ -89,7 +89,6 @@ pub(super) fn parameters(model: &Model, shorthands: bool) -> TokenStream {
     quote! {
         /// Values that have been checked: while compiling by `literal!`, or at run time by `new`.
         pub mod parameters {
-            use ::lumenfall::images::typed;
             #(#types)*
         }
     }
@@ -116,7 +115,7 @@ fn newtype(model: &Model, parameter: &Parameter, shorthands: bool) -> Option<Tok
             } else {
                 quote!(::core::option::Option::None)
             };
-            (quote!(&'static str), quote!(::std::borrow::Cow::Borrowed(typed::text(value, #max, #long, #blank))))
+            (quote!(&'static str), quote!(::std::borrow::Cow::Borrowed(super::typed::text(value, #max, #long, #blank))))
         }
         Kind::Size => {
             let malformed = format!("`{name}` is malformed, or has a side of 0; write it as \"1024x1024\" or \"16:9\"");
@@ -125,23 +124,23 @@ fn newtype(model: &Model, parameter: &Parameter, shorthands: bool) -> Option<Tok
                 Some(max) => statics::max_size(max.width, max.height),
                 None => quote!(::core::option::Option::None),
             };
-            (quote!(&'static str), quote!(typed::size(value, #max, #malformed, #large)))
+            (quote!(&'static str), quote!(super::typed::size(value, #max, #malformed, #large)))
         }
         Kind::AspectRatio => {
             let malformed = format!("`{name}` is malformed, or has a side of 0; write it as \"16:9\"");
-            (quote!(&'static str), quote!(typed::aspect_ratio(value, #malformed)))
+            (quote!(&'static str), quote!(super::typed::aspect_ratio(value, #malformed)))
         }
         Kind::Resolution => {
             let malformed = format!("`{name}` is malformed, or 0; write it as \"1K\"");
-            (quote!(&'static str), quote!(typed::resolution(value, #malformed)))
+            (quote!(&'static str), quote!(super::typed::resolution(value, #malformed)))
         }
         Kind::Integer { minimum, maximum, .. } => {
             let (minimum, maximum) = (statics::integer(*minimum), statics::integer(*maximum));
-            (quote!(i128), quote!(typed::integer(value, #minimum, #maximum, #wrong) as #plain))
+            (quote!(i128), quote!(super::typed::integer(value, #minimum, #maximum, #wrong) as #plain))
         }
         Kind::Number { minimum, maximum } => {
             let (minimum, maximum) = (statics::float(*minimum), statics::float(*maximum));
-            (quote!(f64), quote!(typed::number(value, #minimum, #maximum, #wrong)))
+            (quote!(f64), quote!(super::typed::number(value, #minimum, #maximum, #wrong)))
         }
         Kind::Choice(_) | Kind::Boolean | Kind::File { .. } => return None,
     };
@@ -190,6 +189,7 @@ fn newtype(model: &Model, parameter: &Parameter, shorthands: bool) -> Option<Tok
         impl #type_name {
             /// For `literal!`, which makes it fail to compile where the value breaks a rule.
             #[doc(hidden)]
+            #[track_caller]
             pub const fn literal(value: #input) -> Self {
                 Self(#body)
             }

@@ -62,7 +62,6 @@ pub(super) fn rules(model: &Model, shorthands: bool) -> TokenStream {
     quote! {
         /// The schema's rules, as the compiler reads them.
         pub mod rules {
-            use ::lumenfall::images::typed;
             #(#values)*
             #(#frees)*
             #(#needs)*
@@ -160,12 +159,12 @@ fn frees(model: &Model, parameter: &Parameter) -> TokenStream {
     } else {
         return TokenStream::new();
     };
-    let excluded = excluded.then(|| quote!(impl #trait_name for typed::Excluded {}));
+    let excluded = excluded.then(|| quote!(impl #trait_name for super::typed::Excluded {}));
     quote! {
         #doc
         #[diagnostic::on_unimplemented(message = #message, label = #label)]
         pub trait #trait_name {}
-        impl #trait_name for typed::Unset {}
+        impl #trait_name for super::typed::Unset {}
         #excluded
     }
 }

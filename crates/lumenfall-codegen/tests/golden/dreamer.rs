@@ -91,7 +91,6 @@ impl<Answer> Generate<Answer> {
     /// What the image is not to show.
     ///
     /// It takes text of at most 200 characters.
-    #[must_use]
     pub fn negative_prompt(
         mut self,
         negative_prompt: impl rules::NegativePromptValue,
@@ -118,7 +117,6 @@ impl<Answer> Generate<Answer> {
     /// Where the noise starts from.
     ///
     /// It takes 0 to 4294967295.
-    #[must_use]
     pub fn seed(mut self, seed: impl rules::SeedValue) -> Self {
         self.draft.spec_mut().options.sampling.seed = ::core::option::Option::Some(
             seed.value(),
@@ -141,7 +139,6 @@ impl<Answer> Generate<Answer> {
     ///
     /// It takes 1.5 to 20.
     /// The default is `7.5`.
-    #[must_use]
     pub fn guidance_scale(
         mut self,
         guidance_scale: impl rules::GuidanceScaleValue,
@@ -168,7 +165,6 @@ impl<Answer> Generate<Answer> {
     /// How far the schedule leans towards noise.
     ///
     /// It takes -0.5 to 0.5.
-    #[must_use]
     pub fn shift(mut self, shift: impl rules::ShiftValue) -> Self {
         self.draft.spec_mut().options.extra.insert("shift".into(), shift.value().into());
         self
@@ -188,7 +184,6 @@ impl<Answer> Generate<Answer> {
     /// Pixels as WxH, or an aspect ratio as W:H.
     ///
     /// It takes pixels up to 2048x1024, or an aspect ratio.
-    #[must_use]
     pub fn size(mut self, size: impl rules::SizeValue) -> Self {
         self.draft.spec_mut().options.size = ::core::option::Option::Some(size.value());
         self
@@ -206,11 +201,10 @@ impl<Answer> Generate<Answer> {
     }
 
     ::lumenfall::shared_methods! {
-        ::lumenfall::backend::GenerateSpec; user steps
+        ::lumenfall::backend::GenerateSpec; user steps no_strength
     }
 
     #[doc(hidden)]
-    #[must_use]
     pub fn image<T: rules::ImageInTextToImage>(self, _: T) -> Self {
         self
     }
@@ -230,7 +224,6 @@ impl<Answer> Edit<Answer> {
     /// What the image is not to show.
     ///
     /// It takes text of at most 200 characters.
-    #[must_use]
     pub fn negative_prompt(
         mut self,
         negative_prompt: impl rules::NegativePromptValue,
@@ -257,7 +250,6 @@ impl<Answer> Edit<Answer> {
     /// Where the noise starts from.
     ///
     /// It takes 0 to 4294967295.
-    #[must_use]
     pub fn seed(mut self, seed: impl rules::SeedValue) -> Self {
         self.draft.spec_mut().options.sampling.seed = ::core::option::Option::Some(
             seed.value(),
@@ -280,7 +272,6 @@ impl<Answer> Edit<Answer> {
     ///
     /// It takes 1.5 to 20.
     /// The default is `7.5`.
-    #[must_use]
     pub fn guidance_scale(
         mut self,
         guidance_scale: impl rules::GuidanceScaleValue,
@@ -309,13 +300,11 @@ impl<Answer> Edit<Answer> {
     }
 
     #[doc(hidden)]
-    #[must_use]
     pub fn shift<T: rules::ShiftInImageEdit>(self, _: T) -> Self {
         self
     }
 
     #[doc(hidden)]
-    #[must_use]
     pub fn size<T: rules::SizeInImageEdit>(self, _: T) -> Self {
         self
     }
@@ -405,17 +394,17 @@ pub static SCHEMA: typed::Schema = typed::Schema {
 
 /// Values that have been checked: while compiling by `literal!`, or at run time by `new`.
 pub mod parameters {
-    use ::lumenfall::images::typed;
     /// A value of `prompt`: text of at most 400 characters.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Prompt(::std::borrow::Cow<'static, str>);
     impl Prompt {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: &'static str) -> Self {
             Self(
                 ::std::borrow::Cow::Borrowed(
-                    typed::text(
+                    super::typed::text(
                         value,
                         400,
                         "`prompt` must be text of at most 400 characters; shorten it",
@@ -451,10 +440,11 @@ pub mod parameters {
     impl NegativePrompt {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: &'static str) -> Self {
             Self(
                 ::std::borrow::Cow::Borrowed(
-                    typed::text(
+                    super::typed::text(
                         value,
                         200,
                         "`negative_prompt` must be text of at most 200 characters; shorten it",
@@ -488,9 +478,10 @@ pub mod parameters {
     impl Seed {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: i128) -> Self {
             Self(
-                typed::integer(
+                super::typed::integer(
                     value,
                     0,
                     4294967295,
@@ -520,9 +511,10 @@ pub mod parameters {
     impl GuidanceScale {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: f64) -> Self {
             Self(
-                typed::number(
+                super::typed::number(
                     value,
                     1.5,
                     20.0,
@@ -552,9 +544,10 @@ pub mod parameters {
     impl Shift {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: f64) -> Self {
             Self(
-                typed::number(
+                super::typed::number(
                     value,
                     -0.5,
                     0.5,
@@ -584,9 +577,10 @@ pub mod parameters {
     impl Size {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: &'static str) -> Self {
             Self(
-                typed::size(
+                super::typed::size(
                     value,
                     ::core::option::Option::Some((2048, 1024)),
                     "`size` is malformed, or has a side of 0; write it as \"1024x1024\" or \"16:9\"",
@@ -615,7 +609,6 @@ pub mod parameters {
 
 /// The schema's rules, as the compiler reads them.
 pub mod rules {
-    use ::lumenfall::images::typed;
     /// What `prompt` takes.
     #[diagnostic::on_unimplemented(
         message = "`prompt` takes text, not `{Self}`",

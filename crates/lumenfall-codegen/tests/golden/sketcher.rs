@@ -68,21 +68,18 @@ impl<Answer> Generate<Answer> {
     ///
     /// A value of the module [`paper`]: `White` or `Kraft`.
     /// The default is `white`.
-    #[must_use]
     pub fn paper(mut self, paper: impl paper::Value) -> Self {
         self.draft.spec_mut().options.extra.insert("paper".into(), paper.value().into());
         self
     }
 
     /// Whether the edges fit together.
-    #[must_use]
     pub fn tiling(mut self, tiling: bool) -> Self {
         self.draft.spec_mut().options.extra.insert("tiling".into(), tiling.into());
         self
     }
 
     /// Pins a provider, which gives up the gateway's automatic failover.
-    #[must_use]
     pub fn pin(mut self, provider: impl rules::RunsTextToImage) -> Self {
         self.draft.spec_mut().options.provider = ::core::option::Option::Some(
             provider.slug().into(),
@@ -92,6 +89,7 @@ impl<Answer> Generate<Answer> {
 
     ::lumenfall::shared_methods! {
         ::lumenfall::backend::GenerateSpec; user seed steps guidance negative_prompt
+        no_strength
     }
 }
 
@@ -219,17 +217,17 @@ pub mod paper {
 
 /// Values that have been checked: while compiling by `literal!`, or at run time by `new`.
 pub mod parameters {
-    use ::lumenfall::images::typed;
     /// A value of `prompt`: text.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Prompt(::std::borrow::Cow<'static, str>);
     impl Prompt {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: &'static str) -> Self {
             Self(
                 ::std::borrow::Cow::Borrowed(
-                    typed::text(
+                    super::typed::text(
                         value,
                         usize::MAX,
                         "`prompt` must be text; shorten it",
@@ -269,7 +267,6 @@ pub mod providers {
 
 /// The schema's rules, as the compiler reads them.
 pub mod rules {
-    use ::lumenfall::images::typed;
     /// What `prompt` takes.
     #[diagnostic::on_unimplemented(
         message = "`prompt` takes text, not `{Self}`",

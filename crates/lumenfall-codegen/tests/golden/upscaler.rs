@@ -71,7 +71,6 @@ impl<Answer> Edit<Answer> {
     /// File format of the image.
     ///
     /// A value of the module [`output_format`]: `Png` or `Webp`.
-    #[must_use]
     pub fn output_format(mut self, output_format: impl output_format::Value) -> Self {
         self.draft.spec_mut().options.output_format = ::core::option::Option::Some(
             output_format.value(),
@@ -110,7 +109,6 @@ impl<Answer> Edit<Answer> {
     }
 
     /// Pins a provider, which gives up the gateway's automatic failover.
-    #[must_use]
     pub fn pin(mut self, provider: impl rules::RunsImageEdit) -> Self {
         self.draft.spec_mut().options.provider = ::core::option::Option::Some(
             provider.slug().into(),
@@ -250,16 +248,16 @@ pub mod response_format {
 
 /// Values that have been checked: while compiling by `literal!`, or at run time by `new`.
 pub mod parameters {
-    use ::lumenfall::images::typed;
     /// A value of `scale_factor`: 2 to 8.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct ScaleFactor(i64);
     impl ScaleFactor {
         /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
+        #[track_caller]
         pub const fn literal(value: i128) -> Self {
             Self(
-                typed::integer(
+                super::typed::integer(
                     value,
                     2,
                     8,
@@ -296,7 +294,6 @@ pub mod providers {
 
 /// The schema's rules, as the compiler reads them.
 pub mod rules {
-    use ::lumenfall::images::typed;
     /// What `scale_factor` takes.
     #[diagnostic::on_unimplemented(
         message = "`scale_factor` takes a checked value, not `{Self}`",

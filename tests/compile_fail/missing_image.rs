@@ -1,0 +1,7 @@
+use lumenfall::Client;
+
+fn request(client: &Client) {
+    let _ = client.images().edit();
+}
+
+fn main() {}

@@ -1,0 +1,7 @@
+use lumenfall::{Client, prompt};
+
+fn request(client: &Client) {
+    let _ = client.images().generate(prompt!("  "));
+}
+
+fn main() {}

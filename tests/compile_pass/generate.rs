@@ -1,0 +1,59 @@
+//! Generations that the schema allows.
+
+use lumenfall::stable_diffusion_3_5_medium::parameters;
+use lumenfall::stable_diffusion_3_5_medium::response_format::B64Json;
+use lumenfall::{Client, Error, Fal, Gif, Png, Replicate, Sampling, Size, Webp};
+use lumenfall::{aspect_ratio, count, literal, percent, prompt, resolution, size};
+
+async fn everything(client: &Client) -> Result<(), Error> {
+    let images = client
+        .images()
+        .generate(prompt!("a hand-painted sign that says FRESH SOURDOUGH DAILY"))
+        .size(size!("1414x1414"))
+        .output_format(Webp)
+        .output_compression(percent!(100))
+        .n(count!(10))
+        .user("someone")
+        .seed(7)
+        .steps(28)
+        .guidance(4.5)
+        .negative_prompt("text")
+        .extra("clip_skip", 2)
+        .pin(Fal)
+        .timeout(std::time::Duration::from_secs(60))
+        .on_progress(|progress| println!("{progress:?}"))
+        .inline()
+        .send()
+        .await?;
+    let _: &[u8] = images[0].bytes();
+    Ok(())
+}
+
+async fn neighbours(client: &Client, side: u32) -> Result<(), Error> {
+    let base = client.images().generate("a lighthouse");
+    let _ = base.clone().aspect_ratio(aspect_ratio!("16:9")).resolution(resolution!("1K")).pin(Replicate);
+    let _ = base.clone().resolution(resolution!("4K")).aspect_ratio(aspect_ratio!("1:1"));
+    let _ = base.clone().size(size!("16:9")).output_format(Png).n(count!(1));
+    let _ = base.clone().output_format(Gif).n(literal!(parameters::N, 3));
+    let _ = base.clone().try_size(Size::pixels(side, side)?)?.try_n(side)?;
+    let _ = base.clone().sampling(Sampling { seed: Some(7), ..Sampling::default() });
+    let images = base.clone().response_format(B64Json).send().await?;
+    let _: &[u8] = images[0].bytes();
+    let images = base.inline().addresses().send().await?;
+    let _: Option<&str> = images[0].url();
+    Ok(())
+}
+
+async fn plain_data(client: &Client, words: &[String]) -> Result<(), Error> {
+    let mut spec = client.images().generate(String::from("a lighthouse")).into_spec();
+    for word in words {
+        spec.prompt.push_str(word);
+    }
+    if words.len() > 3 {
+        spec.options.n = Some(2);
+    }
+    spec.validate()?;
+    let images = client.images().generate_spec(spec).inline().send().await?;
+    let _: &[u8] = images[0].bytes();
+    Ok(())
+}
