@@ -5,6 +5,8 @@ mod client;
 mod error;
 pub mod generated;
 pub mod images;
+#[cfg(feature = "local")]
+pub mod local;
 pub mod remote;
 
 pub use backend::Backend;

@@ -1,10 +1,12 @@
 //! Chores of the repository: `cargo xtask <command>`.
 
+mod bench;
 mod codegen;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask codegen [--check]";
+const USAGE: &str = "usage: cargo xtask codegen [--check]
+       cargo xtask bench denoiser|vae [--json FILE]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -12,6 +14,7 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
+        ["bench", name, further @ ..] => bench::run(name, further),
         _ => Err(USAGE.into()),
     };
     match result {

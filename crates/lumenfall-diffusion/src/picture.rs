@@ -1,5 +1,6 @@
 //! Pictures: 8-bit RGB, to and from image files.
 
+use std::fmt;
 use std::io::Cursor;
 
 use candle_core::{Device, Tensor};
@@ -15,11 +16,17 @@ use crate::error::{Error, Result};
 const MAX_INPUT_PIXELS: u64 = 100_000_000;
 
 /// A picture of 8-bit red, green and blue, row after row from the top.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Picture {
     width: u32,
     height: u32,
     rgb: Vec<u8>,
+}
+
+impl fmt::Debug for Picture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Picture({}x{})", self.width, self.height)
+    }
 }
 
 /// A file format to write.

@@ -24,8 +24,8 @@ impl Linear {
 
     /// Reads `weight` and `bias` below `scope`.
     pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize) -> crate::Result<Self> {
-        let bias = scope.tensor("bias", &[outputs])?;
-        Ok(Self { bias: Some(bias), ..Self::load_without_bias(scope, inputs, outputs)? })
+        let weight = scope.tensor("weight", &[outputs, inputs])?;
+        Ok(Self { weight, bias: Some(scope.tensor("bias", &[outputs])?) })
     }
 
     /// Reads `weight` below `scope`.

@@ -58,7 +58,8 @@ impl Tokenizer {
                 .map_err(|_| Error::malformed(files.path(&merges), "is not UTF-8 text; download it again"))?;
             parse(files, &merges, &clip_json(&vocabulary, &merges_text, &config))?
         } else {
-            open(files, folder)?
+            let (name, json) = tokenizer_json(files, folder)?;
+            parse(files, &name, &json)?
         };
         let token = |text: &str| id_of(&inner, files, folder, text);
         let end = token(CLIP_END)?;
@@ -74,7 +75,14 @@ impl Tokenizer {
 
     /// A T5 tokenizer: `tokenizer.json` in `folder`.
     pub(crate) fn t5(files: &ModelFiles, folder: &str) -> Result<Self> {
-        let inner = open(files, folder)?;
+        let (name, mut json) = tokenizer_json(files, folder)?;
+        // SentencePiece splits at white space first, so that none is left at the ends; some converted files lost that.
+        if let Some(splitter) = json.get_mut("pre_tokenizer")
+            && splitter.get("type").and_then(Value::as_str) == Some("Metaspace")
+        {
+            *splitter = json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, splitter.take()] });
+        }
+        let inner = parse(files, &name, &json)?;
         let config = config(files, folder)?;
         let end = id_of(&inner, files, folder, T5_END)?;
         let pad = match config.pad_token.as_ref().and_then(token_text) {
@@ -103,15 +111,16 @@ impl Tokenizer {
     }
 }
 
-fn open(files: &ModelFiles, folder: &str) -> Result<Inner> {
+/// The name and the content of a folder's `tokenizer.json`.
+fn tokenizer_json(files: &ModelFiles, folder: &str) -> Result<(String, Value)> {
     let name = format!("{folder}/tokenizer.json");
-    let mut inner: Value = files.json(&name)?;
+    let mut json: Value = files.json(&name)?;
     // Padding and truncation are ours to do, whatever the file was saved with.
-    if let Some(map) = inner.as_object_mut() {
+    if let Some(map) = json.as_object_mut() {
         map.insert("padding".into(), Value::Null);
         map.insert("truncation".into(), Value::Null);
     }
-    parse(files, &name, &inner)
+    Ok((name, json))
 }
 
 fn parse(files: &ModelFiles, name: &str, tokenizer: &Value) -> Result<Inner> {
@@ -166,4 +175,86 @@ fn clip_json(vocabulary: &Value, merges: &str, config: &TokenizerConfig) -> Valu
         "model": { "type": "BPE", "unk_token": CLIP_END, "continuing_subword_prefix": "", "end_of_word_suffix": "</w>",
                    "fuse_unk": false, "vocab": vocabulary, "merges": merges },
     })
+}
+
+/// Against the ids that transformers gives for the full tokenizers; `tools/tokenizer_golden.py` wrote them down.
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct Expected {
+        prompt: String,
+        clip_l: Vec<u32>,
+        clip_g: Vec<u32>,
+        t5: Vec<u32>,
+    }
+
+    fn data(name: &str) -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+    }
+
+    /// The vocabulary that belongs to CLIP's merges: all bytes, all bytes at a word's end, the merges, the two specials.
+    fn clip_vocabulary(merges: &str) -> Value {
+        let printable = (b'!'..=b'~').chain(0xa1..=0xac).chain(0xae..=0xff).map(char::from);
+        let others = (0..68).filter_map(|i| char::from_u32(256 + i));
+        let bytes: Vec<String> = printable.chain(others).map(String::from).collect();
+        let ends = bytes.iter().map(|byte| format!("{byte}</w>"));
+        let merged = merges.lines().filter(|line| line.contains(' ') && !line.starts_with("#version"));
+        let merged = merged.map(|line| line.replace(' ', ""));
+        let specials = [CLIP_START.to_owned(), CLIP_END.to_owned()];
+        let all = bytes.clone().into_iter().chain(ends).chain(merged).chain(specials);
+        Value::Object(all.zip(0u32..).map(|(token, id)| (token, id.into())).collect())
+    }
+
+    fn full_tokenizers(folder: &std::path::Path) -> [Tokenizer; 3] {
+        let merges = std::fs::read_to_string(data("clip-merges.txt")).unwrap();
+        let vocabulary = clip_vocabulary(&merges).to_string();
+        let clip = |name: &str, config: Value| {
+            let part = folder.join(name);
+            std::fs::create_dir(&part).unwrap();
+            std::fs::write(part.join("merges.txt"), &merges).unwrap();
+            std::fs::write(part.join("vocab.json"), &vocabulary).unwrap();
+            std::fs::write(part.join("tokenizer_config.json"), config.to_string()).unwrap();
+        };
+        clip("tokenizer", json!({ "pad_token": CLIP_END, "model_max_length": 77 }));
+        let padding = json!({ "0": { "content": "!", "special": true } });
+        clip("tokenizer_2", json!({ "pad_token": "!", "model_max_length": 77, "added_tokens_decoder": padding }));
+        std::fs::create_dir(folder.join("tokenizer_3")).unwrap();
+        std::fs::copy(data("t5-tokenizer.json"), folder.join("tokenizer_3/tokenizer.json")).unwrap();
+        let files = ModelFiles::Folder(folder.to_path_buf());
+        [
+            Tokenizer::clip(&files, "tokenizer", 77).unwrap(),
+            Tokenizer::clip(&files, "tokenizer_2", 77).unwrap(),
+            Tokenizer::t5(&files, "tokenizer_3").unwrap(),
+        ]
+    }
+
+    #[test]
+    fn full_tokenizers_give_the_ids_of_transformers() {
+        let folder = tempfile::tempdir().unwrap();
+        let [clip_l, clip_g, t5] = full_tokenizers(folder.path());
+        let expected: Vec<Expected> = serde_json::from_slice(&std::fs::read(data("token-ids.json")).unwrap()).unwrap();
+        assert!(expected.len() > 30);
+        for Expected { prompt, clip_l: l, clip_g: g, t5: t } in expected {
+            for (name, tokenizer, ids, pad, length) in
+                [("CLIP-L", &clip_l, l, 49407, 77), ("CLIP-G", &clip_g, g, 0, 77), ("T5", &t5, t, 0, 256)]
+            {
+                let mut padded = ids;
+                padded.resize(length, pad);
+                assert_eq!(tokenizer.encode(&prompt, length).unwrap().ids, padded, "{name} of {prompt:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_in_the_prompts_own_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let [clip_l, ..] = full_tokenizers(folder.path());
+        let tokens = clip_l.encode("One Two THREE Four five", 5).unwrap();
+        assert_eq!(tokens.cut.as_deref().map(str::trim), Some("Four five"));
+        assert_eq!(clip_l.encode("One Two THREE", 5).unwrap().cut, None);
+    }
 }

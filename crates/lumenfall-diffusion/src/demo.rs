@@ -1,0 +1,35 @@
+//! The demonstration model, compiled in.
+
+use crate::weights::ModelFiles;
+
+macro_rules! embed {
+    ($($path:literal),* $(,)?) => {
+        ModelFiles::Embedded(&[$(($path, include_bytes!(concat!("../demo/", $path)))),*])
+    };
+}
+
+/// The files of a small model of the same architecture that was trained by `tools/train_demo.py` to draw simple shapes in
+/// eight colours on four backgrounds. A program that does not call this does not carry them.
+pub fn demo_files() -> ModelFiles {
+    embed![
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "text_encoder_2/config.json",
+        "text_encoder_2/model.safetensors",
+        "text_encoder_3/config.json",
+        "text_encoder_3/model.safetensors",
+        "tokenizer/merges.txt",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/vocab.json",
+        "tokenizer_2/merges.txt",
+        "tokenizer_2/tokenizer_config.json",
+        "tokenizer_2/vocab.json",
+        "tokenizer_3/tokenizer.json",
+        "tokenizer_3/tokenizer_config.json",
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ]
+}
