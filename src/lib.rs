@@ -1,4 +1,41 @@
 //! Typed Rust SDK for making and editing images with Stable Diffusion 3.5 Medium.
+//!
+//! ```no_run
+//! use lumenfall::{Client, Input, Webp, count, percent, size};
+//!
+//! # async fn run() -> Result<(), lumenfall::Error> {
+//! let client = Client::from_env()?;
+//!
+//! let images = client
+//!     .images()
+//!     .generate("a hand-painted sign that says FRESH SOURDOUGH DAILY")
+//!     .size(size!("1024x1024"))
+//!     .output_format(Webp)
+//!     .output_compression(percent!(80))
+//!     .n(count!(2))
+//!     .inline()
+//!     .send()
+//!     .await?;
+//! images[0].save("sign.webp").await?;
+//!
+//! let edit = client.images().edit(Input::path("source.png")).prompt("add a starry night sky");
+//! edit.send().await?[0].save("night.png").await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What the model's schema rules out does not compile, and the compiler says what to write instead:
+//!
+//! ```compile_fail
+//! # use lumenfall::{Client, Png, percent};
+//! # fn run(client: Client) {
+//! client.images().generate("a lighthouse").output_format(Png).output_compression(percent!(80));
+//! # }
+//! ```
+//!
+//! Values known only at run time have checked twins: `try_n(n)?`, `try_size(size)?`, or the plain-data
+//! [`GenerateSpec`](backend::GenerateSpec) with its `validate()`, which a builder becomes by `into_spec()`
+//! and [`generate_spec`](stable_diffusion_3_5_medium::Requests::generate_spec) sends.
 
 pub mod backend;
 mod client;
