@@ -141,6 +141,36 @@ pub enum Request {
     Edit(EditSpec),
 }
 
+impl Request {
+    /// Has `backend` do it.
+    pub fn send<'a, B: Backend + ?Sized>(
+        self,
+        backend: &'a B,
+        context: RequestContext,
+    ) -> BoxFuture<'a, Result<Output, Error>> {
+        match self {
+            Self::Generate(spec) => backend.generate(spec, context),
+            Self::Edit(spec) => backend.edit(spec, context),
+        }
+    }
+
+    /// What is not required.
+    pub fn options(&self) -> &Options {
+        match self {
+            Self::Generate(spec) => &spec.options,
+            Self::Edit(spec) => &spec.options,
+        }
+    }
+
+    /// What is not required, to change it.
+    pub fn options_mut(&mut self) -> &mut Options {
+        match self {
+            Self::Generate(spec) => &mut spec.options,
+            Self::Edit(spec) => &mut spec.options,
+        }
+    }
+}
+
 /// What both modes have in common.
 ///
 /// A field that is `None` is left to the service's default and not sent.
@@ -208,6 +238,21 @@ pub struct RequestContext {
     pub deadline: Option<Instant>,
     /// Called for each step of the work, from whatever thread does it. It must return quickly.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+}
+
+impl RequestContext {
+    /// Whether there is still time, for a backend to ask before it begins.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] where the deadline has passed.
+    pub fn check_deadline(&self) -> Result<(), Error> {
+        match self.deadline {
+            Some(deadline) if deadline <= Instant::now() => {
+                Err(Error::new(ErrorKind::Timeout, "the deadline had passed before the work began"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl fmt::Debug for RequestContext {

@@ -38,13 +38,18 @@
 //! and [`generate_spec`](stable_diffusion_3_5_medium::Requests::generate_spec) sends.
 
 pub mod backend;
+#[cfg(feature = "blocking")]
+pub mod blocking;
 mod client;
 mod error;
 pub mod generated;
 pub mod images;
+pub mod layers;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod remote;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 pub use backend::Backend;
 pub use client::Client;

@@ -6,7 +6,7 @@ mod layout;
 mod macros;
 mod result;
 mod sampling;
-mod save;
+pub(crate) mod save;
 mod sniff;
 pub mod typed;
 

@@ -13,14 +13,14 @@ use crate::backend::ByteStream;
 use crate::error::{Error, ErrorKind};
 
 /// Writes `bytes` to `path`.
-pub(super) async fn bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+pub(crate) async fn bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     let mut draft = Draft::create(path).await?;
     draft.write(bytes).await?;
     draft.publish().await
 }
 
 /// Writes what `stream` brings to `path`, holding one piece of it in memory at a time.
-pub(super) async fn stream(path: &Path, mut stream: ByteStream) -> Result<(), Error> {
+pub(crate) async fn stream(path: &Path, mut stream: ByteStream) -> Result<(), Error> {
     let mut draft = Draft::create(path).await?;
     while let Some(piece) = stream.next().await {
         draft.write(&piece?).await?;

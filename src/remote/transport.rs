@@ -170,6 +170,9 @@ impl Transport {
         let started = Instant::now();
         let own = started + self.timeout;
         let deadline = deadline.map_or(own, |deadline| deadline.min(own));
+        if started >= deadline {
+            return Err(Error::new(ErrorKind::Timeout, "the deadline had passed before the request was sent"));
+        }
         let mut attempts = 0;
         let mut maybe_billed = false;
         loop {

@@ -1,0 +1,73 @@
+//! Waiting for a call without an async runtime of your own. Feature `blocking`.
+//!
+//! There is one API, and it is async; [`Wait::wait`] takes the place of `.await`:
+//!
+//! ```no_run
+//! use lumenfall::blocking::Wait;
+//!
+//! # fn main() -> Result<(), lumenfall::Error> {
+//! let client = lumenfall::Client::from_env()?;
+//! let images = client.images().generate("a lighthouse in a storm").inline().send().wait()?;
+//! images[0].save("lighthouse.png").wait()?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use tokio::runtime::{Builder, Handle};
+
+use crate::error::{Error, ErrorKind};
+
+/// Waits for any call of this crate.
+pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
+    /// Blocks this thread until the call has ended.
+    ///
+    /// It also works on a thread of an async runtime, whose other work on that thread stands still meanwhile.
+    ///
+    /// # Errors
+    /// Those of the call, and [`ErrorKind::Io`] where the background thread cannot be started.
+    fn wait(self) -> Result<T, Error> {
+        let handle = background()
+            .as_ref()
+            .map_err(|error| Error::new(ErrorKind::Io, format!("cannot start the background thread: {error}")))?;
+        // Sockets and timers made by the call belong to the background thread, which keeps them going.
+        let _entered = handle.enter();
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut call = pin!(self);
+        loop {
+            if let Poll::Ready(result) = call.as_mut().poll(&mut context) {
+                return result;
+            }
+            thread::park();
+        }
+    }
+}
+
+impl<T, F: Future<Output = Result<T, Error>>> Wait<T> for F {}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// One thread for the whole program, started when it is first needed.
+fn background() -> &'static io::Result<Handle> {
+    static BACKGROUND: OnceLock<io::Result<Handle>> = OnceLock::new();
+    BACKGROUND.get_or_init(|| {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        thread::Builder::new()
+            .name("lumenfall-blocking".into())
+            .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+        Ok(handle)
+    })
+}

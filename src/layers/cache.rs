@@ -1,0 +1,173 @@
+//! Answers kept on disk.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::fs;
+
+use super::run_both_modes;
+use crate::backend::{
+    self, Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, ImageData, Metadata, Output,
+    Request, RequestContext,
+};
+use crate::error::{Error, ErrorKind};
+use crate::images::{Input, ResponseFormat, save};
+
+/// Keeps the answers to seeded requests in a folder and gives them again.
+///
+/// Only a request with a seed (`Sampling::seed`, or an extra parameter `seed`) has one right answer;
+/// others pass through. An entry is found by the SHA-256 of the whole request, input images included, and
+/// of the backend's name. The cache holds bytes, so it answers with bytes even where addresses were asked for:
+/// `save` and `download` work all the same.
+///
+/// An answer from the cache has no cost. A damaged entry counts as none. The folder may be
+/// deleted at any time.
+#[derive(Clone, Debug)]
+pub struct Cache<B> {
+    inner: B,
+    folder: PathBuf,
+}
+
+/// What is kept beside the images of an answer.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    images: Vec<EntryImage>,
+    provider: Option<String>,
+    model: Option<String>,
+    created: Option<u64>,
+    steps: Option<u32>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct EntryImage {
+    file: String,
+    sha256: String,
+    revised_prompt: Option<String>,
+    seed: Option<u64>,
+}
+
+impl<B: Backend> Cache<B> {
+    /// Keeps the answers of `inner` in `folder`, which is made when it is first needed.
+    pub fn new(inner: B, folder: impl Into<PathBuf>) -> Self {
+        Self { inner, folder: folder.into() }
+    }
+
+    async fn run(&self, mut request: Request, context: RequestContext) -> Result<Output, Error> {
+        let options = request.options_mut();
+        if options.sampling.seed.is_none() && !options.extra.contains_key("seed") {
+            return request.send(&self.inner, context).await;
+        }
+        options.response_format = Some(ResponseFormat::B64Json);
+        context.check_deadline()?;
+        let key = key(self.inner.name(), &request).await?;
+        if let Some(output) = self.look_up(&key).await {
+            return Ok(output);
+        }
+        let output = request.send(&self.inner, context).await?;
+        let mut output = backend::fetch_addresses(&self.inner, output).await?;
+        // The images are made and paid for: a full disk is no reason to lose them.
+        if let Err(error) = self.keep(&key, &output).await {
+            output.metadata.warnings.push(format!("the answer was not kept: {error}"));
+        }
+        Ok(output)
+    }
+
+    /// Entries are spread over folders, since many files in one are slow to list.
+    fn folder(&self, key: &str) -> PathBuf {
+        self.folder.join(key.get(..2).unwrap_or_default())
+    }
+
+    async fn look_up(&self, key: &str) -> Option<Output> {
+        let folder = self.folder(key);
+        let entry = fs::read(folder.join(format!("{key}.json"))).await.ok()?;
+        let entry: Entry = serde_json::from_slice(&entry).ok()?;
+        let mut images = Vec::with_capacity(entry.images.len());
+        for EntryImage { file, sha256, revised_prompt, seed } in entry.images {
+            // The name comes from a file that anybody may have written.
+            let name = Path::new(&file).file_name().filter(|name| *name == file.as_str())?;
+            let bytes = fs::read(folder.join(name)).await.ok()?;
+            if hex(&Sha256::digest(&bytes)) != sha256 {
+                return None;
+            }
+            images.push(ImageData { content: Content::Bytes(bytes.into()), revised_prompt, seed });
+        }
+        let Entry { provider, model, created, steps, .. } = entry;
+        let metadata = Metadata { backend: "cache".into(), provider, model, created, steps, ..Metadata::default() };
+        (!images.is_empty()).then_some(Output { images, metadata })
+    }
+
+    async fn keep(&self, key: &str, output: &Output) -> Result<(), Error> {
+        let folder = self.folder(key);
+        fs::create_dir_all(&folder).await.map_err(|error| {
+            Error::new(ErrorKind::Io, format!("cannot make the folder {}: {error}", folder.display()))
+        })?;
+        let mut images = Vec::with_capacity(output.images.len());
+        for (i, ImageData { content, revised_prompt, seed }) in output.images.iter().enumerate() {
+            let Content::Bytes(bytes) = content else { continue };
+            let file = format!("{key}-{i}");
+            save::bytes(&folder.join(&file), bytes).await?;
+            let sha256 = hex(&Sha256::digest(bytes));
+            images.push(EntryImage { file, sha256, revised_prompt: revised_prompt.clone(), seed: *seed });
+        }
+        let Metadata { provider, model, created, steps, .. } = output.metadata.clone();
+        let entry = serde_json::to_vec(&Entry { images, provider, model, created, steps })
+            .map_err(|error| Error::new(ErrorKind::Io, "the entry cannot be written").with_source(error))?;
+        // Last, so that an entry is never seen before its images.
+        save::bytes(&folder.join(format!("{key}.json")), &entry).await
+    }
+}
+
+/// The hash of everything that decides the answer. Each part goes with its length, so that no two
+/// requests run together to the same bytes.
+async fn key(backend: &str, request: &Request) -> Result<String, Error> {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    part(b"lumenfall cache 1");
+    part(backend.as_bytes());
+    match request {
+        Request::Generate(spec) => {
+            part(b"generate");
+            part(&json(spec)?);
+        }
+        Request::Edit(EditSpec { model, images, mask, prompt, options }) => {
+            part(b"edit");
+            part(&json(&(model, prompt, options, mask.is_some()))?);
+            for input in images.iter().chain(mask) {
+                part(&Input::read(input).await?);
+            }
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(value).map_err(|error| Error::new(ErrorKind::InvalidRequest, error.to_string()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl<B: Backend> Backend for Cache<B> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    run_both_modes!();
+
+    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        self.inner.estimate(request, context)
+    }
+
+    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        self.inner.fetch(address)
+    }
+}

@@ -1,0 +1,114 @@
+//! Not too many at a time, not too many in a time.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use super::run_both_modes;
+use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Estimate, Output, Request, RequestContext};
+use crate::error::{Error, ErrorKind};
+
+/// Holds requests back so that a backend gets no more than it bears. Clones share the limits.
+///
+/// A request that would wait beyond its deadline fails at once with [`ErrorKind::Timeout`], unsent.
+/// Estimates and downloads are not held back.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Limit<B> {
+    inner: B,
+    at_once: Option<Arc<Semaphore>>,
+    rate: Option<Arc<Rate>>,
+}
+
+#[derive(Debug)]
+struct Rate {
+    requests: usize,
+    period: Duration,
+    /// When the latest requests start, oldest first; some lie ahead.
+    starts: Mutex<VecDeque<Instant>>,
+}
+
+impl<B: Backend> Limit<B> {
+    /// `inner`, and so far no limit.
+    pub fn new(inner: B) -> Self {
+        Self { inner, at_once: None, rate: None }
+    }
+
+    /// At most `requests` at a time; at least 1.
+    pub fn concurrency(mut self, requests: usize) -> Self {
+        self.at_once = Some(Arc::new(Semaphore::new(requests.clamp(1, Semaphore::MAX_PERMITS))));
+        self
+    }
+
+    /// At most `requests` (at least 1) start within any `period`.
+    pub fn rate(mut self, requests: usize, period: Duration) -> Self {
+        let requests = requests.max(1);
+        self.rate = Some(Arc::new(Rate { requests, period, starts: Mutex::new(VecDeque::new()) }));
+        self
+    }
+
+    async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        let _permit = match &self.at_once {
+            Some(semaphore) => Some(before(context.deadline, semaphore.acquire()).await?),
+            None => None,
+        };
+        if let Some(rate) = &self.rate {
+            let start = rate.book(context.deadline)?;
+            tokio::time::sleep_until(start.into()).await;
+        }
+        request.send(&self.inner, context).await
+    }
+}
+
+impl Rate {
+    /// The next time at which a request may start.
+    fn book(&self, deadline: Option<Instant>) -> Result<Instant, Error> {
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let start = match starts.front() {
+            Some(oldest) if starts.len() >= self.requests => now.max(*oldest + self.period),
+            _ => now,
+        };
+        if deadline.is_some_and(|deadline| start >= deadline) {
+            return Err(too_late());
+        }
+        if starts.len() >= self.requests {
+            starts.pop_front();
+        }
+        starts.push_back(start);
+        Ok(start)
+    }
+}
+
+async fn before<T>(deadline: Option<Instant>, wait: impl Future<Output = T>) -> Result<T, Error> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), wait).await.map_err(|_| too_late()),
+        None => Ok(wait.await),
+    }
+}
+
+fn too_late() -> Error {
+    Error::new(ErrorKind::Timeout, "the request would wait for its turn beyond its deadline; it was not sent")
+}
+
+impl<B: Backend> Backend for Limit<B> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    run_both_modes!();
+
+    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        self.inner.estimate(request, context)
+    }
+
+    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        self.inner.fetch(address)
+    }
+}

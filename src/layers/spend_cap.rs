@@ -1,0 +1,147 @@
+//! No more money than this.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::run_both_modes;
+use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Cost, Estimate, Output, Request, RequestContext};
+use crate::error::{Error, ErrorKind};
+
+/// Refuses requests whose expected cost would exceed a cap, before they are sent. Clones share the cap.
+///
+/// The expected cost is set aside while a request runs, so that requests at the same time cannot exceed
+/// the cap together. Afterwards the real cost counts: what the answer says, or else what was expected. A
+/// request that failed counts only if it may have been billed, and so does one whose future was dropped.
+///
+/// The refusal is an [`ErrorKind::InsufficientBalance`] with the code `SPEND_CAP`.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct SpendCap<B> {
+    inner: B,
+    cap: Cost,
+    per_image: Option<f64>,
+    account: Arc<Mutex<Account>>,
+}
+
+#[derive(Debug, Default)]
+struct Account {
+    spent: f64,
+    set_aside: f64,
+}
+
+impl<B: Backend> SpendCap<B> {
+    /// At most `amount` of `currency` (three letters) through `inner`.
+    ///
+    /// Before each request the backend is asked what it would cost, unless
+    /// [`per_image`](Self::per_image) says it.
+    pub fn new(inner: B, amount: f64, currency: impl Into<String>) -> Self {
+        let cap = Cost { amount, currency: currency.into().to_ascii_uppercase() };
+        Self { inner, cap, per_image: None, account: Arc::default() }
+    }
+
+    /// Expects this cost for each image instead of asking the backend.
+    pub fn per_image(mut self, amount: f64) -> Self {
+        self.per_image = Some(amount);
+        self
+    }
+
+    /// What has been spent, or may have been.
+    pub fn spent(&self) -> Cost {
+        Cost { amount: self.account().spent, currency: self.cap.currency.clone() }
+    }
+
+    /// What can still be spent: the cap without what was spent and what is set aside.
+    pub fn remaining(&self) -> Cost {
+        let account = self.account();
+        let amount = (self.cap.amount - account.spent - account.set_aside).max(0.0);
+        Cost { amount, currency: self.cap.currency.clone() }
+    }
+
+    fn account(&self) -> MutexGuard<'_, Account> {
+        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn expected(&self, request: &Request, context: &RequestContext) -> Result<f64, Error> {
+        if let Some(amount) = self.per_image {
+            return Ok(amount * f64::from(request.options().n.unwrap_or(1)));
+        }
+        let estimate = self
+            .inner
+            .estimate(request.clone(), context.clone())
+            .await
+            .map_err(|error| error.context("the cost cannot be told beforehand; `.per_image(..)` sets it"))?;
+        if estimate.total.currency != self.cap.currency {
+            let message = format!("the cost is in {}, the cap in {}", estimate.total.currency, self.cap.currency);
+            return Err(Error::new(ErrorKind::Configuration, message));
+        }
+        Ok(estimate.total.amount)
+    }
+
+    /// Sets the expected cost aside, or refuses.
+    fn set_aside(&self, expected: f64) -> Result<SetAside<'_>, Error> {
+        let mut account = self.account();
+        let committed = account.spent + account.set_aside;
+        // A tenth of a micro: sums of decimal fractions are off by less.
+        let fits = committed + expected <= self.cap.amount + 1e-7;
+        if !(fits && expected >= 0.0) {
+            let Cost { amount, currency } = &self.cap;
+            let message = format!(
+                "the request would cost about {expected:.4} {currency}, and {committed:.4} of the cap of {amount:.4} are \
+                 spent or set aside; it was not sent"
+            );
+            return Err(Error::new(ErrorKind::InsufficientBalance, message).with_code("SPEND_CAP"));
+        }
+        account.set_aside += expected;
+        Ok(SetAside { account: &self.account, expected, cost: expected })
+    }
+
+    async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        let expected = self.expected(&request, &context).await?;
+        let mut reservation = self.set_aside(expected)?;
+        let result = request.send(&self.inner, context).await;
+        match &result {
+            Ok(output) => match &output.metadata.cost {
+                Some(cost) if cost.currency == self.cap.currency => reservation.cost = cost.amount,
+                _ => {}
+            },
+            Err(error) if !error.maybe_billed() => reservation.cost = 0.0,
+            Err(_) => {}
+        }
+        result
+    }
+}
+
+/// Money for a request that runs. When it is dropped, `cost` counts as spent: the whole expectation,
+/// unless the outcome said otherwise before.
+struct SetAside<'a> {
+    account: &'a Mutex<Account>,
+    expected: f64,
+    cost: f64,
+}
+
+impl Drop for SetAside<'_> {
+    fn drop(&mut self) {
+        let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
+        account.set_aside -= self.expected;
+        account.spent += self.cost;
+    }
+}
+
+impl<B: Backend> Backend for SpendCap<B> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    run_both_modes!();
+
+    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        self.inner.estimate(request, context)
+    }
+
+    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        self.inner.fetch(address)
+    }
+}

@@ -1,0 +1,74 @@
+//! Calls without an async runtime.
+
+// Helpers are not marked as tests, but a panic in one is a failed test all the same.
+#![allow(clippy::unwrap_used)]
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use lumenfall::blocking::Wait;
+use lumenfall::testing::MockBackend;
+use lumenfall::{Client, ErrorKind};
+
+/// A server without any runtime.
+fn serve_once(body: &'static str) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 65536]);
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all((head + body).as_bytes()).unwrap();
+    });
+    address
+}
+
+fn client(body: &'static str) -> Client {
+    Client::builder().api_key("k").base_url(serve_once(body)).build().unwrap()
+}
+
+const ANSWER: &str = r#"{"data":[{"b64_json":"aGVsbG8="}]}"#;
+
+#[test]
+fn a_call_over_http_is_waited_for_and_its_image_saved() {
+    let images = client(ANSWER).images().generate("a lighthouse").inline().send().wait().unwrap();
+    assert_eq!(images[0].bytes(), "hello");
+    let path = std::env::temp_dir().join(format!("lumenfall-blocking-{}.png", std::process::id()));
+    images[0].save(&path).wait().unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"hello");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn waiting_within_a_runtime_is_safe() {
+    for runtime in [tokio::runtime::Builder::new_current_thread(), tokio::runtime::Builder::new_multi_thread()] {
+        let mut runtime = runtime;
+        runtime.enable_all().build().unwrap().block_on(async {
+            let images = client(ANSWER).images().generate("a lighthouse").inline().send().wait().unwrap();
+            assert_eq!(images[0].bytes(), "hello");
+        });
+    }
+}
+
+#[test]
+fn many_threads_wait_at_once() {
+    let mock = MockBackend::new().delay(Duration::from_millis(50));
+    let client = Client::new(mock.clone());
+    let started = Instant::now();
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let client = client.clone();
+            std::thread::spawn(move || client.images().generate("a lighthouse").inline().send().wait().unwrap().len())
+        })
+        .collect();
+    assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 1));
+    assert!(started.elapsed() < Duration::from_millis(350), "{:?}", started.elapsed());
+}
+
+#[test]
+fn errors_come_through() {
+    let mock = MockBackend::new();
+    mock.fail_next(lumenfall::Error::new(ErrorKind::RateLimited, "slow down"));
+    let error = Client::new(mock).images().generate("a lighthouse").send().wait().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+}

@@ -1,0 +1,291 @@
+//! Layers around a backend that makes nothing, and the conformance of all of them.
+
+// Helpers are not marked as tests, but a panic in one is a failed test all the same.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use lumenfall::backend::{Backend, Content, EditSpec, GenerateSpec, Output, RequestContext};
+use lumenfall::layers::{Cache, Fallback, Limit, SpendCap};
+use lumenfall::testing::{MockBackend, PIXEL, conformance};
+use lumenfall::{Error, ErrorKind, Input, ResponseFormat};
+
+const MODEL: &str = "stable-diffusion-3.5-medium";
+
+fn spec() -> GenerateSpec {
+    GenerateSpec::new(MODEL, "a lighthouse")
+}
+
+fn seeded(seed: u64) -> GenerateSpec {
+    let mut spec = spec();
+    spec.options.sampling.seed = Some(seed);
+    spec
+}
+
+fn edit() -> EditSpec {
+    EditSpec::new(MODEL, Input::bytes(PIXEL))
+}
+
+async fn generate(backend: &impl Backend, spec: GenerateSpec) -> Result<Output, Error> {
+    backend.generate(spec, RequestContext::default()).await
+}
+
+fn error(kind: ErrorKind) -> Error {
+    Error::new(kind, "made for a test")
+}
+
+/// A folder of its own that vanishes with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("lumenfall-layers-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        Self(path)
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        let folders = std::fs::read_dir(&self.0).into_iter().flatten();
+        folders
+            .flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap())
+            .map(|file| file.unwrap().path())
+            .collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn every_layer_keeps_the_promises_of_a_backend() {
+    let folder = Folder::new("conformance");
+    let mock = MockBackend::new;
+    let backends: [(&str, Box<dyn Backend>); 6] = [
+        ("mock", Box::new(mock())),
+        ("fallback", Box::new(Fallback::new(mock().without_edits()).then(mock()))),
+        ("limit", Box::new(Limit::new(mock()).concurrency(2).rate(1000, Duration::from_secs(1)))),
+        ("spend cap", Box::new(SpendCap::new(mock(), 1000.0, "USD"))),
+        ("cache", Box::new(Cache::new(mock(), &folder.0))),
+        ("without edits", Box::new(mock().without_edits())),
+    ];
+    for (name, backend) in backends {
+        for generate in [spec(), seeded(1)] {
+            assert_eq!(conformance(&*backend, generate, edit()).await, Vec::<String>::new(), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_tries_the_next_backend_and_tells() {
+    let (first, second) = (MockBackend::new().named("first"), MockBackend::new().named("second"));
+    first.fail_next(error(ErrorKind::RateLimited));
+    let output = generate(&Fallback::new(first.clone()).then(second.clone()), spec()).await.unwrap();
+    assert_eq!(output.metadata.backend, "second");
+    assert!(output.metadata.warnings[0].contains("`first`"), "{:?}", output.metadata.warnings);
+}
+
+#[tokio::test]
+async fn a_fallback_stops_where_another_backend_would_fail_too() {
+    let (first, second) = (MockBackend::new(), MockBackend::new());
+    first.fail_next(error(ErrorKind::ContentPolicy));
+    let error = generate(&Fallback::new(first.clone()).then(second.clone()), spec()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ContentPolicy);
+    assert!(second.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_fallback_never_pays_twice_unless_allowed() {
+    let (first, second) = (MockBackend::new(), MockBackend::new());
+    let fallback = Fallback::new(first.clone()).then(second.clone());
+    first.fail_next(error(ErrorKind::Timeout).with_maybe_billed(true));
+    assert!(generate(&fallback, spec()).await.unwrap_err().maybe_billed());
+    assert!(second.requests().is_empty());
+
+    first.fail_next(error(ErrorKind::Timeout).with_maybe_billed(true));
+    generate(&fallback.clone().even_if_billed(), spec()).await.unwrap();
+
+    // The gateway's word that nothing was made is enough.
+    first.fail_next(error(ErrorKind::Upstream).with_maybe_billed(true).with_code("ALL_PROVIDERS_EXHAUSTED"));
+    generate(&fallback, spec()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fallback_that_runs_out_says_that_an_earlier_backend_may_have_billed() {
+    let (first, second) = (MockBackend::new(), MockBackend::new());
+    first.fail_next(error(ErrorKind::Timeout).with_maybe_billed(true));
+    second.fail_next(error(ErrorKind::RateLimited));
+    let fallback = Fallback::new(first).then(second).even_if_billed();
+    let error = generate(&fallback, spec()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RateLimited);
+    assert!(error.maybe_billed());
+}
+
+#[tokio::test]
+async fn a_limit_runs_so_many_at_a_time_and_all_in_the_end() {
+    let mock = MockBackend::new().delay(Duration::from_millis(20));
+    let limit = Limit::new(mock.clone()).concurrency(3);
+    let calls: Vec<_> = (0..12)
+        .map(|_| {
+            let limit = limit.clone();
+            tokio::spawn(async move { generate(&limit, spec()).await })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!((mock.requests().len(), mock.peak()), (12, 3));
+}
+
+#[tokio::test]
+async fn a_rate_holds_within_every_period() {
+    let limit = Limit::new(MockBackend::new()).rate(2, Duration::from_millis(200));
+    let started = Instant::now();
+    for _ in 0..5 {
+        generate(&limit, spec()).await.unwrap();
+    }
+    assert!(started.elapsed() >= Duration::from_millis(400), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_wait_beyond_the_deadline_sends_nothing() {
+    let mock = MockBackend::new().delay(Duration::from_millis(300));
+    let mut context = RequestContext::default();
+    let rate = Limit::new(mock.clone()).rate(1, Duration::from_secs(60));
+    generate(&rate, spec()).await.unwrap();
+    context.deadline = Some(Instant::now() + Duration::from_secs(5));
+    let started = Instant::now();
+    let error = rate.generate(spec(), context.clone()).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, false));
+    assert!(started.elapsed() < Duration::from_secs(1), "it does not wait in vain");
+
+    let one = Limit::new(mock.clone()).concurrency(1);
+    context.deadline = Some(Instant::now() + Duration::from_millis(50));
+    let (first, second) = tokio::join!(generate(&one, spec()), one.generate(spec(), context));
+    first.unwrap();
+    assert_eq!(second.unwrap_err().kind(), ErrorKind::Timeout);
+    assert_eq!(mock.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_spend_cap_refuses_before_sending() {
+    let mock = MockBackend::new().cost_per_image(0.4);
+    let cap = SpendCap::new(mock.clone(), 1.0, "usd");
+    generate(&cap, spec()).await.unwrap();
+    generate(&cap, spec()).await.unwrap();
+    let error = generate(&cap, spec()).await.unwrap_err();
+    assert_eq!((error.kind(), error.code()), (ErrorKind::InsufficientBalance, Some("SPEND_CAP")));
+    assert!(!error.maybe_billed());
+    assert_eq!(mock.requests().len(), 2);
+    assert!((cap.spent().amount - 0.8).abs() < 1e-9 && (cap.remaining().amount - 0.2).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn a_spend_cap_holds_for_requests_at_the_same_time() {
+    let mock = MockBackend::new().cost_per_image(0.4).delay(Duration::from_millis(50));
+    let cap = SpendCap::new(mock.clone(), 1.0, "USD");
+    let calls = tokio::join!(generate(&cap, spec()), generate(&cap, spec()), generate(&cap, spec()));
+    assert_eq!([calls.0.is_ok(), calls.1.is_ok(), calls.2.is_ok()].iter().filter(|ok| **ok).count(), 2);
+    assert_eq!(mock.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_spend_cap_counts_the_real_cost_and_what_may_have_been_billed() {
+    let mock = MockBackend::new().cost_per_image(0.1);
+    let cap = SpendCap::new(mock.clone(), 10.0, "USD").per_image(1.0);
+    generate(&cap, spec()).await.unwrap();
+    assert!((cap.spent().amount - 0.1).abs() < 1e-9, "what the answer says");
+    mock.fail_next(error(ErrorKind::RateLimited));
+    generate(&cap, spec()).await.unwrap_err();
+    assert!((cap.spent().amount - 0.1).abs() < 1e-9, "nothing for what did not run");
+    mock.fail_next(error(ErrorKind::Timeout).with_maybe_billed(true));
+    generate(&cap, spec()).await.unwrap_err();
+    assert!((cap.spent().amount - 1.1).abs() < 1e-9, "the expectation for what may have run");
+}
+
+#[tokio::test]
+async fn a_call_that_was_dropped_counts_as_spent() {
+    let cap = SpendCap::new(MockBackend::new().delay(Duration::from_secs(60)), 1.0, "USD").per_image(0.6);
+    assert!(tokio::time::timeout(Duration::from_millis(20), generate(&cap, spec())).await.is_err());
+    assert!((cap.spent().amount - 0.6).abs() < 1e-9);
+    assert_eq!(generate(&cap, spec()).await.unwrap_err().code(), Some("SPEND_CAP"));
+}
+
+#[tokio::test]
+async fn a_spend_cap_in_another_currency_refuses() {
+    let error = generate(&SpendCap::new(MockBackend::new(), 1.0, "EUR"), spec()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+}
+
+#[tokio::test]
+async fn a_cache_gives_a_seeded_answer_again_without_cost() {
+    let folder = Folder::new("again");
+    let mock = MockBackend::new();
+    let made = generate(&Cache::new(mock.clone(), &folder.0), seeded(7)).await.unwrap();
+    assert!(made.metadata.cost.is_some());
+    // Another value, as another run of the program would make it.
+    let kept = generate(&Cache::new(mock.clone(), &folder.0), seeded(7)).await.unwrap();
+    assert_eq!((kept.metadata.backend.as_str(), kept.metadata.cost), ("cache", None));
+    assert_eq!(kept.images[0].content, made.images[0].content);
+    assert_eq!(kept.images[0].seed, Some(7));
+    assert_eq!(mock.requests().len(), 1);
+}
+
+#[tokio::test]
+async fn a_cache_tells_requests_apart_and_lets_unseeded_ones_pass() {
+    let folder = Folder::new("apart");
+    let mock = MockBackend::new();
+    let cache = Cache::new(mock.clone(), &folder.0);
+    let mut more = seeded(1);
+    more.options.n = Some(2);
+    let mut edits = edit();
+    edits.options.sampling.seed = Some(1);
+    let mut other = edits.clone();
+    other.images = vec![Input::bytes([PIXEL, b"x"].concat())];
+    for _ in 0..2 {
+        generate(&cache, seeded(1)).await.unwrap();
+        generate(&cache, seeded(2)).await.unwrap();
+        generate(&cache, more.clone()).await.unwrap();
+        cache.edit(edits.clone(), RequestContext::default()).await.unwrap();
+        cache.edit(other.clone(), RequestContext::default()).await.unwrap();
+    }
+    assert_eq!(mock.requests().len(), 5);
+    generate(&cache, spec()).await.unwrap();
+    generate(&cache, spec()).await.unwrap();
+    assert_eq!(mock.requests().len(), 7);
+    // How the answer is to come does not decide what it is.
+    let mut addresses = seeded(1);
+    addresses.options.response_format = Some(ResponseFormat::Url);
+    let output = generate(&cache, addresses).await.unwrap();
+    assert!(matches!(output.images[0].content, Content::Bytes(_)));
+    assert_eq!(mock.requests().len(), 7);
+}
+
+#[tokio::test]
+async fn a_damaged_entry_is_made_again() {
+    let folder = Folder::new("damaged");
+    let mock = MockBackend::new();
+    let cache = Cache::new(mock.clone(), &folder.0);
+    for damage in [&b""[..], b"{}", b"not what was written"] {
+        generate(&cache, seeded(1)).await.unwrap();
+        let made = mock.requests().len();
+        for file in folder.files() {
+            std::fs::write(file, damage).unwrap();
+        }
+        let output = generate(&cache, seeded(1)).await.unwrap();
+        assert!(matches!(&output.images[0].content, Content::Bytes(bytes) if bytes == PIXEL));
+        assert_eq!(mock.requests().len(), made + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_cache_that_cannot_write_loses_no_image() {
+    let folder = Folder::new("unwritable");
+    std::fs::write(&folder.0, "a file where a folder should be").unwrap();
+    let output = generate(&Cache::new(MockBackend::new(), &folder.0), seeded(1)).await.unwrap();
+    assert!(output.metadata.warnings[0].contains("not kept"), "{:?}", output.metadata.warnings);
+    std::fs::remove_file(&folder.0).unwrap();
+}
