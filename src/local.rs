@@ -107,7 +107,8 @@ impl Local {
     pub fn open_with(folder: impl AsRef<Path>, options: LoadOptions) -> Result<Self, Error> {
         let folder = at_home(folder.as_ref());
         if !folder.is_dir() {
-            let message = format!("there is no model folder {}; give the folder that holds model_index.json", folder.display());
+            let message =
+                format!("there is no model folder {}; give the folder that holds model_index.json", folder.display());
             return Err(Error::new(ErrorKind::Model, message));
         }
         let name = folder.file_name().map_or("local".into(), |name| name.to_string_lossy().into_owned());
@@ -121,7 +122,9 @@ impl Local {
         std::thread::Builder::new()
             .name("lumenfall-local".into())
             .spawn(move || queue.into_iter().for_each(|job| job()))
-            .map_err(|error| Error::new(ErrorKind::Compute, format!("cannot start the thread that computes: {error}")))?;
+            .map_err(|error| {
+                Error::new(ErrorKind::Compute, format!("cannot start the thread that computes: {error}"))
+            })?;
         Ok(Self { model: Arc::new(Model { name, files, options, pipeline: OnceLock::new() }), jobs })
     }
 
@@ -140,7 +143,8 @@ impl Local {
         let model = self.model.clone();
         let job = move || {
             let deadline = context.deadline;
-            let stop = || stopped.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            let stop =
+                || stopped.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let work = || {
                 let pipeline = model.pipeline(&context, &stop)?;
                 let progress = |stage| tell(&context, stage);
@@ -230,7 +234,10 @@ impl Backend for Local {
         Box::pin(async move {
             let EditSpec { model: _, images, mask, prompt, options } = spec;
             if mask.is_some() {
-                return Err(options::unsupported("mask", "an edit on this machine changes the whole image; leave the mask out"));
+                return Err(options::unsupported(
+                    "mask",
+                    "an edit on this machine changes the whole image; leave the mask out",
+                ));
             }
             let [image] = images.as_slice() else {
                 let why = format!("an edit on this machine takes one image, not {}", images.len());
@@ -283,7 +290,9 @@ fn from_diffusion(error: diffusion::Error) -> Error {
     };
     match &error {
         E::Parameter { parameter, .. } => Error::new(kind, error.to_string()).with_parameter(*parameter),
-        E::Cancelled => Error::new(kind, "time ran out before the image was made; allow more of it or ask for fewer steps"),
+        E::Cancelled => {
+            Error::new(kind, "time ran out before the image was made; allow more of it or ask for fewer steps")
+        }
         _ => Error::new(kind, error.to_string()),
     }
 }

@@ -27,7 +27,10 @@ impl Peer {
         let mut peer = Self { process, input, output };
         match peer.line()?.as_str() {
             "ready" => Ok(peer),
-            other => Err(format!("the peer said {other:?} instead of ready; does python have tools/requirements.txt?").into()),
+            other => {
+                Err(format!("the peer said {other:?} instead of ready; does python have tools/requirements.txt?")
+                    .into())
+            }
         }
     }
 

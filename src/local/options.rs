@@ -59,7 +59,10 @@ pub(super) fn read(prompt: String, options: Options) -> Result<(LocalRequest, En
         return Err(unsupported("provider", "no provider can be pinned on this machine; leave it out"));
     }
     if skip_layer_guidance.is_some() {
-        return Err(unsupported("skip_layer_guidance", "this version does not compute it on this machine; leave it out"));
+        return Err(unsupported(
+            "skip_layer_guidance",
+            "this version does not compute it on this machine; leave it out",
+        ));
     }
     if let Some(name) = extra.keys().next() {
         return Err(unsupported(name, "the pipeline on this machine does not know this parameter; leave it out"));
@@ -132,10 +135,13 @@ fn file_format(format: Option<OutputFormat>, compression: Option<u32>) -> Result
         (OutputFormat::Webp, None) => Ok(FileFormat::WebpLossless),
         (OutputFormat::Jpeg, None) => Ok(FileFormat::Jpeg { quality: JPEG_QUALITY }),
         (OutputFormat::Jpeg, Some(level)) => Ok(FileFormat::Jpeg { quality: level.clamp(1, 100) as u8 }),
-        (OutputFormat::Webp, Some(_)) => {
-            Err(unsupported("output_compression", "WebP is written without loss on this machine; leave it out, or choose jpeg"))
+        (OutputFormat::Webp, Some(_)) => Err(unsupported(
+            "output_compression",
+            "WebP is written without loss on this machine; leave it out, or choose jpeg",
+        )),
+        (OutputFormat::Png, Some(_)) => {
+            Err(unsupported("output_compression", "PNG has no lossy compression; leave it out, or choose jpeg"))
         }
-        (OutputFormat::Png, Some(_)) => Err(unsupported("output_compression", "PNG has no lossy compression; leave it out, or choose jpeg")),
         (format @ (OutputFormat::Gif | OutputFormat::Avif), _) => {
             let why = format!("this machine writes png, jpeg and webp, not {}", format!("{format:?}").to_lowercase());
             Err(unsupported("output_format", &why))

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use futures_util::{FutureExt, future};
 
+use super::pixel::FORMATS;
 use crate::backend::{self, Backend, Content, EditSpec, GenerateSpec, Output, Request, RequestContext};
 use crate::error::{Error, ErrorKind};
 use crate::images::{OutputFormat, ResponseFormat};
@@ -121,8 +122,7 @@ impl Suite<'_> {
 
     async fn formats(&mut self, mode: &str, request: &Request) {
         let can = self.backend.capabilities().output_formats;
-        for format in [OutputFormat::Png, OutputFormat::Jpeg, OutputFormat::Webp, OutputFormat::Gif, OutputFormat::Avif]
-        {
+        for format in FORMATS {
             let promise = format!("{mode}: output_format {format:?}");
             let mut request = request.clone();
             request.options_mut().output_format = Some(format);

@@ -6,15 +6,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::pixel::{FORMATS, pixel};
 use crate::backend::{
     Backend, BoxFuture, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata, Output,
     Request, RequestContext,
 };
 use crate::error::{Error, ErrorKind};
 use crate::images::OutputFormat;
-
-/// A PNG of one grey pixel, which every image of a [`MockBackend`] is.
-pub const PIXEL: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x01\0\0\0\x01\x08\0\0\0\0:~\x9bU\0\0\0\nIDATx\x9cch\0\0\0\x82\0\x81w\xcdr\xb6\0\0\0\0IEND\xaeB`\x82";
 
 /// A backend that answers each request with grey pixels, or with the errors it is told to. Clones share
 /// everything.
@@ -123,13 +121,7 @@ impl MockBackend {
             }
             Request::Edit(spec) => spec.validate()?,
         }
-        match request.options().output_format {
-            None | Some(OutputFormat::Png) => Ok(()),
-            Some(other) => {
-                let message = format!("the backend `{}` writes PNG only, not {other:?}", self.name);
-                Err(Error::new(ErrorKind::Unsupported, message).with_parameter("output_format"))
-            }
-        }
+        Ok(())
     }
 
     fn price(&self, request: &Request) -> Cost {
@@ -159,7 +151,7 @@ impl MockBackend {
         let options = request.options();
         let images = (0..options.n.unwrap_or(1))
             .map(|i| ImageData {
-                content: Content::Bytes(Bytes::from_static(PIXEL)),
+                content: Content::Bytes(Bytes::from_static(pixel(options.output_format.unwrap_or(OutputFormat::Png)))),
                 revised_prompt: None,
                 seed: options.sampling.seed.map(|seed| seed.wrapping_add(u64::from(i))),
             })
@@ -204,7 +196,7 @@ impl Backend for MockBackend {
             edit: self.edits,
             mask: self.edits,
             estimate: true,
-            output_formats: vec![OutputFormat::Png],
+            output_formats: FORMATS.to_vec(),
             ..Capabilities::none()
         }
     }

@@ -1,0 +1,111 @@
+//! As much HTTP/1.1 as the mock of the gateway needs: one request a connection, bodies with a length.
+
+use std::io;
+
+use serde_json::{Map, Value};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A request as it came.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) query: String,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+}
+
+/// What a request's body said, whichever way it was written.
+#[derive(Debug, Default)]
+pub(super) struct Form {
+    pub(super) fields: Map<String, Value>,
+    /// The names of the files' fields, and the files.
+    pub(super) files: Vec<(String, Vec<u8>)>,
+}
+
+impl Request {
+    pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Self> {
+        let mut bytes = Vec::new();
+        let end = loop {
+            if let Some(end) = find(&bytes, b"\r\n\r\n") {
+                break end;
+            }
+            if stream.read_buf(&mut bytes).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        };
+        let mut body = bytes.split_off(end + 4);
+        let head = String::from_utf8_lossy(&bytes).into_owned();
+        let mut lines = head.lines();
+        let mut words = lines.next().unwrap_or_default().split(' ');
+        let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let headers = lines.filter_map(|line| line.split_once(':'));
+        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
+        let mut request =
+            Self { method: method.into(), path: path.into(), query: query.into(), headers, body: Vec::new() };
+        let length: usize = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+        while body.len() < length {
+            if stream.read_buf(&mut body).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        request.body = body;
+        Ok(request)
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The fields and files of a JSON or multipart body; nothing where it is neither.
+    pub(super) fn form(&self) -> Form {
+        match self.header("content-type").and_then(|kind| kind.strip_prefix("multipart/form-data; boundary=")) {
+            Some(boundary) => multipart(&self.body, boundary),
+            None => Form { fields: serde_json::from_slice(&self.body).unwrap_or_default(), files: Vec::new() },
+        }
+    }
+}
+
+fn multipart(body: &[u8], boundary: &str) -> Form {
+    let mut form = Form::default();
+    let delimiter = format!("--{boundary}");
+    let mut rest = body;
+    while let Some(start) = find(rest, delimiter.as_bytes()) {
+        rest = rest.get(start + delimiter.len()..).unwrap_or_default();
+        let part = rest.get(..find(rest, delimiter.as_bytes()).unwrap_or(0)).unwrap_or_default();
+        let Some(end) = find(part, b"\r\n\r\n") else { continue };
+        let head = String::from_utf8_lossy(part.get(..end).unwrap_or_default());
+        let content = part.get(end + 4..).unwrap_or_default();
+        let content = content.strip_suffix(b"\r\n").unwrap_or(content);
+        let Some(name) = head.split(" name=\"").nth(1).and_then(|rest| rest.split('"').next()) else { continue };
+        if head.contains(" filename=\"") {
+            form.files.push((name.to_owned(), content.to_vec()));
+        } else {
+            form.fields.insert(name.to_owned(), value(name, &String::from_utf8_lossy(content)));
+        }
+    }
+    form
+}
+
+/// A form has only text; these fields are numbers.
+fn value(name: &str, text: &str) -> Value {
+    match name {
+        "n" | "output_compression" => serde_json::from_str(text).unwrap_or_else(|_| text.into()),
+        _ => text.into(),
+    }
+}
+
+fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
+    bytes.windows(pattern.len()).position(|window| window == pattern)
+}
+
+/// Writes a whole answer and closes.
+pub(super) async fn answer(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8]) -> io::Result<()> {
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status} -\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await?;
+    stream.write_all(body).await?;
+    stream.shutdown().await
+}
