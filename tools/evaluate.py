@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers import StableDiffusion3Pipeline
 from PIL import Image
 
 from judge import judge
@@ -69,8 +70,6 @@ def share_of_colour(pipeline, colour, negative, count=48):
 
 
 def main():
-    from diffusers import StableDiffusion3Pipeline
-
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--sheet", type=Path, default=Path("sheet.png"))
@@ -78,7 +77,8 @@ def main():
     torch.set_num_threads(2)
     pipeline = StableDiffusion3Pipeline.from_pretrained(args.model, torch_dtype=torch.float32)
     for guidance in (4.0, 1.0):
-        figures = evaluate(pipeline, args.sheet, seeds=(0, 1), guidance=guidance)
+        sheet = args.sheet.with_stem(f"{args.sheet.stem}-guidance-{guidance:g}")
+        figures = evaluate(pipeline, sheet, seeds=(0, 1), guidance=guidance)
         print(f"guidance {guidance}: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     for colour in ("red", "blue"):
         before, after = (share_of_colour(pipeline, colour, negative) for negative in ("", colour))
