@@ -125,11 +125,16 @@ pub(crate) fn denoiser(files: &ModelFiles) -> Result<DenoiserConfig> {
     ];
     check(files, name, &positive)?;
     if config.out_channels != config.in_channels {
-        return Err(Error::malformed(files.path(name), "`out_channels` differs from `in_channels`; this is no SD 3.5 denoiser"));
+        return Err(Error::malformed(
+            files.path(name),
+            "`out_channels` differs from `in_channels`; this is no SD 3.5 denoiser",
+        ));
     }
     match config.qk_norm.as_deref() {
         None | Some("rms_norm") => Ok(config),
-        Some(other) => Err(Error::malformed(files.path(name), format!("`qk_norm` is {other:?}; only \"rms_norm\" is known"))),
+        Some(other) => {
+            Err(Error::malformed(files.path(name), format!("`qk_norm` is {other:?}; only \"rms_norm\" is known")))
+        }
     }
 }
 
@@ -143,7 +148,12 @@ pub(crate) fn vae(files: &ModelFiles) -> Result<VaeConfig> {
         .collect();
     check(files, name, &positive)?;
     let groups_fit = config.block_out_channels.iter().all(|width| width % config.norm_num_groups == 0);
-    if !groups_fit || config.scaling_factor == 0.0 || config.block_out_channels.is_empty() || config.in_channels != 3 || config.out_channels != 3 {
+    if !groups_fit
+        || config.scaling_factor == 0.0
+        || config.block_out_channels.is_empty()
+        || config.in_channels != 3
+        || config.out_channels != 3
+    {
         return Err(Error::malformed(
             files.path(name),
             "is no configuration of an SD 3.5 autoencoder (`in_channels` and `out_channels` 3, \
@@ -171,13 +181,19 @@ pub(crate) fn clip(files: &ModelFiles, folder: &str) -> Result<ClipConfig> {
 pub(crate) fn t5(files: &ModelFiles) -> Result<T5Config> {
     let name = "text_encoder_3/config.json";
     let config: T5Config = files.json(name)?;
-    let positive =
-        [("d_model", config.d_model), ("num_heads", config.num_heads), ("relative_attention_num_buckets", config.relative_attention_num_buckets)];
+    let positive = [
+        ("d_model", config.d_model),
+        ("num_heads", config.num_heads),
+        ("relative_attention_num_buckets", config.relative_attention_num_buckets),
+    ];
     check(files, name, &positive)?;
     if config.feed_forward_proj != "gated-gelu" {
         return Err(Error::malformed(
             files.path(name),
-            format!("`feed_forward_proj` is {:?}; Stable Diffusion 3.5 uses T5 v1.1 with \"gated-gelu\"", config.feed_forward_proj),
+            format!(
+                "`feed_forward_proj` is {:?}; Stable Diffusion 3.5 uses T5 v1.1 with \"gated-gelu\"",
+                config.feed_forward_proj
+            ),
         ));
     }
     Ok(config)
@@ -189,7 +205,10 @@ pub(crate) fn scheduler(files: &ModelFiles) -> Result<SchedulerConfig> {
     let config: SchedulerConfig = files.json(name)?;
     check(files, name, &[("num_train_timesteps", config.num_train_timesteps)])?;
     if config.use_dynamic_shifting || config.shift <= 0.0 {
-        return Err(Error::malformed(files.path(name), "asks for dynamic shifting or a shift that is not positive; SD 3.5 uses a fixed shift of 3"));
+        return Err(Error::malformed(
+            files.path(name),
+            "asks for dynamic shifting or a shift that is not positive; SD 3.5 uses a fixed shift of 3",
+        ));
     }
     Ok(config)
 }

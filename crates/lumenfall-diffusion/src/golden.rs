@@ -10,8 +10,8 @@ use crate::config;
 use crate::mmdit::Mmdit;
 use crate::noise::Generator;
 use crate::ops::Ops;
-use crate::pipeline::{Control, LoadOptions, Parameters, Pipeline};
 use crate::picture::Picture;
+use crate::pipeline::{Control, LoadOptions, Parameters, Pipeline};
 use crate::schedule::Schedule;
 use crate::text::{TextEncoders, WithoutT5};
 use crate::vae::Vae;
@@ -145,7 +145,11 @@ fn prompts_are_encoded_as_by_transformers() {
             let (tokenizer, t5) = encoders.t5().unwrap();
             let tokens = tokenizer.encode(prompt, T5_TOKENS).unwrap();
             assert_eq!(tokens.ids, golden.ids(&format!("{i}.t5.ids")), "T5 of {prompt:?}");
-            assert_close(&t5.forward(&tokens.ids, &nothing).unwrap(), &golden.first(&format!("{i}.t5.output")), COMPONENT);
+            assert_close(
+                &t5.forward(&tokens.ids, &nothing).unwrap(),
+                &golden.first(&format!("{i}.t5.output")),
+                COMPONENT,
+            );
         }
         let (tokenizer, t5) = encoders.t5().unwrap();
         let long = tokenizer.encode(parameters["text"]["long"].as_str().unwrap(), 256).unwrap();
@@ -182,7 +186,8 @@ fn conditioning_is_that_of_the_diffusers_pipeline() {
 #[test]
 fn t5_rows_can_be_omitted() {
     let (_folder, files) = files_without_t5();
-    let encoders = TextEncoders::load(&files, 64, 40, WithoutT5::Omit, Read::Values, &Device::Cpu, Ops::Kernel).unwrap();
+    let encoders =
+        TextEncoders::load(&files, 64, 40, WithoutT5::Omit, Read::Values, &Device::Cpu, Ops::Kernel).unwrap();
     let conditioning = encoders.encode("a star", None, &mut Vec::new(), &nothing).unwrap();
     assert_eq!(conditioning.context.dims(), [77, 64]);
 }
@@ -191,7 +196,8 @@ fn t5_rows_can_be_omitted() {
 fn denoiser_agrees_on_square_and_other_sizes() {
     let golden = Golden::open("denoiser");
     for ops in FORMS {
-        let weights = Weights::open(&files(), "transformer", "diffusion_pytorch_model", Read::Values, &Device::Cpu).unwrap();
+        let weights =
+            Weights::open(&files(), "transformer", "diffusion_pytorch_model", Read::Values, &Device::Cpu).unwrap();
         let denoiser = Mmdit::load(weights, config::denoiser(&files()).unwrap(), ops).unwrap();
         for size in ["square", "wide"] {
             let timestep = golden.first(&format!("{size}.timestep")).to_scalar::<f32>().unwrap();
@@ -320,7 +326,8 @@ fn sixteen_bit_weights_are_widened_exactly() {
         let source = folder().join(format!("text_encoder.{dtype}.safetensors"));
         std::fs::copy(&source, target.join("model.safetensors")).unwrap();
         let weights =
-            Weights::open(&ModelFiles::Folder(copy.path().into()), "text_encoder", "model", Read::Values, &Device::Cpu).unwrap();
+            Weights::open(&ModelFiles::Folder(copy.path().into()), "text_encoder", "model", Read::Values, &Device::Cpu)
+                .unwrap();
         for (name, expected) in candle_core::safetensors::load(&source, &Device::Cpu).unwrap() {
             let actual = weights.root().tensor(&name, expected.dims()).unwrap();
             assert_close(&actual, &expected.to_dtype(DType::F32).unwrap(), 0.0);

@@ -20,6 +20,7 @@
 #[doc(hidden)]
 pub mod bench;
 mod config;
+mod demo;
 mod error;
 #[cfg(test)]
 mod golden;
@@ -33,6 +34,7 @@ mod text;
 mod vae;
 mod weights;
 
+pub use demo::demo_files;
 pub use error::{Error, Result};
 pub use ops::Ops;
 pub use picture::{FileFormat, Picture};

@@ -67,12 +67,15 @@ impl Picture {
         };
         let (width, height) = reader().map_err(|e| broken(&e))?.into_dimensions().map_err(|e| broken(&e))?;
         if u64::from(width) * u64::from(height) > MAX_INPUT_PIXELS {
-            return Err(Error::Image(format!("the image is {width}x{height}; at most 100 million pixels are read, so scale it down")));
+            return Err(Error::Image(format!(
+                "the image is {width}x{height}; at most 100 million pixels are read, so scale it down"
+            )));
         }
         let mut rgba = reader().map_err(|e| broken(&e))?.decode().map_err(|e| broken(&e))?.into_rgba8();
         for pixel in rgba.pixels_mut() {
             let [red, green, blue, alpha] = pixel.0;
-            let on_white = |value: u8| ((u32::from(value) * u32::from(alpha) + 255 * (255 - u32::from(alpha)) + 127) / 255) as u8;
+            let on_white =
+                |value: u8| ((u32::from(value) * u32::from(alpha) + 255 * (255 - u32::from(alpha)) + 127) / 255) as u8;
             pixel.0 = [on_white(red), on_white(green), on_white(blue), 255];
         }
         let rgb = rgba.pixels().flat_map(|pixel| pixel.0.into_iter().take(3)).collect();
@@ -103,10 +106,11 @@ impl Picture {
         let (width, height, color) = (self.width, self.height, ExtendedColorType::Rgb8);
         match format {
             FileFormat::Png => PngEncoder::new(&mut file).write_image(&self.rgb, width, height, color),
-            FileFormat::Jpeg { quality } => {
-                JpegEncoder::new_with_quality(&mut file, quality.clamp(1, 100)).write_image(&self.rgb, width, height, color)
+            FileFormat::Jpeg { quality } => JpegEncoder::new_with_quality(&mut file, quality.clamp(1, 100))
+                .write_image(&self.rgb, width, height, color),
+            FileFormat::WebpLossless => {
+                WebPEncoder::new_lossless(&mut file).write_image(&self.rgb, width, height, color)
             }
-            FileFormat::WebpLossless => WebPEncoder::new_lossless(&mut file).write_image(&self.rgb, width, height, color),
         }
         .map_err(|error| Error::Image(format!("the image cannot be written: {error}")))?;
         Ok(file)
@@ -138,7 +142,8 @@ impl Picture {
                 "the model computed values that are no numbers; its weight files are damaged or belong to another model".into(),
             ));
         }
-        let rgb = values.iter().map(|value| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect();
+        let rgb =
+            values.iter().map(|value| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8).collect();
         Self::from_rgb(width as u32, height as u32, rgb)
     }
 }

@@ -183,15 +183,20 @@ impl Pipeline {
                 ),
             ));
         }
-        threads.install(|| {
-            let (joint, pooled) = (denoiser_config.joint_attention_dim, denoiser_config.pooled_projection_dim);
-            let text = TextEncoders::load(files, joint, pooled, options.without_t5, read, &device, ops)?;
-            let vae = Vae::load(&Weights::open(files, "vae", "diffusion_pytorch_model", read, &device)?, vae_config, ops)?;
-            let weights = Weights::open(files, "transformer", "diffusion_pytorch_model", read, &device)?;
-            let denoiser = Mmdit::load(weights, denoiser_config, ops)?;
-            Ok((text, vae, denoiser))
-        })
-        .map(|(text, vae, denoiser)| Self { text, denoiser, vae, schedule, device, threads })
+        threads
+            .install(|| {
+                let (joint, pooled) = (denoiser_config.joint_attention_dim, denoiser_config.pooled_projection_dim);
+                let text = TextEncoders::load(files, joint, pooled, options.without_t5, read, &device, ops)?;
+                let vae = Vae::load(
+                    &Weights::open(files, "vae", "diffusion_pytorch_model", read, &device)?,
+                    vae_config,
+                    ops,
+                )?;
+                let weights = Weights::open(files, "transformer", "diffusion_pytorch_model", read, &device)?;
+                let denoiser = Mmdit::load(weights, denoiser_config, ops)?;
+                Ok((text, vae, denoiser))
+            })
+            .map(|(text, vae, denoiser)| Self { text, denoiser, vae, schedule, device, threads })
     }
 
     /// Width and height where the request names none.
@@ -218,9 +223,17 @@ impl Pipeline {
     }
 
     /// [`Self::generate`], with `observe` shown the latents before the first step and after each.
-    pub(crate) fn generate_observed(&self, parameters: &Parameters, control: Control<'_>, observe: Observe<'_>) -> Result<Pictures> {
+    pub(crate) fn generate_observed(
+        &self,
+        parameters: &Parameters,
+        control: Control<'_>,
+        observe: Observe<'_>,
+    ) -> Result<Pictures> {
         if parameters.strength.is_some() {
-            return Err(Error::parameter("strength", "belongs to an edit; a picture made from a prompt alone has no source"));
+            return Err(Error::parameter(
+                "strength",
+                "belongs to an edit; a picture made from a prompt alone has no source",
+            ));
         }
         let width = self.side("width", parameters.width.unwrap_or(self.default_size()))?;
         let height = self.side("height", parameters.height.unwrap_or(self.default_size()))?;
@@ -301,7 +314,10 @@ impl Pipeline {
         let negative = parameters.negative_prompt.as_deref().unwrap_or("");
         let unconditional = if scale > 1.0 { Some(encode(negative)?) } else { None };
         if unconditional.is_none() && !negative.is_empty() {
-            return Err(Error::parameter("negative_prompt", format!("has no effect at a guidance of {scale}; raise `guidance` above 1")));
+            return Err(Error::parameter(
+                "negative_prompt",
+                format!("has no effect at a guidance of {scale}; raise `guidance` above 1"),
+            ));
         }
         Ok(Guidance { conditional, unconditional, scale })
     }
@@ -343,7 +359,10 @@ impl Pipeline {
     fn side(&self, parameter: &'static str, side: u32) -> Result<u32> {
         let (step, max) = (self.size_step(), self.max_side());
         if side == 0 || !side.is_multiple_of(step) || side > max {
-            return Err(Error::parameter(parameter, format!("is {side} pixels; this model takes multiples of {step} up to {max}")));
+            return Err(Error::parameter(
+                parameter,
+                format!("is {side} pixels; this model takes multiples of {step} up to {max}"),
+            ));
         }
         Ok(side)
     }

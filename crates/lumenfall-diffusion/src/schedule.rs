@@ -41,7 +41,10 @@ impl Schedule {
     /// The part of the schedule that an edit of `strength` runs: the last `steps·strength` steps.
     pub(crate) fn for_strength(mut self, strength: f32) -> Result<Self> {
         if !(strength > 0.0 && strength <= 1.0) {
-            return Err(Error::parameter("strength", format!("is {strength}; it goes from above 0 (hardly any change) to 1")));
+            return Err(Error::parameter(
+                "strength",
+                format!("is {strength}; it goes from above 0 (hardly any change) to 1"),
+            ));
         }
         let steps = (self.sigmas.len() - 1) as f64;
         // Seven digits are all that an f32 holds: 0.6 of 5 steps is 3 of them, not a little more.

@@ -1,4 +1,5 @@
 //! What a damaged or incomplete model folder is answered with: the file, the tensor and the remedy, never a panic.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests may panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,7 +99,8 @@ fn a_truncated_weight_file_tells_both_lengths() {
 
 #[test]
 fn files_that_are_no_safetensors_are_told_so() {
-    let contents: [&[u8]; 5] = [b"", b"abc", b"\x89PNG\r\n\x1a\n and more of it", b"\x10\0\0\0\0\0\0\0{\"no\": \"header\"}", &[255; 64]];
+    let contents: [&[u8]; 5] =
+        [b"", b"abc", b"\x89PNG\r\n\x1a\n and more of it", b"\x10\0\0\0\0\0\0\0{\"no\": \"header\"}", &[255; 64]];
     for content in contents {
         let model = model();
         fs::write(model.path().join(DENOISER), content).unwrap();
@@ -146,7 +148,9 @@ fn parts_of_different_models_are_told_apart() {
 
 #[test]
 fn broken_json_and_zero_dimensions_are_refused() {
-    for (from, to) in [("{", ""), ("\"patch_size\": 2", "\"patch_size\": 0"), ("\"num_layers\": 3", "\"num_layers\": -3")] {
+    for (from, to) in
+        [("{", ""), ("\"patch_size\": 2", "\"patch_size\": 0"), ("\"num_layers\": 3", "\"num_layers\": -3")]
+    {
         let model = model();
         rewrite(model.path().join("transformer/config.json"), |json| {
             *json = String::from_utf8(json.clone()).unwrap().replacen(from, to, 1).into_bytes();

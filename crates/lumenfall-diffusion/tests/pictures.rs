@@ -1,4 +1,5 @@
 //! Pictures to files and back.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests may panic")]
 
 use lumenfall_diffusion::{FileFormat, Picture};
 

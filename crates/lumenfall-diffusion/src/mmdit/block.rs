@@ -86,7 +86,13 @@ impl Block {
     }
 
     /// `image` and `text` are `[tokens, width]`, `condition` `[1, width]`.
-    pub(crate) fn forward(&self, ops: Ops, image: &Tensor, text: &Tensor, condition: &Tensor) -> Result<(Tensor, Tensor)> {
+    pub(crate) fn forward(
+        &self,
+        ops: Ops,
+        image: &Tensor,
+        text: &Tensor,
+        condition: &Tensor,
+    ) -> Result<(Tensor, Tensor)> {
         let modulation = ops.linear(condition, &self.image.modulation)?.squeeze(0)?;
         let (attention, mlp, second) = if self.image_only.is_some() {
             let [shift, scale, gate, shift_mlp, scale_mlp, gate_mlp, shift2, scale2, gate2] = chunks(&modulation)?;

@@ -51,7 +51,9 @@ impl PatchEmbed {
     /// The middle of the position table: `[rows·columns, width]`.
     fn positions(&self, rows: usize, columns: usize) -> Result<Tensor> {
         let mut crop = self.crop.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((size, positions)) = &*crop && *size == (rows, columns) {
+        if let Some((size, positions)) = &*crop
+            && *size == (rows, columns)
+        {
             return Ok(positions.clone());
         }
         let (Some(top), Some(left)) = (self.table.checked_sub(rows), self.table.checked_sub(columns)) else {

@@ -70,7 +70,13 @@ impl Mmdit {
     }
 
     /// Image tokens and text tokens, and `silu(time + pooled)` `[1, width]`, the one input of every modulation.
-    fn embed(&self, latent: &Tensor, timestep: f32, context: &Tensor, pooled: &Tensor) -> Result<(Tensor, Tensor, Tensor)> {
+    fn embed(
+        &self,
+        latent: &Tensor,
+        timestep: f32,
+        context: &Tensor,
+        pooled: &Tensor,
+    ) -> Result<(Tensor, Tensor, Tensor)> {
         Ok((
             self.patch_embed.forward(self.ops, latent)?,
             self.ops.linear(context, &self.context_embedder)?,

@@ -34,7 +34,8 @@ impl Activation {
             // The error function has no short vector form; CLIP-G is a small part of the work.
             Self::GeluErf => row.iter_mut().for_each(|x| {
                 let wide = f64::from(*x);
-                *x = (0.5 * wide * (1.0 + candle_core::cpu::erf::erf_f64(wide * std::f64::consts::FRAC_1_SQRT_2))) as f32;
+                *x = (0.5 * wide * (1.0 + candle_core::cpu::erf::erf_f64(wide * std::f64::consts::FRAC_1_SQRT_2)))
+                    as f32;
             }),
         }
     }

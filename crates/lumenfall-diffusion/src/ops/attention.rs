@@ -81,7 +81,8 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f32, mask: 
     let scores = match mask {
         Mask::None => scores,
         Mask::Causal => {
-            let mask = (0..queries).flat_map(|query| (0..keys).map(move |key| if key > query { f32::NEG_INFINITY } else { 0.0 }));
+            let mask = (0..queries)
+                .flat_map(|query| (0..keys).map(move |key| if key > query { f32::NEG_INFINITY } else { 0.0 }));
             let mask = Tensor::from_iter(mask, q.device())?.reshape((queries, keys))?.to_dtype(DType::F32)?;
             scores.broadcast_add(&mask)?
         }

@@ -3,9 +3,9 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::Ops;
 use super::gemm::{Matrix, Threads, Write, matmul};
 use super::view::{with_rows, with_values};
-use super::Ops;
 use crate::weights::Scope;
 
 /// Output pixels that one task computes: enough to make packing the weights cheap, few enough that the
@@ -98,7 +98,11 @@ impl Ops {
         match self {
             Self::Composed => {
                 let x = x.contiguous()?.reshape((height, 1, width, 1, channels))?;
-                x.broadcast_as((height, 2, width, 2, channels))?.contiguous()?.reshape((2 * height, 2 * width, channels))
+                x.broadcast_as((height, 2, width, 2, channels))?.contiguous()?.reshape((
+                    2 * height,
+                    2 * width,
+                    channels,
+                ))
             }
             Self::Kernel => with_values(x, |pixels| {
                 let mut out = vec![0f32; 4 * pixels.len()];

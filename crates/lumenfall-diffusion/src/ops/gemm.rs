@@ -64,7 +64,10 @@ pub(super) fn matmul(
     }
     a.check();
     b.check();
-    assert!(out_stride >= b.cols && (a.rows - 1) * out_stride + b.cols <= out.len(), "a product does not fit its output");
+    assert!(
+        out_stride >= b.cols && (a.rows - 1) * out_stride + b.cols <= out.len(),
+        "a product does not fit its output"
+    );
     let parallelism = match threads {
         Threads::All => Parallelism::Rayon(0),
         Threads::One => Parallelism::None,

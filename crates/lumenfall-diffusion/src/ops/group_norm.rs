@@ -24,12 +24,7 @@ pub(crate) struct GroupNorm {
 
 impl GroupNorm {
     pub(crate) fn load(scope: &Scope<'_>, groups: usize, channels: usize, eps: f64) -> crate::Result<Self> {
-        Ok(Self {
-            weight: scope.tensor("weight", &[channels])?,
-            bias: scope.tensor("bias", &[channels])?,
-            groups,
-            eps,
-        })
+        Ok(Self { weight: scope.tensor("weight", &[channels])?, bias: scope.tensor("bias", &[channels])?, groups, eps })
     }
 }
 
@@ -85,7 +80,9 @@ fn affine(pixels: &[f32], weight: &[f32], bias: &[f32], groups: usize, eps: f64)
     let mut sums = vec![(0f64, 0f64); groups];
     let group = channels / groups;
     for (chunk_sums, chunk_squares) in &partial {
-        for ((total, sum), square) in sums.iter_mut().zip(chunk_sums.chunks_exact(group)).zip(chunk_squares.chunks_exact(group)) {
+        for ((total, sum), square) in
+            sums.iter_mut().zip(chunk_sums.chunks_exact(group)).zip(chunk_squares.chunks_exact(group))
+        {
             total.0 += sum.iter().map(|v| f64::from(*v)).sum::<f64>();
             total.1 += square.iter().map(|v| f64::from(*v)).sum::<f64>();
         }

@@ -2,10 +2,10 @@
 
 use candle_core::{Result, Tensor};
 
+use super::Ops;
 use super::activation::{Activation, bias_activation};
 use super::gemm::{Matrix, Threads, Write, matmul};
 use super::view::{with_rows, with_values};
-use super::Ops;
 use crate::weights::Scope;
 
 /// A linear layer. How it stores its weight is its own affair.

@@ -13,7 +13,8 @@ pub(super) fn exp(x: f32) -> f32 {
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let poly = ((((1.987_569_1e-4 * r + 1.398_2e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r + 1.666_666_5e-1) * r + 0.5;
+    let poly =
+        ((((1.987_569_1e-4 * r + 1.398_2e-3) * r + 8.333_452e-3) * r + 4.166_579_6e-2) * r + 1.666_666_5e-1) * r + 0.5;
     let mantissa = poly * r * r + r + 1.0;
     let exponent = f32::from_bits((shifted.to_bits() << 23).wrapping_add(0x3f80_0000));
     mantissa * exponent
@@ -29,7 +30,7 @@ pub(super) fn swish(x: f32, k: f32) -> f32 {
 #[inline(always)]
 pub(super) fn gelu_tanh(x: f32) -> f32 {
     // 2·√(2/π)
-    const K: f32 = 1.595_769_1;
+    const K: f32 = 1.595_769;
     x / (1.0 + exp(-K * (x + 0.044_715 * x * x * x)))
 }
 

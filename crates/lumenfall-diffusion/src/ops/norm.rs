@@ -13,9 +13,9 @@ impl Ops {
     pub(crate) fn norm_modulate(self, x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<Tensor> {
         match self {
             Self::Composed => normalized(x, eps)?.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift),
-            Self::Kernel => with_values(scale, |scale| {
-                with_values(shift, |shift| layer_norm_kernel(x, eps, |y, i| y * (1.0 + scale[i]) + shift[i]))
-            }),
+            Self::Kernel => {
+                with_values(scale, |scale| with_values(shift, |shift| layer_norm_kernel(x, eps, 1.0, scale, shift)))
+            }
         }
     }
 
@@ -23,9 +23,9 @@ impl Ops {
     pub(crate) fn layer_norm(self, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
         match self {
             Self::Composed => normalized(x, eps)?.broadcast_mul(weight)?.broadcast_add(bias),
-            Self::Kernel => with_values(weight, |weight| {
-                with_values(bias, |bias| layer_norm_kernel(x, eps, |y, i| y * weight[i] + bias[i]))
-            }),
+            Self::Kernel => {
+                with_values(weight, |weight| with_values(bias, |bias| layer_norm_kernel(x, eps, 0.0, weight, bias)))
+            }
         }
     }
 
@@ -59,16 +59,15 @@ fn normalized(x: &Tensor, eps: f64) -> Result<Tensor> {
     centred.broadcast_div(&(variance + eps)?.sqrt()?)
 }
 
-#[allow(clippy::needless_range_loop, reason = "one index walks four slices")]
-#[allow(clippy::indexing_slicing, reason = "the index runs below the length of both rows")]
-fn layer_norm_kernel(x: &Tensor, eps: f64, affine: impl Fn(f32, usize) -> f32 + Sync) -> Result<Tensor> {
+/// `layer_norm(x)·(base + scale) + shift`
+fn layer_norm_kernel(x: &Tensor, eps: f64, base: f32, scale: &[f32], shift: &[f32]) -> Result<Tensor> {
     row_kernel(x, |from, to| {
         let count = from.len() as f32;
         let mean = math::sum(from, |v| v) / count;
         let variance = math::sum(from, |v| (v - mean) * (v - mean)) / count;
         let inverse = 1.0 / (variance + eps as f32).sqrt();
-        for i in 0..to.len() {
-            to[i] = affine((from[i] - mean) * inverse, i);
+        for (((to, from), scale), shift) in to.iter_mut().zip(from).zip(scale).zip(shift) {
+            *to = (from - mean) * inverse * (base + scale) + shift;
         }
     })
 }

@@ -4,9 +4,9 @@ use candle_core::{Result, Tensor, bail};
 use pulp::Arch;
 use rayon::prelude::*;
 
+use super::Ops;
 use super::activation::CHUNK;
 use super::view::with_values;
-use super::Ops;
 
 impl Ops {
     /// `x + gate·y`: `[tokens, width]` twice and `[width]`.

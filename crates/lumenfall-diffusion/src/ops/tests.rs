@@ -44,7 +44,8 @@ fn linear_takes_columns_of_a_wider_matrix() {
 
 #[test]
 fn activations_agree_where_the_exponential_ends() {
-    let x = Tensor::new(&[-1e4f32, -120.0, -90.0, -30.0, -1.0, -0.0, 0.0, 1e-30, 0.5, 30.0, 90.0, 1e4], &Device::Cpu).unwrap();
+    let x = Tensor::new(&[-1e4f32, -120.0, -90.0, -30.0, -1.0, -0.0, 0.0, 1e-30, 0.5, 30.0, 90.0, 1e4], &Device::Cpu)
+        .unwrap();
     for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::QuickGelu, Activation::Silu] {
         assert_forms_agree(1e-6, |ops| ops.activate(&x, activation));
     }

@@ -117,7 +117,9 @@ impl Clip {
         let final_norm = Norm::load(&model.at("final_layer_norm"), &config)?;
         // CLIP-L may come without a projection, which then is the identity.
         let projection = match root.contains("text_projection.weight") {
-            true => Some(Linear::load_without_bias(&root.at("text_projection"), config.hidden_size, config.projection_dim)?),
+            true => {
+                Some(Linear::load_without_bias(&root.at("text_projection"), config.hidden_size, config.projection_dim)?)
+            }
             false => None,
         };
         Ok(Self { config, positions, layers, final_norm, projection, activation, ops, weights })

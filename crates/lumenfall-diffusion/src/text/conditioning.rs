@@ -78,7 +78,9 @@ impl TextEncoders {
             }
             false => None,
         };
-        if let Some((_, t5)) = &t5 && t5.width() != joint_width {
+        if let Some((_, t5)) = &t5
+            && t5.width() != joint_width
+        {
             return Err(Error::malformed(
                 files.path("transformer/config.json"),
                 format!("`joint_attention_dim` is {joint_width}, but the T5 encoder gives {}", t5.width()),
@@ -101,7 +103,10 @@ impl TextEncoders {
         check()?;
         let clip = Tensor::cat(&[&l.features, &g.features], 1)?;
         let missing = self.joint_width.checked_sub(clip.dim(1)?).ok_or_else(|| {
-            Error::malformed("transformer/config.json", "`joint_attention_dim` is smaller than the CLIP encoders' width")
+            Error::malformed(
+                "transformer/config.json",
+                "`joint_attention_dim` is smaller than the CLIP encoders' width",
+            )
         })?;
         let clip = clip.pad_with_zeros(1, 0, missing)?;
         let pooled = Tensor::cat(&[&l.pooled, &g.pooled], 0)?;
@@ -148,6 +153,7 @@ impl TextEncoders {
 
 fn warn_of_cut(warnings: &mut Vec<String>, encoder: &str, length: usize, cut: Option<&str>) {
     if let Some(cut) = cut {
-        warnings.push(format!("the prompt is longer than the {length} tokens of {encoder}, which did not see: {cut:?}"));
+        warnings
+            .push(format!("the prompt is longer than the {length} tokens of {encoder}, which did not see: {cut:?}"));
     }
 }

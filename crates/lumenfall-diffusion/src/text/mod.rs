@@ -10,8 +10,8 @@ use candle_core::Tensor;
 use crate::error::Result;
 use crate::weights::Scope;
 
-pub(crate) use conditioning::{Conditioning, TextEncoders};
 pub use conditioning::WithoutT5;
+pub(crate) use conditioning::{Conditioning, TextEncoders};
 
 /// Looks up the embeddings of `ids`, reading just their rows from the file: `[tokens, width]`.
 fn embed(table: &Scope<'_>, ids: &[u32], width: usize) -> Result<Tensor> {

@@ -80,7 +80,8 @@ impl Tokenizer {
         if let Some(splitter) = json.get_mut("pre_tokenizer")
             && splitter.get("type").and_then(Value::as_str) == Some("Metaspace")
         {
-            *splitter = json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, splitter.take()] });
+            *splitter =
+                json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, splitter.take()] });
         }
         let inner = parse(files, &name, &json)?;
         let config = config(files, folder)?;
@@ -99,8 +100,10 @@ impl Tokenizer {
 
     /// Encodes a prompt to exactly `length` ids.
     pub(crate) fn encode(&self, prompt: &str, length: usize) -> Result<Tokens> {
-        let encoding =
-            self.inner.encode(prompt, false).map_err(|error| Error::Tokenizer(format!("cannot tokenize the prompt: {error}")))?;
+        let encoding = self
+            .inner
+            .encode(prompt, false)
+            .map_err(|error| Error::Tokenizer(format!("cannot tokenize the prompt: {error}")))?;
         let room = length.saturating_sub(1 + usize::from(self.start.is_some()));
         let words = encoding.get_ids();
         let mut ids: Vec<u32> = self.start.into_iter().chain(words.iter().copied().take(room)).collect();
@@ -124,8 +127,9 @@ fn tokenizer_json(files: &ModelFiles, folder: &str) -> Result<(String, Value)> {
 }
 
 fn parse(files: &ModelFiles, name: &str, tokenizer: &Value) -> Result<Inner> {
-    Inner::from_bytes(tokenizer.to_string())
-        .map_err(|error| Error::malformed(files.path(name), format!("is no usable tokenizer ({error}); download it again")))
+    Inner::from_bytes(tokenizer.to_string()).map_err(|error| {
+        Error::malformed(files.path(name), format!("is no usable tokenizer ({error}); download it again"))
+    })
 }
 
 fn config(files: &ModelFiles, folder: &str) -> Result<TokenizerConfig> {
@@ -145,7 +149,10 @@ fn token_text(token: &Value) -> Option<&str> {
 
 fn id_of(inner: &Inner, files: &ModelFiles, folder: &str, token: &str) -> Result<u32> {
     inner.token_to_id(token).ok_or_else(|| {
-        Error::malformed(files.path(folder), format!("the tokenizer has no token {token:?}; it belongs to another model"))
+        Error::malformed(
+            files.path(folder),
+            format!("the tokenizer has no token {token:?}; it belongs to another model"),
+        )
     })
 }
 

@@ -34,7 +34,14 @@ impl Decoder {
         for (i, width) in widths.iter().copied().enumerate() {
             let level = scope.at(format_args!("up_blocks.{i}"));
             let resnets = (0..=config.layers_per_block)
-                .map(|j| ResnetBlock::load(&level.at(format_args!("resnets.{j}")), config, if j == 0 { inputs } else { width }, width))
+                .map(|j| {
+                    ResnetBlock::load(
+                        &level.at(format_args!("resnets.{j}")),
+                        config,
+                        if j == 0 { inputs } else { width },
+                        width,
+                    )
+                })
                 .collect::<Result<_>>()?;
             let upsample = match i + 1 < widths.len() {
                 true => Some(Conv2d::load(&level.at("upsamplers.0.conv"), width, width, 3)?),

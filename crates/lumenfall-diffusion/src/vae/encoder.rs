@@ -34,7 +34,14 @@ impl Encoder {
         for (i, width) in widths.iter().copied().enumerate() {
             let level = scope.at(format_args!("down_blocks.{i}"));
             let resnets = (0..config.layers_per_block)
-                .map(|j| ResnetBlock::load(&level.at(format_args!("resnets.{j}")), config, if j == 0 { inputs } else { width }, width))
+                .map(|j| {
+                    ResnetBlock::load(
+                        &level.at(format_args!("resnets.{j}")),
+                        config,
+                        if j == 0 { inputs } else { width },
+                        width,
+                    )
+                })
                 .collect::<Result<_>>()?;
             let downsample = match i + 1 < widths.len() {
                 true => Some(Conv2d::load_downsample(&level.at("downsamplers.0.conv"), width)?),

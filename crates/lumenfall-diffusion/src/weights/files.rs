@@ -49,9 +49,7 @@ impl ModelFiles {
                 Err(error) => Err(read_error(&path, error)),
             },
             Self::Embedded(files) => match files.iter().find(|(known, _)| *known == name) {
-                Some((_, bytes)) => {
-                    Ok(RandomAccess { path, length: bytes.len() as u64, bytes: Bytes::Static(bytes) })
-                }
+                Some((_, bytes)) => Ok(RandomAccess { path, length: bytes.len() as u64, bytes: Bytes::Static(bytes) }),
                 None => Err(missing(path)),
             },
         }

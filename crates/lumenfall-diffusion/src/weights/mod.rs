@@ -139,16 +139,18 @@ impl Scope<'_> {
         if info.shape != shape {
             return Err(self.weights.tensor_error(
                 &name,
-                format!("has the shape {:?}, but config.json calls for {shape:?}; the two are of different models", info.shape),
+                format!(
+                    "has the shape {:?}, but config.json calls for {shape:?}; the two are of different models",
+                    info.shape
+                ),
             ));
         }
         if self.weights.read == Read::Headers {
             return Ok(Tensor::zeros(shape, DType::F32, &self.weights.device)?);
         }
         let elements = shape.iter().product();
-        self.values(&name, shard, info, 0, elements).and_then(|values| {
-            Ok(Tensor::from_vec(values, shape, &self.weights.device)?)
-        })
+        self.values(&name, shard, info, 0, elements)
+            .and_then(|values| Ok(Tensor::from_vec(values, shape, &self.weights.device)?))
     }
 
     /// Reads `count` rows from `first` on of a tensor whose last dimension is `width`, all dimensions before it taken as rows.
@@ -173,7 +175,10 @@ impl Scope<'_> {
         match values.iter().position(|value| !value.is_finite()) {
             Some(at) => Err(self.weights.tensor_error(
                 name,
-                format!("holds a value that is not finite (element {}); the file is damaged: download it again", first + at),
+                format!(
+                    "holds a value that is not finite (element {}); the file is damaged: download it again",
+                    first + at
+                ),
             )),
             None => Ok(values),
         }
@@ -188,7 +193,9 @@ impl Scope<'_> {
 fn random_values(name: &str, shape: &[usize]) -> Vec<f32> {
     let inputs = shape.iter().skip(1).product::<usize>().max(1);
     let bound = (3.0 / inputs as f32).sqrt();
-    let mut state = name.bytes().fold(0x9e37_79b9_7f4a_7c15u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut state = name
+        .bytes()
+        .fold(0x9e37_79b9_7f4a_7c15u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let mut next = move || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((state >> 40) as f32 / 8_388_608.0 - 1.0) * bound

@@ -16,6 +16,12 @@ const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Values are widened to f32 through a buffer of this many bytes.
 const BUFFER_BYTES: usize = 4 << 20;
 
+/// Turns bytes into values.
+type Widen = fn(&[u8], &mut Vec<f32>);
+
+/// What is wrong with a tensor, to be told with its name and file.
+type Reason = String;
+
 /// Where a tensor lies in its file.
 #[derive(Debug)]
 pub(crate) struct TensorInfo {
@@ -41,7 +47,8 @@ impl Shard {
         let header_length = u64::from_le_bytes(length);
         if header_length > MAX_HEADER_BYTES || header_length + 8 > file.length {
             return Err(damaged(
-                "is not a safetensors file, or its header is cut off; convert it to safetensors or download it again".into(),
+                "is not a safetensors file, or its header is cut off; convert it to safetensors or download it again"
+                    .into(),
             ));
         }
         let mut header = vec![0; usize::try_from(header_length).unwrap_or(usize::MAX)];
@@ -72,11 +79,20 @@ impl Shard {
     }
 
     /// Reads `count` values from element `first` on. The inner error is a reason to be told with the tensor's name.
-    pub(crate) fn read(&self, info: &TensorInfo, first: usize, count: usize) -> Result<std::result::Result<Vec<f32>, String>> {
-        let (width, widen): (usize, fn(&[u8], &mut Vec<f32>)) = match info.dtype {
+    pub(crate) fn read(
+        &self,
+        info: &TensorInfo,
+        first: usize,
+        count: usize,
+    ) -> Result<std::result::Result<Vec<f32>, Reason>> {
+        let (width, widen): (usize, Widen) = match info.dtype {
             Dtype::F32 => (4, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)))),
-            Dtype::F16 => (2, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()))),
-            Dtype::BF16 => (2, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()))),
+            Dtype::F16 => {
+                (2, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32())))
+            }
+            Dtype::BF16 => {
+                (2, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32())))
+            }
             other => {
                 return Ok(Err(format!(
                     "is stored as {other:?}, which this version does not read; use a file with F32, F16 or BF16 weights"

@@ -1,0 +1,106 @@
+//! What the local backend refuses: by name, with the remedy.
+
+use lumenfall::backend::{EditSpec, GenerateSpec};
+use lumenfall::{Client, ErrorKind, Fal, Gif, Input, Replicate, Size, SkipLayerGuidance, Webp, percent, size};
+
+use crate::client;
+
+const MODEL: &str = "stable-diffusion-3.5-medium";
+
+fn spec() -> GenerateSpec {
+    let mut spec = GenerateSpec::new(MODEL, "a star");
+    spec.options.size = Some(Size::pixels(32, 32).unwrap());
+    spec.options.sampling.steps = Some(1);
+    spec
+}
+
+/// The kind, the parameter and the message of a refusal.
+async fn refusal(change: impl FnOnce(&mut GenerateSpec)) -> (ErrorKind, Option<String>, String) {
+    let mut spec = spec();
+    change(&mut spec);
+    let error = client().images().generate_spec(spec).send().await.unwrap_err();
+    (error.kind(), error.parameter().map(str::to_owned), error.to_string())
+}
+
+#[tokio::test]
+async fn what_cannot_be_honoured_is_named_not_dropped() {
+    let unsupported = |result: (ErrorKind, Option<String>, String), name: &str| {
+        assert_eq!((result.0, result.1.as_deref()), (ErrorKind::Unsupported, Some(name)), "{}", result.2);
+        assert!(result.2.contains(name), "{}", result.2);
+    };
+    unsupported(refusal(|spec| spec.options.provider = Some("replicate".into())).await, "provider");
+    unsupported(
+        refusal(|spec| spec.options.sampling.skip_layer_guidance = Some(SkipLayerGuidance::default())).await,
+        "skip_layer_guidance",
+    );
+    unsupported(refusal(|spec| drop(spec.options.extra.insert("scheduler".into(), "ddim".into()))).await, "scheduler");
+    let request = || client().images().generate("a star").size(size!("32x32")).steps(1);
+    let gif = request().output_format(Gif).send().await.unwrap_err();
+    assert_eq!((gif.kind(), gif.parameter()), (ErrorKind::Unsupported, Some("output_format")));
+    let webp = request().output_format(Webp).output_compression(percent!(50)).send().await.unwrap_err();
+    assert_eq!((webp.kind(), webp.parameter()), (ErrorKind::Unsupported, Some("output_compression")));
+    for pinned in [request().pin(Fal).send().await.unwrap_err(), request().pin(Replicate).send().await.unwrap_err()] {
+        assert_eq!(pinned.parameter(), Some("provider"));
+    }
+}
+
+#[tokio::test]
+async fn sizes_that_the_model_cannot_make_name_the_side_and_the_step() {
+    for (width, height) in [(40, 32), (32, 1000), (4000, 4000)] {
+        let (kind, _, message) = refusal(|spec| spec.options.size = Some(Size::Pixels { width, height })).await;
+        assert_eq!(kind, ErrorKind::InvalidRequest, "{message}");
+    }
+    let (kind, _, message) = refusal(|spec| spec.options.size = Some(Size::Pixels { width: 0, height: 0 })).await;
+    assert_eq!(kind, ErrorKind::InvalidRequest, "{message}");
+}
+
+#[tokio::test]
+async fn steps_guidance_strength_and_prompts_out_of_range_are_named() {
+    let invalid = |result: (ErrorKind, Option<String>, String), name: &str| {
+        assert_eq!((result.0, result.1.as_deref()), (ErrorKind::InvalidRequest, Some(name)), "{}", result.2);
+    };
+    invalid(refusal(|spec| spec.options.sampling.steps = Some(0)).await, "steps");
+    invalid(refusal(|spec| spec.options.sampling.guidance = Some(f32::NAN)).await, "guidance");
+    invalid(refusal(|spec| spec.options.sampling.strength = Some(0.5)).await, "strength");
+    invalid(refusal(|spec| spec.options.n = Some(0)).await, "n");
+    invalid(refusal(|spec| spec.prompt = "  ".into()).await, "prompt");
+    invalid(refusal(|spec| spec.prompt = "x".repeat(1001)).await, "prompt");
+}
+
+#[tokio::test]
+async fn an_edit_refuses_masks_several_images_and_what_is_no_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("notes.png");
+    std::fs::write(&text, "no image at all").unwrap();
+    let refused = |images: Vec<Input>, mask: Option<Input>| async {
+        let mut spec = EditSpec::new(MODEL, images);
+        spec.mask = mask;
+        spec.options.sampling.steps = Some(1);
+        client().images().edit_spec(spec).send().await.unwrap_err()
+    };
+    let made = client().images().generate("a star").size(size!("32x32")).steps(1).inline().send().await.unwrap();
+    let image = || Input::bytes(made[0].bytes().clone());
+    let cut = Input::bytes(made[0].bytes().slice(..made[0].bytes().len() / 2));
+
+    let error = refused(vec![image()], Some(image())).await;
+    assert_eq!((error.kind(), error.parameter()), (ErrorKind::Unsupported, Some("mask")));
+    let error = refused(vec![image(), image()], None).await;
+    assert_eq!((error.kind(), error.parameter()), (ErrorKind::Unsupported, Some("image")));
+    let error = refused(vec![Input::path(&text)], None).await;
+    assert!(error.to_string().contains("notes.png"), "{error}");
+    let error = refused(vec![Input::path(folder.path().join("missing.png"))], None).await;
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert!(error.to_string().contains("missing.png"), "{error}");
+    let error = refused(vec![cut], None).await;
+    assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
+}
+
+#[test]
+fn a_folder_that_is_no_model_is_refused_at_once() {
+    let empty = tempfile::tempdir().unwrap();
+    for (folder, named) in [(empty.path().join("nowhere"), "nowhere"), (empty.path().to_path_buf(), "scheduler")] {
+        let error = Client::local(folder).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Model);
+        assert!(error.to_string().contains(named), "{error}");
+    }
+}
