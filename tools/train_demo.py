@@ -73,7 +73,9 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+        with torch.no_grad():
+            for average, weight in zip(self.average.parameters(), self.model.parameters()):
+                average.lerp_(weight, 1 - decay)
         self.step += 1
 
     def save(self):
