@@ -268,6 +268,13 @@ impl fmt::Debug for RequestContext {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Progress {
+    /// The request waits for its turn at a provider.
+    Queued {
+        /// How many are before it, where the provider tells.
+        position: Option<u32>,
+    },
+    /// A provider works on the request.
+    Running,
     /// The model's weights are being read.
     Loading,
     /// The prompt is being encoded.

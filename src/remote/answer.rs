@@ -153,10 +153,12 @@ fn number(value: &Value) -> Option<f64> {
 
 /// The JSON answer of a call that costs nothing.
 pub(super) fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| {
-        let Failure { error, verdict } = unreadable(&error, body);
-        Failure { error: error.with_maybe_billed(false), verdict }
-    })
+    paid_json(body).map_err(|Failure { error, verdict }| Failure { error: error.with_maybe_billed(false), verdict })
+}
+
+/// The JSON answer of a call that was billed.
+pub(super) fn paid_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(body).map_err(|error| unreadable(&error, body))
 }
 
 /// Serde's own message would quote the value that it did not expect, however long.

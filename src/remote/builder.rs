@@ -2,14 +2,17 @@
 
 use std::env;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Proxy, Url};
 
+use super::fal::FalBackend;
 use super::key::Key;
 use super::replay::Replay;
+use super::replicate::ReplicateBackend;
 use super::retry::Retry;
 use super::transport::Transport;
 use super::{Remote, clean};
@@ -18,6 +21,25 @@ use crate::error::{Error, ErrorKind};
 
 /// The gateway's OpenAI-compatible base address.
 pub const DEFAULT_BASE_URL: &str = "https://api.lumenfall.ai/openai/v1";
+
+/// Whom a key and a base address belong to.
+struct Service {
+    base_url: &'static str,
+    /// The environment variable of the key.
+    variable: &'static str,
+    /// The word before the key in the header.
+    scheme: &'static str,
+}
+
+const GATEWAY: Service = Service { base_url: DEFAULT_BASE_URL, variable: "LUMENFALL_API_KEY", scheme: "Bearer" };
+const FAL: Service = Service { base_url: "https://queue.fal.run", variable: "FAL_KEY", scheme: "Key" };
+const REPLICATE: Service =
+    Service { base_url: "https://api.replicate.com/v1", variable: "REPLICATE_API_TOKEN", scheme: "Bearer" };
+
+/// What the environment says, where it says anything.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
 
 /// Sets up a remote [`Client`]. Nothing is checked before [`build`](Self::build).
 ///
@@ -39,7 +61,7 @@ pub const DEFAULT_BASE_URL: &str = "https://api.lumenfall.ai/openai/v1";
 #[derive(Clone)]
 #[must_use]
 pub struct ClientBuilder {
-    base_url: String,
+    base_url: Option<String>,
     native_url: Option<String>,
     replay: Option<Replay>,
     key: Option<String>,
@@ -58,7 +80,7 @@ pub struct ClientBuilder {
 impl Default for ClientBuilder {
     fn default() -> Self {
         Self {
-            base_url: DEFAULT_BASE_URL.to_owned(),
+            base_url: None,
             native_url: None,
             replay: None,
             key: None,
@@ -80,12 +102,17 @@ impl Default for ClientBuilder {
 impl ClientBuilder {
     /// The settings that the environment gives: `LUMENFALL_API_KEY` and, if set, `LUMENFALL_BASE_URL`.
     pub fn from_env() -> Self {
-        let filled = |name| env::var(name).ok().filter(|value| !value.is_empty());
-        let builder = Self { key: filled("LUMENFALL_API_KEY"), ..Self::default() };
-        match filled("LUMENFALL_BASE_URL") {
-            Some(url) => builder.base_url(url),
-            None => builder,
-        }
+        Self { key: variable(GATEWAY.variable), base_url: variable("LUMENFALL_BASE_URL"), ..Self::default() }
+    }
+
+    /// The settings for fal.ai that the environment gives: `FAL_KEY`.
+    pub fn from_fal_env() -> Self {
+        Self { key: variable(FAL.variable), ..Self::default() }
+    }
+
+    /// The settings for Replicate that the environment gives: `REPLICATE_API_TOKEN`.
+    pub fn from_replicate_env() -> Self {
+        Self { key: variable(REPLICATE.variable), ..Self::default() }
     }
 
     /// The key. It is sent to the host of the base address and to no other, and never printed.
@@ -102,7 +129,7 @@ impl ClientBuilder {
 
     /// The address that `images/generations` is appended to; [`DEFAULT_BASE_URL`] by default.
     pub fn base_url(mut self, url: impl Into<String>) -> Self {
-        self.base_url = url.into();
+        self.base_url = Some(url.into());
         self
     }
 
@@ -189,13 +216,36 @@ impl ClientBuilder {
     /// # Errors
     /// As [`build`](Self::build).
     pub fn backend(self) -> Result<Remote, Error> {
-        let base = base_url(&self.base_url)?;
+        Ok(Remote { transport: self.transport(&GATEWAY)? })
+    }
+
+    /// A backend of fal.ai itself, without the gateway; its key is `FAL_KEY`.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn fal(self) -> Result<FalBackend, Error> {
+        Ok(FalBackend::new(self.transport(&FAL)?))
+    }
+
+    /// A backend of Replicate itself, without the gateway; its key is `REPLICATE_API_TOKEN`.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn replicate(self) -> Result<ReplicateBackend, Error> {
+        Ok(ReplicateBackend::new(self.transport(&REPLICATE)?))
+    }
+
+    fn transport(self, service: &Service) -> Result<Arc<Transport>, Error> {
+        let base = base_url(self.base_url.as_deref().unwrap_or(service.base_url))?;
+        let variable = service.variable;
         let key = match (&self.key, self.without_key) {
             (_, true) => None,
-            (Some(key), false) => Some(Key::new(key)?),
+            (Some(key), false) => Some(Key::new(key, service.scheme, variable)?),
             (None, false) => {
-                let message = "no API key: set the environment variable LUMENFALL_API_KEY, call `.api_key(..)`, or \
-                               `.without_key()` for a server that needs none";
+                let message = format!(
+                    "no API key: set the environment variable {variable}, call `.api_key(..)`, or `.without_key()` for a \
+                     server that needs none"
+                );
                 return Err(configuration(message).with_parameter("api_key"));
             }
         };
@@ -213,7 +263,7 @@ impl ClientBuilder {
         };
         let Self { retry, timeout, first_byte, idle, limit, .. } = self;
         let transport = Transport { http, base, native, key, headers, retry, timeout, first_byte, idle, limit };
-        Ok(Remote { transport: transport.into() })
+        Ok(Arc::new(transport))
     }
 
     fn http(&self) -> Result<reqwest::Client, Error> {
@@ -233,7 +283,9 @@ impl ClientBuilder {
 
 impl fmt::Debug for ClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let base_url = Url::parse(&self.base_url).map(|url| clean::address(&url)).unwrap_or_default();
+        let base_url = Url::parse(self.base_url.as_deref().unwrap_or(DEFAULT_BASE_URL))
+            .map(|url| clean::address(&url))
+            .unwrap_or_default();
         f.debug_struct("ClientBuilder")
             .field("base_url", &base_url)
             .field("key", &self.key.as_ref().map(|_| "…"))

@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn a_key_that_the_service_quotes_is_blotted_out() {
-        let key = Key::new("lmnfl_id.canary").unwrap();
+        let key = Key::new("lmnfl_id.canary", "Bearer", "KEY").unwrap();
         assert_eq!(message("bad key lmnfl_id.canary.", Some(&key)), "bad key [key].");
     }
 

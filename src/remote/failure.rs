@@ -171,6 +171,8 @@ fn text(object: &Value, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| match object.get(name)? {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
+        // Validators list what is wrong: `[{ loc, msg, type }]`.
+        Value::Array(list) => list.first()?.get("msg")?.as_str().map(str::to_owned),
         _ => None,
     })
 }

@@ -102,7 +102,7 @@ impl Fields {
 }
 
 /// The number as a person writes it: 0.6, not the 0.6000000238418579 that the nearest `f32` is.
-fn decimal(name: &str, value: f32) -> Result<Number, Error> {
+pub(super) fn decimal(name: &str, value: f32) -> Result<Number, Error> {
     value.to_string().parse().ok().and_then(Number::from_f64).ok_or_else(|| {
         Error::new(ErrorKind::InvalidRequest, format!("{name} is {value}; give a finite number")).with_parameter(name)
     })

@@ -14,9 +14,10 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    pub(crate) fn new(text: &str) -> Result<Self, Error> {
+    /// `scheme` is the word before it in the header, `variable` where people keep it.
+    pub(crate) fn new(text: &str, scheme: &str, variable: &str) -> Result<Self, Error> {
         if text.trim().is_empty() {
-            return Err(configuration("the API key is empty; set LUMENFALL_API_KEY or call `.api_key(..)`"));
+            return Err(configuration(format!("the API key is empty; set {variable} or call `.api_key(..)`")));
         }
         // A visible ASCII character is all that a bearer token may hold; a line break is the usual accident.
         if let Some(position) = text.bytes().position(|byte| !byte.is_ascii_graphic()) {
@@ -25,7 +26,7 @@ impl Key {
                  break or a space; remove it"
             )));
         }
-        let mut header = HeaderValue::from_str(&format!("Bearer {text}"))
+        let mut header = HeaderValue::from_str(&format!("{scheme} {text}"))
             .map_err(|_| configuration("the API key cannot stand in a header"))?;
         header.set_sensitive(true);
         Ok(Self { text: text.to_owned(), header })

@@ -9,6 +9,7 @@
 //! | `failure`, `clean` | what a failure means; messages without secrets |
 //! | `body`, `answer`, `estimate`, `headers` | answers |
 //! | `download` | images at addresses |
+//! | `fal`, `replicate`, `job` | the providers behind the gateway, without it |
 //! | `models`, `account`, `replay` | what only the gateway offers |
 
 mod account;
@@ -19,12 +20,15 @@ mod clean;
 mod download;
 mod estimate;
 mod failure;
+mod fal;
 mod fields;
 mod headers;
+mod job;
 mod key;
 mod models;
 mod multipart;
 mod replay;
+mod replicate;
 mod retry;
 mod retry_after;
 mod transport;
@@ -37,8 +41,10 @@ use reqwest::Method;
 
 pub use account::{Account, Balance, Billed, RequestFilter, RequestPage, RequestRecord, RequestStatus};
 pub use builder::{ClientBuilder, DEFAULT_BASE_URL};
+pub use fal::FalBackend;
 pub use models::{Model, Models};
 pub use replay::Replay;
+pub use replicate::ReplicateBackend;
 pub use retry::Retry;
 
 use self::multipart::Edit;

@@ -71,6 +71,12 @@ impl Transport {
         Ok(url)
     }
 
+    /// When a call that starts now must have ended, by the caller's deadline and the client's own.
+    pub(super) fn deadline(&self, callers: Option<Instant>) -> Instant {
+        let own = Instant::now() + self.timeout;
+        callers.map_or(own, |callers| callers.min(own))
+    }
+
     /// Calls the API and has `read` make sense of the answer's headers and body.
     pub(super) async fn call<T>(
         &self,
@@ -168,8 +174,7 @@ impl Transport {
         attempt: impl Fn() -> F,
     ) -> Result<T, Error> {
         let started = Instant::now();
-        let own = started + self.timeout;
-        let deadline = deadline.map_or(own, |deadline| deadline.min(own));
+        let deadline = self.deadline(deadline);
         if started >= deadline {
             return Err(Error::new(ErrorKind::Timeout, "the deadline had passed before the request was sent"));
         }

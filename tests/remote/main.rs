@@ -9,6 +9,7 @@ mod faults;
 mod gateway;
 mod inputs;
 mod matrix;
+mod providers;
 mod requests;
 mod retries;
 mod secrets;

@@ -1,0 +1,148 @@
+//! Work that a provider does in its own time: submitted once, asked about until it has ended, cancelled when
+//! nobody waits for it any more.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::{Method, Url};
+use serde_json::{Map, Value};
+
+use super::answer;
+use super::transport::{Billing, Payload, Transport};
+use crate::backend::{Options, Progress, RequestContext};
+use crate::error::{Error, ErrorKind};
+
+/// How often a job is asked about.
+pub(super) const INTERVAL: Duration = Duration::from_secs(1);
+
+/// A job that was submitted. Dropping it before its end cancels it.
+pub(super) struct Job {
+    pub(super) transport: Arc<Transport>,
+    /// Made here from the job's id, never taken from an answer: an address there could lead the key elsewhere.
+    pub(super) status: Url,
+    pub(super) cancel: (Method, Url),
+    pub(super) ended: bool,
+}
+
+/// What a job's status says.
+pub(super) enum Step<T> {
+    Going(Progress),
+    Done(T),
+}
+
+impl Job {
+    /// Asks until `read` finds the end. Asking is free, so it goes on through failures until the deadline;
+    /// the job is never submitted again.
+    pub(super) async fn wait<T>(
+        mut self,
+        interval: Duration,
+        deadline: Instant,
+        context: &RequestContext,
+        read: impl Fn(Value) -> Result<Step<T>, Error>,
+    ) -> Result<T, Error> {
+        loop {
+            let status = Arc::clone(&self.transport);
+            let status = status.call(
+                Method::GET,
+                self.status.clone(),
+                &Payload::Nothing,
+                Billing::Free,
+                Some(deadline),
+                |_, body| answer::json::<Value>(&body),
+            );
+            match status.await {
+                Ok(status) => match read(status) {
+                    Ok(Step::Going(progress)) => {
+                        if let Some(tell) = &context.progress {
+                            tell(progress);
+                        }
+                    }
+                    Ok(Step::Done(result)) => {
+                        self.ended = true;
+                        return Ok(result);
+                    }
+                    Err(error) => {
+                        self.ended = true;
+                        return Err(error);
+                    }
+                },
+                Err(error) if passing(&error) => {}
+                Err(error) => return Err(error.with_maybe_billed(true)),
+            }
+            if Instant::now() + interval >= deadline {
+                let message = "the deadline passed while the provider was at work; the job was cancelled";
+                return Err(Error::new(ErrorKind::Timeout, message).with_maybe_billed(true));
+            }
+            tokio::time::sleep(interval).await;
+        }
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
+        // Outside a runtime there is nobody to send it.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (transport, (method, url)) = (Arc::clone(&self.transport), self.cancel.clone());
+            runtime.spawn(async move {
+                let _ = transport.call(method, url, &Payload::Nothing, Billing::Free, None, |_, _| Ok(())).await;
+            });
+        }
+    }
+}
+
+/// Whether a failure to ask says nothing about the job.
+fn passing(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::RateLimited | ErrorKind::Upstream)
+}
+
+/// The job's id in the answer to its submission.
+pub(super) fn id(submitted: &Value, name: &str) -> Result<String, Error> {
+    let id = submitted.get(name).and_then(Value::as_str).filter(|id| !id.is_empty());
+    id.map(str::to_owned).ok_or_else(|| {
+        let message = format!("the provider took the job but gave no `{name}`, so its result cannot be found");
+        Error::new(ErrorKind::InvalidResponse, message).with_maybe_billed(true)
+    })
+}
+
+/// That a provider cannot honour `parameter`, and what to do.
+pub(super) fn unsupported(provider: &str, parameter: &str, remedy: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("{provider} does not take `{parameter}`; {remedy}"))
+        .with_parameter(parameter)
+}
+
+/// Refuses each of `given` that is there.
+pub(super) fn refuse(provider: &str, given: &[(&str, bool)]) -> Result<(), Error> {
+    match given.iter().find(|(_, given)| *given) {
+        Some((parameter, _)) => Err(unsupported(provider, parameter, "leave it out, or use the gateway")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a model or a pinned provider other than this one.
+pub(super) fn check_model(provider: &str, model: &str, options: &Options) -> Result<(), Error> {
+    if model != MODEL {
+        return Err(unsupported(provider, "model", &format!("this backend runs {MODEL} only")));
+    }
+    match &options.provider {
+        Some(pinned) if pinned != provider => Err(unsupported(provider, "provider", "pin the provider at the gateway")),
+        _ => Ok(()),
+    }
+}
+
+/// The gateway's name of the one model that the direct backends run.
+const MODEL: &str = "stable-diffusion-3.5-medium";
+
+/// Adds the extra parameters, none of them twice.
+pub(super) fn add_extra(input: &mut Map<String, Value>, extra: Map<String, Value>) -> Result<(), Error> {
+    for (name, value) in extra {
+        if input.contains_key(&name) {
+            let message = format!("the extra parameter `{name}` is set already; set it once, in its own function");
+            return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter(name));
+        }
+        input.insert(name, value);
+    }
+    Ok(())
+}
