@@ -158,7 +158,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Your own HTTP client. Its proxy, TLS and connect time-out hold instead of those here. Give it
+    /// Your own HTTP client, of `reqwest` 0.13 with a TLS feature of its own. Its proxy, TLS and connect time-out hold instead of those here. Give it
     /// `redirect::Policy::none()`, so that no paid request follows a redirect to another host.
     pub fn http_client(mut self, client: reqwest::Client) -> Self {
         self.http = Some(client);
@@ -259,18 +259,24 @@ impl ClientBuilder {
         }
         let http = match &self.http {
             Some(client) => client.clone(),
-            None => self.http()?,
+            None => self.http(&base)?,
         };
         let Self { retry, timeout, first_byte, idle, limit, .. } = self;
         let transport = Transport { http, base, native, key, headers, retry, timeout, first_byte, idle, limit };
         Ok(Arc::new(transport))
     }
 
-    fn http(&self) -> Result<reqwest::Client, Error> {
+    fn http(&self, base: &Url) -> Result<reqwest::Client, Error> {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("lumenfall-rust/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.connect)
             .redirect(Policy::none());
+        #[cfg(feature = "rustls")]
+        {
+            builder = builder.tls_backend_preconfigured(super::tls::config(base)?);
+        }
+        #[cfg(not(feature = "rustls"))]
+        let _ = base;
         if let Some(proxy) = &self.proxy {
             // Its address may hold a password, so the message does not quote it.
             builder = builder.proxy(Proxy::all(proxy).map_err(|_| configuration("the proxy's address is malformed"))?);

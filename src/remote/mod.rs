@@ -3,6 +3,7 @@
 //! | file | concern |
 //! |---|---|
 //! | `builder` | settings, and what is wrong with them |
+//! | `tls` | the cipher suites, and whom to trust |
 //! | `key` | the key, which never prints |
 //! | `fields`, `multipart` | requests on the wire |
 //! | `transport`, `retry`, `retry_after` | tries, waits, the deadline |
@@ -31,6 +32,8 @@ mod replay;
 mod replicate;
 mod retry;
 mod retry_after;
+#[cfg(feature = "rustls")]
+mod tls;
 mod transport;
 
 use std::fmt;

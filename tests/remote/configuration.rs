@@ -2,7 +2,7 @@
 
 use lumenfall::{Client, ErrorKind};
 
-use crate::support::{ONE_ADDRESS, answering, generate, json, requests};
+use crate::support::{ONE_ADDRESS, answering, generate, json, own_http_client, requests};
 
 #[test]
 fn a_missing_key_names_the_variable_and_the_remedy() {
@@ -63,7 +63,7 @@ async fn the_callers_own_http_client_and_proxy_are_used() {
         Client::builder().without_key().base_url("http://api.invalid/v1").proxy(server.uri()).backend().unwrap();
     generate(&remote).await.unwrap();
 
-    let own = reqwest::Client::builder().user_agent("mine").build().unwrap();
+    let own = own_http_client().user_agent("mine").build().unwrap();
     let remote = Client::builder().without_key().base_url(server.uri()).http_client(own).backend().unwrap();
     generate(&remote).await.unwrap();
     assert_eq!(requests(&server).await[1].headers["user-agent"], "mine");

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use lumenfall::remote::{ClientBuilder, Retry};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::support::{Act, ONE_ADDRESS, RawServer, builder, generate};
+use crate::support::{Act, ONE_ADDRESS, RawServer, builder, generate, own_http_client};
 
 const INTRODUCTION: &str = "\
 # Faults
@@ -133,7 +133,7 @@ impl Resolve for NoName {
 /// Faults before there is a server.
 async fn unreachable_rows() -> String {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let nameless = reqwest::Client::builder().dns_resolver(std::sync::Arc::new(NoName)).build().unwrap();
+    let nameless = own_http_client().dns_resolver(std::sync::Arc::new(NoName)).build().unwrap();
     let no_tls = RawServer::start(Act::Greet(b"this is no TLS".to_vec())).await;
     let mut rows = String::new();
     for (name, client) in [

@@ -40,6 +40,12 @@ pub(crate) fn patient(retries: u32) -> Retry {
     Retry::default().max_retries(retries)
 }
 
+/// A HTTP client of the caller's own. It needs to be told of a cipher suite, which ours brings along.
+pub(crate) fn own_http_client() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+}
+
 /// A server that answers every POST in the same way.
 pub(crate) async fn answering(answer: ResponseTemplate) -> MockServer {
     let server = MockServer::start().await;
