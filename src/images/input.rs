@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 
 use super::OutputFormat;
+use crate::Client;
+use crate::backend;
 use crate::error::{Error, ErrorKind};
 
 /// An image that goes into a request: PNG, JPEG, WebP or GIF.
@@ -40,6 +42,41 @@ impl Input {
     /// The bytes of an encoded image.
     pub fn bytes(bytes: impl Into<Bytes>) -> Self {
         Self(Source::Bytes(bytes.into()))
+    }
+
+    /// What `reader` brings, read whole: a request may have to be sent again, and a reader reads once.
+    ///
+    /// ```
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), lumenfall::Error> {
+    /// let input = lumenfall::Input::reader(&b"\x89PNG\r\n\x1a\n..."[..]).await?;
+    /// # let _ = input;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] where the reader fails.
+    pub async fn reader(mut reader: impl AsyncRead + Unpin) -> Result<Self, Error> {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).await.map_err(|error| unreadable("the image from a reader", &error))?;
+        Ok(Self::bytes(bytes))
+    }
+
+    /// The image at an address, fetched through `client`'s own HTTP client and proxy, without its key.
+    ///
+    /// ```no_run
+    /// # async fn run(client: lumenfall::Client) -> Result<(), lumenfall::Error> {
+    /// let source = lumenfall::Input::fetch(&client, "https://example.com/source.png").await?;
+    /// client.images().edit(source).prompt(lumenfall::prompt!("add a starry night sky")).send().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Where the address cannot be fetched; [`ErrorKind::Unsupported`] where the client's backend fetches nothing.
+    pub async fn fetch(client: &Client, address: &str) -> Result<Self, Error> {
+        backend::fetch_bytes(&**client.backend(), address).await.map(Self::bytes)
     }
 
     /// The whole image in memory, for backends that do not stream.

@@ -2,8 +2,10 @@
 
 use lumenfall::backend::{Backend, RequestContext};
 use lumenfall::{Error, ErrorKind, Input};
+use wiremock::matchers::path;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::support::{Folder, JPEG, ONE_ADDRESS, PNG, answering, edit_spec, json, remote, requests};
+use crate::support::{Folder, JPEG, ONE_ADDRESS, PNG, answering, builder, edit_spec, json, remote, requests};
 
 async fn refusal(image: Input) -> Error {
     let server = answering(json(200, ONE_ADDRESS)).await;
@@ -57,6 +59,21 @@ async fn an_input_can_be_read_whole() {
     let folder = Folder::new();
     assert_eq!(Input::path(folder.file("a.png", PNG)).read().await.unwrap(), PNG);
     assert_eq!(Input::bytes(PNG).read().await.unwrap(), PNG);
+}
+
+#[tokio::test]
+async fn an_input_comes_from_a_reader_or_an_address_without_the_key() {
+    assert_eq!(Input::reader(PNG).await.unwrap().read().await.unwrap(), PNG);
+
+    let server = MockServer::start().await;
+    Mock::given(path("/1.png")).respond_with(ResponseTemplate::new(200).set_body_bytes(PNG)).mount(&server).await;
+    let client = builder("http://127.0.0.1:9").build().unwrap();
+    let input = Input::fetch(&client, &format!("{}/1.png", server.uri())).await.unwrap();
+    assert_eq!(input.read().await.unwrap(), PNG);
+    assert!(!requests(&server).await[0].headers.contains_key("authorization"));
+    for address in ["file:///etc/passwd", "no address", ""] {
+        assert_eq!(Input::fetch(&client, address).await.unwrap_err().kind(), ErrorKind::InvalidResponse);
+    }
 }
 
 #[test]
