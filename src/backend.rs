@@ -347,6 +347,8 @@ pub struct Metadata {
     pub cost: Option<Cost>,
     /// The service's name for the request.
     pub request_id: Option<String>,
+    /// The answer's HTTP headers, names in lower case and without cookies; empty where there was no HTTP.
+    pub headers: Vec<(String, String)>,
     /// When the service made the images, in seconds since 1970.
     pub created: Option<u64>,
     /// How many denoising steps ran.

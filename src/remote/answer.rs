@@ -137,6 +137,7 @@ fn metadata(head: &HeaderMap, answer: &Answer) -> Metadata {
             currency: field("cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
         }),
         request_id: headers::request_id(head).map(str::to_owned).or_else(|| text(&answer.id)),
+        headers: headers::all(head),
         created: answer.created.as_u64().or_else(|| answer.created.as_f64().map(|seconds| seconds as u64)),
         ..Metadata::default()
     }
@@ -215,6 +216,22 @@ mod tests {
         let body = r#"{"created":"yesterday","size":7,"quality":"new","usage":null,"metadata":[],
             "data":[{"url":"https://x/1","revised_prompt":["?"]},{"new":true},{"url":"https://x/2"}]}"#;
         assert_eq!(images(body), [Content::Address("https://x/1".into()), Content::Address("https://x/2".into())]);
+    }
+
+    #[test]
+    fn no_answer_panics_however_it_is_cut_or_changed() {
+        let body = br#"{"created":1,"data":[{"url":"data:image/png;base64,aGVsbG8=","seed":1},{"b64_json":"d29y\u0062GQh"},
+            {"b64_json":"aGVsbG8=","url":"https://x/1","revised_prompt":"a"}],"metadata":{"cost":"0.1","provider":"fal"}}"#;
+        for end in 0..=body.len() {
+            let _ = read(&HeaderMap::new(), body[..end].to_vec());
+        }
+        for at in 0..body.len() {
+            for byte in [0, b'"', b'\\', b',', b'{', b']', b'=', b' ', b'0', 0x80, 0xFF] {
+                let mut changed = body.to_vec();
+                changed[at] = byte;
+                let _ = read(&HeaderMap::new(), changed);
+            }
+        }
     }
 
     #[test]

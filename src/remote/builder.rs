@@ -270,6 +270,11 @@ impl ClientBuilder {
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("lumenfall-rust/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(self.connect)
+            // Load balancers close idle connections after a minute. A request that meets one on its way is lost, and
+            // nobody could say whether it ran.
+            .pool_idle_timeout(Duration::from_secs(30))
+            // Nothing is heard while an image is made, and routers forget connections on which nothing is heard.
+            .tcp_keepalive(Duration::from_secs(30))
             .redirect(Policy::none());
         #[cfg(feature = "rustls")]
         {

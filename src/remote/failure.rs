@@ -185,3 +185,25 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     }
     clean::message(&error.to_string(), None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_body_panics_however_it_is_cut_or_changed() {
+        let body = br#"{"error":{"message":"see https://x/?a=1 \u00e4","code":7,"param":"n"},"detail":[{"msg":"no"}],"error_code":"X"}"#;
+        let read = |body: &[u8]| Failure::of_answer(StatusCode::BAD_REQUEST, &HeaderMap::new(), body, None).error;
+        assert_eq!((read(body).code(), read(body).parameter()), (Some("7"), Some("n")));
+        for end in 0..=body.len() {
+            read(&body[..end]);
+        }
+        for at in 0..body.len() {
+            for byte in [0, b'"', b'\\', b',', b'{', b']', b':', 0x80, 0xFF] {
+                let mut changed = body.to_vec();
+                changed[at] = byte;
+                assert_eq!(read(&changed).kind(), ErrorKind::InvalidRequest);
+            }
+        }
+    }
+}

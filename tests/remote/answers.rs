@@ -46,7 +46,9 @@ async fn metadata_and_headers_tell_of_the_making() {
         "metadata": { "model": "m", "executed_model": "fal/m", "provider": "fal", "provider_name": "fal.ai",
                       "cost": 0.02, "cost_currency": "usd" }
     });
-    let template = answer(200, &body.to_string()).insert_header("X-Lumenfall-Request-Id", "req_1");
+    let template = answer(200, &body.to_string())
+        .insert_header("X-Lumenfall-Request-Id", "req_1")
+        .insert_header("Set-Cookie", "session=canary");
     let images = generate(&remote(&answering(template).await)).await.unwrap();
     let metadata = images.metadata();
     assert_eq!(metadata.provider.as_deref(), Some("fal"));
@@ -55,6 +57,8 @@ async fn metadata_and_headers_tell_of_the_making() {
     let cost = metadata.cost.as_ref().unwrap();
     assert_eq!((cost.amount, cost.currency.as_str()), (0.02, "USD"));
     assert_eq!(images[0].seed(), Some(7));
+    assert!(metadata.headers.contains(&("x-lumenfall-request-id".into(), "req_1".into())));
+    assert!(!format!("{metadata:?}").contains("canary"));
 
     let headers = answer(200, ONE_ADDRESS)
         .insert_header("X-Lumenfall-Provider", "replicate")
