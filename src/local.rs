@@ -9,7 +9,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use lumenfall_diffusion as diffusion;
-use lumenfall_diffusion::{Control, LoadOptions, ModelFiles, Parameters, Picture, Pictures, Pipeline, Stage};
+use lumenfall_diffusion::{
+    Control, FileFormat, LoadOptions, ModelFiles, Parameters, Picture, Pictures, Pipeline, Stage,
+};
 use tokio::sync::oneshot;
 
 use crate::backend::{
@@ -132,7 +134,7 @@ impl Local {
     async fn run(
         &self,
         parameters: Parameters,
-        encoding: options::Encoding,
+        format: FileFormat,
         context: RequestContext,
         make: impl FnOnce(&Pipeline, &Parameters, Control<'_>) -> diffusion::Result<Pictures> + Send + 'static,
     ) -> Result<Output, Error> {
@@ -141,8 +143,8 @@ impl Local {
         let _stop = StopOnDrop(stopped.clone());
         let (answer, result) = oneshot::channel();
         let model = self.model.clone();
+        let deadline = context.deadline;
         let job = move || {
-            let deadline = context.deadline;
             let stop =
                 || stopped.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() >= deadline);
             let work = || {
@@ -150,20 +152,25 @@ impl Local {
                 let progress = |stage| tell(&context, stage);
                 make(pipeline, &parameters, Control { stop: &stop, progress: &progress }).map_err(from_diffusion)
             };
-            let output = work().and_then(|pictures| model.output(&pictures, encoding, started));
+            let output = work().and_then(|pictures| model.output(&pictures, format, started));
             // Where nobody waits any more there is nobody to tell.
             let _ = answer.send(output);
         };
         let gone = || Error::new(ErrorKind::Compute, "the thread that computes has ended; make a new client");
         self.jobs.send(Box::new(job)).map_err(|_| gone())?;
-        result.await.map_err(|_| gone())?
+        let result = match deadline {
+            // The worker watches the deadline, too, but other requests may come before this one.
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), result).await.map_err(|_| timed_out())?,
+            None => result.await,
+        };
+        result.map_err(|_| gone())?
     }
 }
 
 impl Model {
     fn pipeline(&self, context: &RequestContext, stop: &dyn Fn() -> bool) -> Result<&Pipeline, Error> {
         if stop() {
-            return Err(from_diffusion(diffusion::Error::Cancelled));
+            return Err(timed_out());
         }
         if let Some(pipeline) = self.pipeline.get() {
             return Ok(pipeline);
@@ -175,10 +182,10 @@ impl Model {
         Ok(self.pipeline.get_or_init(|| pipeline))
     }
 
-    fn output(&self, pictures: &Pictures, encoding: options::Encoding, started: Instant) -> Result<Output, Error> {
+    fn output(&self, pictures: &Pictures, format: FileFormat, started: Instant) -> Result<Output, Error> {
         let image = |(index, picture): (u64, &Picture)| {
             Ok(ImageData {
-                content: Content::Bytes(Bytes::from(picture.encode(encoding.file).map_err(from_diffusion)?)),
+                content: Content::Bytes(Bytes::from(picture.encode(format).map_err(from_diffusion)?)),
                 revised_prompt: None,
                 seed: Some(pictures.seed.wrapping_add(index)),
             })
@@ -215,7 +222,7 @@ impl Backend for Local {
     fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(async move {
             let GenerateSpec { model: _, prompt, options } = spec;
-            let (request, encoding) = options::read(prompt, options)?;
+            let (request, format) = options::read(prompt, options)?;
             if request.strength.is_some() {
                 return Err(Error::new(
                     ErrorKind::InvalidRequest,
@@ -223,7 +230,7 @@ impl Backend for Local {
                 )
                 .with_parameter("strength"));
             }
-            self.run(request.parameters(), encoding, context, move |pipeline, parameters, control| {
+            self.run(request.parameters(), format, context, move |pipeline, parameters, control| {
                 pipeline.generate(&request.sized(parameters, pipeline, None), control)
             })
             .await
@@ -239,13 +246,20 @@ impl Backend for Local {
                     "an edit on this machine changes the whole image; leave the mask out",
                 ));
             }
-            let [image] = images.as_slice() else {
-                let why = format!("an edit on this machine takes one image, not {}", images.len());
-                return Err(options::unsupported("image", &why));
+            let image = match images.as_slice() {
+                [image] => image,
+                [] => {
+                    let message = "an edit needs an image to change; give one";
+                    return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("image"));
+                }
+                several => {
+                    let why = format!("an edit on this machine takes one image, not {}", several.len());
+                    return Err(options::unsupported("image", &why));
+                }
             };
-            let (request, encoding) = options::read(prompt.unwrap_or_default(), options)?;
+            let (request, format) = options::read(prompt.unwrap_or_default(), options)?;
             let file = image.read().await?;
-            self.run(request.parameters(), encoding, context, move |pipeline, parameters, control| {
+            self.run(request.parameters(), format, context, move |pipeline, parameters, control| {
                 let source = Picture::decode(&file)?;
                 let own = (source.width(), source.height());
                 pipeline.edit(&source, &request.sized(parameters, pipeline, Some(own)), control)
@@ -279,20 +293,27 @@ fn at_home(folder: &Path) -> PathBuf {
     }
 }
 
+fn timed_out() -> Error {
+    let message = "time ran out before the image was made; allow more of it or ask for fewer steps";
+    Error::new(ErrorKind::Timeout, message)
+}
+
 fn from_diffusion(error: diffusion::Error) -> Error {
     use diffusion::Error as E;
     let kind = match &error {
+        E::Cancelled => return timed_out(),
         E::MissingFile { .. } | E::Malformed { .. } | E::Tensor { .. } | E::NotFinite(_) => ErrorKind::Model,
         E::File { .. } => ErrorKind::Io,
         E::Parameter { .. } | E::Image(_) | E::Tokenizer(_) => ErrorKind::InvalidRequest,
-        E::Cancelled => ErrorKind::Timeout,
         _ => ErrorKind::Compute,
     };
-    match &error {
-        E::Parameter { parameter, .. } => Error::new(kind, error.to_string()).with_parameter(*parameter),
-        E::Cancelled => {
-            Error::new(kind, "time ran out before the image was made; allow more of it or ask for fewer steps")
-        }
-        _ => Error::new(kind, error.to_string()),
+    let parameter = match &error {
+        E::Parameter { parameter, .. } => Some(*parameter),
+        _ => None,
+    };
+    let error = Error::new(kind, error.to_string());
+    match parameter {
+        Some(parameter) => error.with_parameter(parameter),
+        None => error,
     }
 }

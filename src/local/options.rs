@@ -11,12 +11,6 @@ use crate::images::{AspectRatio, OutputFormat, Resolution, Sampling, Size};
 /// JPEG's quality where the request names none.
 const JPEG_QUALITY: u8 = 90;
 
-/// How the images are written.
-#[derive(Clone, Copy)]
-pub(super) struct Encoding {
-    pub(super) file: FileFormat,
-}
-
 /// A request in the pipeline's terms, but for its size, which depends on the model.
 #[derive(Clone)]
 pub(super) struct LocalRequest {
@@ -38,7 +32,7 @@ enum Layout {
 
 /// Takes a request apart. Each field is used or refused by name: the patterns without `..` make the compiler ask about new
 /// ones.
-pub(super) fn read(prompt: String, options: Options) -> Result<(LocalRequest, Encoding), Error> {
+pub(super) fn read(prompt: String, options: Options) -> Result<(LocalRequest, FileFormat), Error> {
     let Options {
         provider,
         size,
@@ -72,7 +66,7 @@ pub(super) fn read(prompt: String, options: Options) -> Result<(LocalRequest, En
         Some(Size::Ratio(ratio)) => Layout::Shaped { ratio: Some(ratio), resolution: None },
         None => Layout::Shaped { ratio: aspect_ratio, resolution },
     };
-    let encoding = Encoding { file: file_format(output_format, output_compression)? };
+    let format = file_format(output_format, output_compression)?;
     let request = LocalRequest {
         prompt,
         layout,
@@ -83,7 +77,7 @@ pub(super) fn read(prompt: String, options: Options) -> Result<(LocalRequest, En
         negative_prompt,
         strength,
     };
-    Ok((request, encoding))
+    Ok((request, format))
 }
 
 pub(super) fn unsupported(parameter: &str, why: &str) -> Error {

@@ -49,6 +49,15 @@ pub(crate) struct Verdict {
     pub(crate) colour: Option<&'static str>,
     /// None where there is no subject, or no shape fits well and clearly.
     pub(crate) shape: Option<&'static str>,
+    /// Each shape with its best overlap, the best first; empty where there is no subject.
+    pub(crate) fits: Vec<(f64, &'static str)>,
+}
+
+impl Verdict {
+    /// How well a shape fits, 0 to 1.
+    pub(crate) fn fit(&self, shape: &str) -> f64 {
+        self.fits.iter().find(|(_, name)| *name == shape).map_or(0.0, |(overlap, _)| *overlap)
+    }
 }
 
 /// The star's corners, the first one twice.
@@ -114,7 +123,7 @@ pub(crate) fn judge(picture: &Picture) -> Verdict {
 
     let contrast = pixels.iter().map(|pixel| distance(*pixel, background)).fold(0.0, f64::max);
     if contrast < MIN_CONTRAST {
-        return Verdict { background: name, colour: None, shape: None };
+        return Verdict { background: name, colour: None, shape: None, fits: Vec::new() };
     }
     let subject: Vec<Rgb> =
         pixels.iter().copied().filter(|pixel| distance(*pixel, background) > contrast / 2.0).collect();
@@ -126,14 +135,15 @@ pub(crate) fn judge(picture: &Picture) -> Verdict {
     let along = |pixel: &Rgb| -> f64 { (0..3).map(|i| (pixel[i] - background[i]) * way[i]).sum() };
     let mask: Vec<bool> = pixels.iter().map(|pixel| along(pixel) > 0.5 * length).collect();
 
-    let mut fits: Vec<(f64, &str)> = SHAPES
+    let mut fits: Vec<(f64, &'static str)> = SHAPES
         .iter()
         .zip(UNIT.iter())
         .map(|((name, inside), unit)| (best_iou(&mask, size, *inside, *unit), *name))
         .collect();
     fits.sort_by(|a, b| b.0.total_cmp(&a.0));
     let clear = fits[0].0 >= MIN_IOU && fits[0].0 - fits[1].0 >= MIN_MARGIN;
-    Verdict { background: name, colour: Some(nearest(colour, &COLOURS)), shape: clear.then_some(fits[0].1) }
+    let shape = clear.then_some(fits[0].1);
+    Verdict { background: name, colour: Some(nearest(colour, &COLOURS)), shape, fits }
 }
 
 /// Area and centroid of the points for which `inside` holds, of a grid of `size`·`size` cells of width 1.

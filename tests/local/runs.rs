@@ -174,3 +174,19 @@ fn a_client_is_cheap_to_clone_and_can_cross_threads() {
     fn shared<T: Clone + Send + Sync + 'static>(_: &T) {}
     shared::<Client>(&client());
 }
+
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn the_local_backend_keeps_every_promise_of_the_trait() {
+    use lumenfall::backend::{EditSpec, GenerateSpec};
+    use lumenfall::testing::{PIXEL, conformance};
+
+    const MODEL: &str = "stable-diffusion-3.5-medium";
+    let mut generate = GenerateSpec::new(MODEL, "a star");
+    generate.options.size = Some(lumenfall::Size::pixels(32, 32).unwrap());
+    generate.options.sampling.steps = Some(1);
+    let mut edit = EditSpec::new(MODEL, Input::bytes(PIXEL));
+    edit.options.sampling.steps = Some(1);
+    let client = client();
+    assert_eq!(conformance(client.backend(), generate, edit).await, Vec::<String>::new());
+}
