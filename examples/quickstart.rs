@@ -51,7 +51,7 @@ async fn make(Arguments { prompt, seed, model }: Arguments) -> Result<(), Error>
         Some(seed) => format!("quickstart-{seed}.png"),
         None => "quickstart.png".into(),
     };
-    let [image] = images.as_slice() else {
+    let [image] = &*images else {
         return Ok(());
     };
     image.save(&path).await?;
