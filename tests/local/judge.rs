@@ -116,7 +116,8 @@ pub(crate) fn judge(picture: &Picture) -> Verdict {
     let size = picture.width() as usize;
     assert_eq!(picture.height() as usize, size, "the judge takes square pictures");
     let pixels: Vec<Rgb> = picture.rgb().as_chunks::<3>().0.iter().map(|rgb| rgb.map(f64::from)).collect();
-    let on_border = |i: usize| i < size || i >= size * (size - 1) || i % size == 0 || i % size == size - 1;
+    let on_border =
+        |i: usize| i < size || i >= size * (size - 1) || i.is_multiple_of(size) || (i + 1).is_multiple_of(size);
     let border: Vec<Rgb> = (0..pixels.len()).filter(|i| on_border(*i)).map(|i| pixels[i]).collect();
     let background = median(&border);
     let name = nearest(background, &BACKGROUNDS);
