@@ -157,6 +157,6 @@ mod tests {
     fn a_shape_keeps_the_area_and_fits_the_grid() {
         assert_eq!(fit(1024, (1, 1), 16), (1024, 1024));
         assert_eq!(fit(1024, (16, 9), 16), (1360, 768));
-        assert_eq!(fit(64, (1, 1000), 16), (16, 2032));
+        assert_eq!(fit(64, (1, 1000), 16), (16, 2016));
     }
 }
