@@ -50,7 +50,7 @@ impl Picture {
     /// # Errors
     /// Where a side is 0 or the number of bytes does not fit.
     pub fn from_rgb(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
-        if width == 0 || height == 0 || rgb.len() as u64 != u64::from(width) * u64::from(height) * 3 {
+        if width == 0 || height == 0 || rgb.len() as u128 != u128::from(width) * u128::from(height) * 3 {
             return Err(Error::Image(format!("{} bytes are no RGB picture of {width}x{height}", rgb.len())));
         }
         Ok(Self { width, height, rgb })
