@@ -5,6 +5,7 @@
 //! where it is not set), which needs `tools/requirements.txt`.
 
 mod peer;
+#[path = "../report.rs"]
 mod report;
 
 use std::error::Error;
@@ -75,5 +76,5 @@ fn compare(
         peer_seconds.push(peer.run()?);
     }
     eprintln!("{what}: ours {our_seconds:.2?} s, torch {peer_seconds:.2?} s");
-    Ok(Goal::new(what, our_seconds, "torch f32", peer_seconds, limit))
+    Ok(Goal::new(what, "s", our_seconds, limit).beside("torch f32", peer_seconds))
 }

@@ -1,23 +1,37 @@
 //! `cargo xtask bench`: the repository's benchmarks, each beside its peer.
 
+use std::ffi::OsStr;
 use std::process::Command;
 
-/// The bench target that holds a benchmark, and the feature it needs.
-fn target(name: &str) -> Option<(&'static str, &'static str)> {
-    match name {
-        "denoiser" | "vae" => Some(("local", "local")),
-        _ => None,
-    }
-}
+/// Outside the workspace, so that only this command builds the peers.
+const REMOTE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/remote");
 
 /// Runs one benchmark; further arguments (`--json FILE`) are passed on.
 pub(crate) fn run(name: &str, further: &[&str]) -> Result<(), String> {
-    let (target, feature) =
-        target(name).ok_or_else(|| format!("there is no benchmark {name:?}; there are denoiser and vae"))?;
-    let status = Command::new(env!("CARGO"))
-        .args(["bench", "--quiet", "--features", feature, "--bench", target, "--", name])
-        .args(further)
+    match name {
+        "denoiser" | "vae" => {
+            let arguments = ["bench", "--quiet", "--features", "local", "--bench", "local", "--", name];
+            succeed(env!("CARGO"), arguments.iter().chain(further), name)
+        }
+        "remote" => {
+            let (manifest, target) = (format!("{REMOTE}/Cargo.toml"), format!("{REMOTE}/target"));
+            let build = ["build", "--quiet", "--release", "--manifest-path", &manifest, "--target-dir", &target];
+            succeed(env!("CARGO"), build, name)?;
+            succeed(format!("{target}/release/remote-bench"), further, name)
+        }
+        _ => Err(format!("there is no benchmark {name:?}; there are denoiser, vae and remote")),
+    }
+}
+
+fn succeed<S: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = S>,
+    name: &str,
+) -> Result<(), String> {
+    let program = program.as_ref();
+    let status = Command::new(program)
+        .args(arguments)
         .status()
-        .map_err(|error| format!("cannot start cargo: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("the benchmark {name} missed its goal or failed")) }
+        .map_err(|error| format!("cannot start {}: {error}", program.display()))?;
+    if status.success() { Ok(()) } else { Err(format!("the benchmark {name} missed a goal or failed")) }
 }

@@ -6,7 +6,7 @@ mod codegen;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask codegen [--check]
-       cargo xtask bench denoiser|vae [--json FILE]";
+       cargo xtask bench denoiser|vae|remote [--json FILE]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,0 +1,146 @@
+//! A server that answers like the gateway and costs next to nothing: a thread for each connection, answers made beforehand.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread;
+
+use crate::Failure;
+
+/// How many images the large answer holds, and the bytes of each.
+pub const IMAGES: usize = 10;
+pub const IMAGE_BYTES: usize = 1_500_000;
+
+/// What is uploaded and downloaded.
+pub const FILE_BYTES: usize = 200_000_000;
+
+/// A prompt that asks for the large answer.
+pub const LARGE: &str = "large";
+
+struct Answers {
+    small: Vec<u8>,
+    large: Vec<u8>,
+}
+
+/// Starts the server and returns its address and the bytes of the large answer's body.
+pub fn start() -> Result<(SocketAddr, usize), Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let small = format!(r#"{{"created":1,"data":[{{"url":"http://{address}/file"}}]}}"#);
+    let large = large_body();
+    let size = large.len();
+    let answers = Arc::new(Answers { small: answer(small.as_bytes()), large: answer(&large) });
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let answers = Arc::clone(&answers);
+            // A client that went away ends its own connection only.
+            thread::spawn(move || serve(stream, &answers));
+        }
+    });
+    Ok((address, size))
+}
+
+fn answer(body: &[u8]) -> Vec<u8> {
+    let mut answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len())
+            .into_bytes();
+    answer.extend_from_slice(body);
+    answer
+}
+
+/// Images of bytes that look random, as compressed pictures do.
+fn large_body() -> Vec<u8> {
+    let mut state = 0x2545_F491_4F6C_DD1D_u64;
+    let mut image = vec![0; IMAGE_BYTES];
+    let items: Vec<String> = (0..IMAGES)
+        .map(|_| {
+            for byte in &mut image {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *byte = state as u8;
+            }
+            format!(r#"{{"b64_json":"{}"}}"#, base64_simd::STANDARD.encode_to_string(&image))
+        })
+        .collect();
+    format!(r#"{{"created":1,"data":[{}]}}"#, items.join(",")).into_bytes()
+}
+
+fn serve(stream: TcpStream, answers: &Answers) -> Result<(), Failure> {
+    stream.set_nodelay(true)?;
+    let mut writer = stream.try_clone()?;
+    let mut reader = BufReader::with_capacity(1 << 16, stream);
+    let mut line = String::new();
+    loop {
+        line.clear();
+        if reader.read_line(&mut line)? == 0 {
+            return Ok(());
+        }
+        let download = line.starts_with("GET");
+        let mut length = Some(0);
+        loop {
+            line.clear();
+            reader.read_line(&mut line)?;
+            let header = line.trim_end().to_ascii_lowercase();
+            if header.is_empty() {
+                break;
+            } else if let Some(value) = header.strip_prefix("content-length: ") {
+                length = Some(value.parse()?);
+            } else if header == "transfer-encoding: chunked" {
+                length = None;
+            }
+        }
+        let large = match length {
+            Some(length) if length < 1 << 16 => {
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body)?;
+                let asked = format!("\"{LARGE}\"");
+                memchr::memmem::find(&body, asked.as_bytes()).is_some()
+            }
+            Some(length) => discard(&mut reader, length).map(|()| false)?,
+            None => discard_chunks(&mut reader).map(|()| false)?,
+        };
+        if download {
+            send_file(&mut writer)?;
+        } else {
+            writer.write_all(if large { &answers.large } else { &answers.small })?;
+        }
+    }
+}
+
+fn discard(reader: &mut impl BufRead, mut length: usize) -> Result<(), Failure> {
+    while length > 0 {
+        let there = reader.fill_buf()?.len().min(length);
+        if there == 0 {
+            return Err("the body ended early".into());
+        }
+        reader.consume(there);
+        length -= there;
+    }
+    Ok(())
+}
+
+fn discard_chunks(reader: &mut impl BufRead) -> Result<(), Failure> {
+    let mut line = String::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let length = usize::from_str_radix(line.trim(), 16)?;
+        discard(reader, length + 2)?;
+        if length == 0 {
+            return Ok(());
+        }
+    }
+}
+
+fn send_file(writer: &mut impl Write) -> Result<(), Failure> {
+    write!(writer, "HTTP/1.1 200 OK\r\ncontent-type: image/png\r\ncontent-length: {FILE_BYTES}\r\n\r\n")?;
+    let piece = vec![7; 1 << 16];
+    let mut left = FILE_BYTES;
+    while left > 0 {
+        let length = left.min(piece.len());
+        writer.write_all(&piece[..length])?;
+        left -= length;
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! The clients that are compared, each used as its documentation shows.
+
+use std::path::Path;
+
+use async_openai::config::OpenAIConfig;
+use async_openai::types::images::{CreateImageRequest, CreateImageRequestArgs, Image, ImageResponseFormat};
+use base64::Engine as _;
+use bytes::Bytes;
+use lumenfall::{Client, Input};
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+use crate::server::LARGE;
+
+const MODEL: &str = "stable-diffusion-3.5-medium";
+
+/// A client under comparison.
+pub enum Subject {
+    Ours(Client),
+    AsyncOpenai(async_openai::Client<OpenAIConfig>),
+    /// What the best hand-written call would be: reqwest, serde, and one pass of base64.
+    Bare(reqwest::Client, String),
+}
+
+/// The names that [`Subject::new`] takes.
+pub const NAMES: [&str; 3] = ["ours", "async-openai", "reqwest"];
+
+#[derive(Serialize)]
+struct Call<'a> {
+    model: &'a str,
+    prompt: &'a str,
+    response_format: &'a str,
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    data: Vec<Item>,
+}
+
+#[derive(Deserialize)]
+struct Item {
+    url: String,
+}
+
+impl Subject {
+    /// The client of that name, for the server whose base address is `base`.
+    pub fn new(name: &str, base: &str) -> Result<Self, Failure> {
+        Ok(match name {
+            "ours" => Self::Ours(Client::builder().api_key("key").base_url(base).build()?),
+            "async-openai" => {
+                let config = OpenAIConfig::new().with_api_base(base).with_api_key("key");
+                Self::AsyncOpenai(async_openai::Client::with_config(config))
+            }
+            "reqwest" => Self::Bare(reqwest::Client::new(), format!("{base}/images/generations")),
+            other => return Err(format!("there is no client {other:?}").into()),
+        })
+    }
+
+    /// Asks for an image and reads its address.
+    pub async fn small(&self) -> Result<usize, Failure> {
+        match self {
+            Self::Ours(client) => {
+                let images = client.images().generate("a red circle").send().await?;
+                Ok(images[0].url().ok_or("there is no address")?.len())
+            }
+            Self::AsyncOpenai(client) => {
+                let answer = client.images().generate(request("a red circle", ImageResponseFormat::Url)?).await?;
+                match answer.data.first().map(AsRef::as_ref) {
+                    Some(Image::Url { url, .. }) => Ok(url.len()),
+                    _ => Err("there is no address".into()),
+                }
+            }
+            Self::Bare(client, url) => {
+                let call = Call { model: MODEL, prompt: "a red circle", response_format: "url" };
+                let answer = client.post(url).bearer_auth("key").json(&call).send().await?.error_for_status()?;
+                let answer: Answer = answer.json().await?;
+                Ok(answer.data.first().ok_or("there is no image")?.url.len())
+            }
+        }
+    }
+
+    /// Asks for ten images within the answer and decodes them.
+    pub async fn large(&self) -> Result<Vec<Bytes>, Failure> {
+        match self {
+            Self::Ours(client) => {
+                let images = client.images().generate(LARGE).inline().send().await?;
+                Ok(images.into_iter().map(|image| image.into_bytes()).collect())
+            }
+            Self::AsyncOpenai(client) => {
+                let answer = client.images().generate(request(LARGE, ImageResponseFormat::B64Json)?).await?;
+                let decode = |image: &Image| match image {
+                    Image::B64Json { b64_json, .. } => {
+                        Ok(base64::engine::general_purpose::STANDARD.decode(&**b64_json)?.into())
+                    }
+                    Image::Url { .. } => Err("there is an address in place of bytes".into()),
+                };
+                answer.data.iter().map(|image| decode(image)).collect()
+            }
+            Self::Bare(client, url) => {
+                let call = Call { model: MODEL, prompt: LARGE, response_format: "b64_json" };
+                let answer = client.post(url).bearer_auth("key").json(&call).send().await?.error_for_status()?;
+                let body = answer.bytes().await?;
+                // No JSON is read: nothing that has to understand the answer can be faster than this.
+                let field = br#""b64_json":""#;
+                memchr::memmem::find_iter(&body, field)
+                    .map(|at| {
+                        let text = &body[at + field.len()..];
+                        let end = memchr::memchr(b'"', text).ok_or("the text has no end")?;
+                        Ok(base64_simd::STANDARD.decode_to_vec(&text[..end])?.into())
+                    })
+                    .collect()
+            }
+        }
+    }
+
+    /// Sends the file as the image of an edit. Ours alone: it is a goal without a peer.
+    pub async fn upload(&self, path: &Path) -> Result<usize, Failure> {
+        let Self::Ours(client) = self else { return Err("only ours uploads here".into()) };
+        Ok(client.images().edit(Input::path(path)).send().await?.len())
+    }
+
+    /// Has an image made and saves it from its address.
+    pub async fn download(&self, path: &Path) -> Result<usize, Failure> {
+        let Self::Ours(client) = self else { return Err("only ours downloads here".into()) };
+        let images = client.images().generate("a red circle").send().await?;
+        images[0].save(path).await?;
+        Ok(std::fs::metadata(path)?.len() as usize)
+    }
+}
+
+fn request(prompt: &str, format: ImageResponseFormat) -> Result<CreateImageRequest, Failure> {
+    let model = async_openai::types::images::ImageModel::Other(MODEL.into());
+    Ok(CreateImageRequestArgs::default().model(model).prompt(prompt).response_format(format).build()?)
+}

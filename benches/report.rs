@@ -1,0 +1,85 @@
+//! A row per goal: what, ours, the peer's, their ratio, the goal, held or missed.
+
+use std::error::Error;
+use std::fmt;
+
+use serde_json::json;
+
+/// What a benchmark is to reach.
+pub(crate) struct Goal {
+    what: String,
+    unit: &'static str,
+    ours: f64,
+    /// Whom ours is compared with; nobody where the limit is one of ours alone.
+    peer: Option<(String, f64)>,
+    /// The most that ours may be of the peer's, or without a peer, the most that ours may be.
+    limit: f64,
+}
+
+#[derive(Default)]
+pub(crate) struct Report {
+    goals: Vec<Goal>,
+}
+
+impl Goal {
+    /// That the median of `ours` is at most `limit`.
+    pub(crate) fn new(what: impl Into<String>, unit: &'static str, ours: Vec<f64>, limit: f64) -> Self {
+        Self { what: what.into(), unit, ours: median(ours), peer: None, limit }
+    }
+
+    /// That it is at most `limit` times the median of the peer's.
+    pub(crate) fn beside(self, peer: impl Into<String>, peers: Vec<f64>) -> Self {
+        Self { peer: Some((peer.into(), median(peers))), ..self }
+    }
+
+    fn ratio(&self) -> Option<f64> {
+        self.peer.as_ref().map(|(_, peer)| self.ours / peer)
+    }
+
+    fn held(&self) -> bool {
+        self.ratio().unwrap_or(self.ours) <= self.limit
+    }
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, goal: Goal) {
+        self.goals.push(goal);
+    }
+
+    pub(crate) fn held(&self) -> bool {
+        self.goals.iter().all(Goal::held)
+    }
+
+    pub(crate) fn write_json(&self, path: &str) -> Result<(), Box<dyn Error>> {
+        let rows: Vec<_> = self
+            .goals
+            .iter()
+            .map(|goal| {
+                let (name, value) = goal.peer.as_ref().map(|(name, value)| (name, value)).unzip();
+                json!({ "what": goal.what, "unit": goal.unit, "ours": goal.ours, "peer": name, "peers": value,
+                        "ratio": goal.ratio(), "goal": goal.limit, "held": goal.held() })
+            })
+            .collect();
+        Ok(std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| what | ours | peer | ratio | goal | |\n|---|---|---|---|---|---|")?;
+        for goal in &self.goals {
+            let Goal { what, unit, ours, peer, limit } = goal;
+            let peer = peer.as_ref().map_or("none".into(), |(name, value)| format!("{name} {value:.2} {unit}"));
+            let ratio = goal.ratio().map_or(String::new(), |ratio| format!("{ratio:.2}"));
+            let unit_of_limit = if goal.peer.is_none() { format!(" {unit}") } else { String::new() };
+            let verdict = if goal.held() { "held" } else { "missed" };
+            writeln!(f, "| {what} | {ours:.2} {unit} | {peer} | {ratio} | {limit}{unit_of_limit} | {verdict} |")?;
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
