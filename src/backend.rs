@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
+use reqwest::header::{HeaderMap, SET_COOKIE};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -347,8 +348,8 @@ pub struct Metadata {
     pub cost: Option<Cost>,
     /// The service's name for the request.
     pub request_id: Option<String>,
-    /// The answer's HTTP headers, names in lower case and without cookies; empty where there was no HTTP.
-    pub headers: Vec<(String, String)>,
+    /// The answer's HTTP headers; empty where there was no HTTP.
+    pub headers: Headers,
     /// When the service made the images, in seconds since 1970.
     pub created: Option<u64>,
     /// How many denoising steps ran.
@@ -357,6 +358,33 @@ pub struct Metadata {
     pub elapsed: Duration,
     /// What the caller should know although the request succeeded, such as a prompt that was cut.
     pub warnings: Vec<String>,
+}
+
+/// The HTTP headers of an answer, without its cookies: those are secrets of the session, and metadata gets printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Headers(HeaderMap);
+
+impl Headers {
+    pub(crate) fn new(mut headers: HeaderMap) -> Self {
+        headers.remove(SET_COOKIE);
+        Self(headers)
+    }
+
+    /// The first header of that name, whatever its case, if it is text.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str().ok()
+    }
+
+    /// All headers that are text; names in lower case.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+    }
+}
+
+impl fmt::Debug for Headers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
 }
 
 /// An amount of money.

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::failure::Failure;
 use super::headers;
-use crate::backend::{Content, Cost, ImageData, Metadata, Output};
+use crate::backend::{Content, Cost, Headers, ImageData, Metadata, Output};
 
 /// Read leniently: compatible servers leave fields out, add their own, and give some another type.
 #[derive(Deserialize)]
@@ -54,7 +54,7 @@ enum Place {
 }
 
 /// The images of `body`. No error tells any of the body's content: it may be megabytes of image.
-pub(super) fn read(head: &HeaderMap, mut body: Vec<u8>) -> Result<Output, Failure> {
+pub(super) fn read(head: HeaderMap, mut body: Vec<u8>) -> Result<Output, Failure> {
     let answer: Answer = serde_json::from_slice(&body).map_err(|error| unreadable(&error, &body))?;
     let metadata = metadata(head, &answer);
     let mut images = Vec::new();
@@ -126,18 +126,18 @@ fn decode(base64: &mut [u8]) -> Result<usize, Failure> {
 }
 
 /// The service's headers speak where the answer has no metadata.
-fn metadata(head: &HeaderMap, answer: &Answer) -> Metadata {
+fn metadata(head: HeaderMap, answer: &Answer) -> Metadata {
     let field = |name: &str| answer.metadata.get(name).and_then(text);
-    let header = |name: &str| headers::text(head, name).map(str::to_owned);
+    let header = |name| headers::text(&head, name).map(str::to_owned);
     Metadata {
-        provider: field("provider").or_else(|| header("x-lumenfall-provider")),
-        model: field("executed_model").or_else(|| field("model")).or_else(|| header("x-lumenfall-model")),
+        provider: field("provider").or_else(|| header(headers::PROVIDER)),
+        model: field("executed_model").or_else(|| field("model")).or_else(|| header(headers::MODEL)),
         cost: answer.metadata.get("cost").and_then(number).map(|amount| Cost {
             amount,
             currency: field("cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
         }),
-        request_id: headers::request_id(head).map(str::to_owned).or_else(|| text(&answer.id)),
-        headers: headers::all(head),
+        request_id: headers::request_id(&head).map(str::to_owned).or_else(|| text(&answer.id)),
+        headers: Headers::new(head),
         created: answer.created.as_u64().or_else(|| answer.created.as_f64().map(|seconds| seconds as u64)),
         ..Metadata::default()
     }
@@ -153,13 +153,14 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// The JSON answer of a call that costs nothing.
-pub(super) fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    paid_json(body).map_err(|Failure { error, verdict }| Failure { error: error.with_maybe_billed(false), verdict })
+pub(super) fn json<T: serde::de::DeserializeOwned>(head: HeaderMap, body: Vec<u8>) -> Result<T, Failure> {
+    paid_json(head, body)
+        .map_err(|Failure { error, verdict }| Failure { error: error.with_maybe_billed(false), verdict })
 }
 
 /// The JSON answer of a call that was billed.
-pub(super) fn paid_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|error| unreadable(&error, body))
+pub(super) fn paid_json<T: serde::de::DeserializeOwned>(_: HeaderMap, body: Vec<u8>) -> Result<T, Failure> {
+    serde_json::from_slice(&body).map_err(|error| unreadable(&error, &body))
 }
 
 /// Serde's own message would quote the value that it did not expect, however long.
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
 
     fn images(body: &str) -> Vec<Content> {
-        read(&HeaderMap::new(), body.as_bytes().to_vec())
+        read(HeaderMap::new(), body.as_bytes().to_vec())
             .unwrap()
             .images
             .into_iter()
@@ -190,7 +191,7 @@ mod tests {
     fn images_are_slices_of_the_body() {
         let body = br#"{"data":[{"b64_json":"aGVsbG8="},{"b64_json":"d29ybGQh"}]}"#.to_vec();
         let extent = body.as_ptr_range();
-        let output = read(&HeaderMap::new(), body).unwrap();
+        let output = read(HeaderMap::new(), body).unwrap();
         let contents: Vec<_> = output.images.iter().map(|image| image.content.clone()).collect();
         let [Content::Bytes(first), Content::Bytes(second)] = &contents[..] else { panic!("{contents:?}") };
         assert_eq!((&first[..], &second[..]), (&b"hello"[..], &b"world!"[..]));
@@ -223,13 +224,13 @@ mod tests {
         let body = br#"{"created":1,"data":[{"url":"data:image/png;base64,aGVsbG8=","seed":1},{"b64_json":"d29y\u0062GQh"},
             {"b64_json":"aGVsbG8=","url":"https://x/1","revised_prompt":"a"}],"metadata":{"cost":"0.1","provider":"fal"}}"#;
         for end in 0..=body.len() {
-            let _ = read(&HeaderMap::new(), body[..end].to_vec());
+            let _ = read(HeaderMap::new(), body[..end].to_vec());
         }
         for at in 0..body.len() {
             for byte in [0, b'"', b'\\', b',', b'{', b']', b'=', b' ', b'0', 0x80, 0xFF] {
                 let mut changed = body.to_vec();
                 changed[at] = byte;
-                let _ = read(&HeaderMap::new(), changed);
+                let _ = read(HeaderMap::new(), changed);
             }
         }
     }
@@ -243,7 +244,7 @@ mod tests {
             format!(r#"{{"data":[{{"b64_json":"{image}"#),
             image.clone(),
         ] {
-            let error = read(&HeaderMap::new(), body.into_bytes()).unwrap_err().error;
+            let error = read(HeaderMap::new(), body.into_bytes()).unwrap_err().error;
             assert!(!format!("{error} {error:?}").contains("QUJD"), "{error}");
             assert!(error.maybe_billed());
         }

@@ -216,7 +216,7 @@ impl ClientBuilder {
     /// # Errors
     /// As [`build`](Self::build).
     pub fn backend(self) -> Result<Remote, Error> {
-        Ok(Remote { transport: self.transport(&GATEWAY)? })
+        Ok(Remote::new(self.transport(&GATEWAY)?))
     }
 
     /// A backend of fal.ai itself, without the gateway; its key is `FAL_KEY`.
@@ -257,6 +257,9 @@ impl ClientBuilder {
         if let Some(replay) = &self.replay {
             headers.extend(replay.headers()?);
         }
+        headers.extend(key.as_ref().map(|key| (AUTHORIZATION, key.header())));
+        // Each call copies them and adds a few: room for those saves it from arranging them anew.
+        headers.reserve(8);
         let http = match &self.http {
             Some(client) => client.clone(),
             None => self.http(&base)?,

@@ -19,7 +19,7 @@ struct DryRun {
     model: Value,
 }
 
-pub(super) fn read(_head: &HeaderMap, body: Vec<u8>) -> Result<Estimate, Failure> {
+pub(super) fn read(_head: HeaderMap, body: Vec<u8>) -> Result<Estimate, Failure> {
     let dry_run: DryRun = serde_json::from_slice(&body).map_err(|error| answer::unreadable(&error, &body))?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     // A server that knows no dry run ignores the parameter, makes the images and bills them.

@@ -58,12 +58,13 @@ impl FalBackend {
         context.check_deadline()?;
         let deadline = self.transport.deadline(context.deadline);
         let asked = spec.options.response_format;
-        let payload = Payload::Json(input(spec)?);
+        let payload = Payload::json(&input(spec)?)?;
 
         let submit = self.transport.address(&MODEL);
-        let json = |_: &_, body: Vec<u8>| answer::paid_json::<Value>(&body);
-        let submitted =
-            self.transport.call(Method::POST, submit, &payload, Billing::Paid, Some(deadline), json).await?;
+        let submitted = self
+            .transport
+            .call(Method::POST, submit, &payload, Billing::Paid, Some(deadline), answer::paid_json::<Value>)
+            .await?;
         let id = job::id(&submitted, "request_id")?;
         let address = |tail: &[&str]| {
             self.transport.address(&[MODEL.as_slice(), ["requests", id.as_str()].as_slice(), tail].concat())
@@ -76,9 +77,14 @@ impl FalBackend {
         };
         job.wait(self.interval, deadline, &context, |status| Ok(step(&status))).await?;
 
-        let json = |_: &_, body: Vec<u8>| answer::json::<Value>(&body);
-        let result =
-            self.transport.call(Method::GET, address(&[]), &Payload::Nothing, Billing::Free, Some(deadline), json);
+        let result = self.transport.call(
+            Method::GET,
+            address(&[]),
+            &Payload::Nothing,
+            Billing::Free,
+            Some(deadline),
+            answer::json::<Value>,
+        );
         let mut output =
             result.await.and_then(|result| read(&result)).map_err(|error| error.with_maybe_billed(true))?;
         if asked == Some(ResponseFormat::B64Json) {

@@ -1,14 +1,16 @@
 //! The specs' fields under their names on the wire.
 
-use serde::Serialize;
-use serde_json::{Map, Number, Value};
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer};
+use serde_json::{Number, Value};
 
 use crate::backend::{GenerateSpec, Options};
 use crate::error::{Error, ErrorKind};
 use crate::images::Sampling;
 
-/// The JSON object of a generation.
-pub(super) fn generate(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
+/// The fields of a generation.
+pub(super) fn generate(spec: GenerateSpec) -> Result<Fields, Error> {
     let GenerateSpec { model, prompt, options } = spec;
     if options.sampling.strength.is_some() {
         let message = "strength says how far an edit moves from its source; a generation has none";
@@ -16,25 +18,34 @@ pub(super) fn generate(spec: GenerateSpec) -> Result<Map<String, Value>, Error> 
     }
     let mut fields = Fields::new(model, Some(prompt));
     fields.options(options, &[])?;
-    Ok(fields.0)
+    Ok(fields)
 }
 
 /// An edit's fields but for its files.
-pub(super) fn edit(model: String, prompt: Option<String>, options: Options) -> Result<Map<String, Value>, Error> {
+pub(super) fn edit(model: String, prompt: Option<String>, options: Options) -> Result<Fields, Error> {
     let mut fields = Fields::new(model, prompt);
     fields.options(options, &["image", "image[]", "mask"])?;
-    Ok(fields.0)
+    Ok(fields)
 }
 
-/// A map, so that no field can be sent twice.
-struct Fields(Map<String, Value>);
+/// Names and values, none of them twice. There are few, so that a list is the fastest map.
+pub(super) struct Fields(Vec<(Cow<'static, str>, Value)>);
+
+impl Serialize for Fields {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
 
 impl Fields {
     fn new(model: String, prompt: Option<String>) -> Self {
-        let mut fields = Map::new();
-        fields.insert("model".into(), model.into());
-        fields.extend(prompt.map(|prompt| ("prompt".to_owned(), prompt.into())));
+        let mut fields = vec![("model".into(), model.into())];
+        fields.extend(prompt.map(|prompt| ("prompt".into(), prompt.into())));
         Self(fields)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Value)> {
+        self.0.iter().map(|(name, value)| (name.as_ref(), value))
     }
 
     /// No `..` here or in `sampling`: a field that is added to either type must be sent or refused.
@@ -52,7 +63,7 @@ impl Fields {
             sampling,
             extra,
         } = options;
-        if let (Some(provider), Some(Value::String(model))) = (provider, self.0.get_mut("model")) {
+        if let (Some(provider), Some((_, Value::String(model)))) = (provider, self.0.first_mut()) {
             *model = format!("{provider}/{model}");
         }
         self.set("size", size)?;
@@ -65,11 +76,11 @@ impl Fields {
         self.set("user", user)?;
         self.sampling(sampling)?;
         for (name, value) in extra {
-            if self.0.contains_key(&name) || files.contains(&name.as_str()) {
+            if self.iter().any(|(given, _)| given == name) || files.contains(&name.as_str()) {
                 let message = format!("the extra parameter `{name}` is set already; set it once, in its own function");
                 return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter(name));
             }
-            self.0.insert(name, value);
+            self.0.push((name.into(), value));
         }
         Ok(())
     }
@@ -89,13 +100,13 @@ impl Fields {
         self.set("strength", strength.map(|strength| decimal("strength", strength)).transpose()?)
     }
 
-    fn set(&mut self, name: &str, value: Option<impl Serialize>) -> Result<(), Error> {
+    fn set(&mut self, name: &'static str, value: Option<impl Serialize>) -> Result<(), Error> {
         if let Some(value) = value {
             let value = serde_json::to_value(value).map_err(|error| {
                 Error::new(ErrorKind::InvalidRequest, format!("{name} cannot be written as JSON: {error}"))
                     .with_parameter(name)
             })?;
-            self.0.insert(name.to_owned(), value);
+            self.0.push((name.into(), value));
         }
         Ok(())
     }

@@ -1,17 +1,16 @@
 //! What the gateway says in an answer's headers.
 
-use reqwest::header::{HeaderMap, SET_COOKIE};
+use reqwest::header::{HeaderMap, HeaderName};
+
+pub(super) const MODEL: HeaderName = HeaderName::from_static("x-lumenfall-model");
+pub(super) const PROVIDER: HeaderName = HeaderName::from_static("x-lumenfall-provider");
+const GATEWAY_REQUEST_ID: HeaderName = HeaderName::from_static("x-lumenfall-request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
-    text(headers, "x-lumenfall-request-id").or_else(|| text(headers, "x-request-id"))
+    text(headers, GATEWAY_REQUEST_ID).or_else(|| text(headers, REQUEST_ID))
 }
 
-pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(super) fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok().filter(|text| !text.is_empty())
-}
-
-/// All headers that are text. A cookie is a secret of the session, and metadata gets printed.
-pub(super) fn all(headers: &HeaderMap) -> Vec<(String, String)> {
-    let texts = headers.iter().filter(|(name, _)| **name != SET_COOKIE);
-    texts.filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned()))).collect()
 }

@@ -48,7 +48,7 @@ impl Job {
                 &Payload::Nothing,
                 Billing::Free,
                 Some(deadline),
-                |_, body| answer::json::<Value>(&body),
+                answer::json::<Value>,
             );
             match status.await {
                 Ok(status) => match read(status) {

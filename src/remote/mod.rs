@@ -40,7 +40,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use reqwest::Method;
+use reqwest::{Method, Url};
 
 pub use account::{Account, Balance, Billed, RequestFilter, RequestPage, RequestRecord, RequestStatus};
 pub use builder::{ClientBuilder, DEFAULT_BASE_URL};
@@ -66,9 +66,17 @@ use crate::images::{OutputFormat, ResponseFormat};
 #[derive(Clone)]
 pub struct Remote {
     transport: Arc<Transport>,
+    generations: Arc<Url>,
+    edits: Arc<Url>,
 }
 
 impl Remote {
+    fn new(transport: Arc<Transport>) -> Self {
+        let [generations, edits] =
+            ["generations", "edits"].map(|endpoint| Arc::new(transport.address(&["images", endpoint])));
+        Self { transport, generations, edits }
+    }
+
     /// The backend of the gateway, by the environment, as
     /// [`Client::from_env`](crate::Client::from_env) makes it.
     ///
@@ -110,13 +118,13 @@ impl Remote {
     /// A paid call, up to its images.
     async fn make(
         &self,
-        endpoint: &str,
+        endpoint: &Url,
         payload: Payload,
         asked: Option<ResponseFormat>,
         context: RequestContext,
     ) -> Result<Output, Error> {
         let started = Instant::now();
-        let url = self.transport.address(&["images", endpoint]);
+        let url = endpoint.clone();
         let mut output =
             self.transport.call(Method::POST, url, &payload, Billing::Paid, context.deadline, answer::read).await?;
         if asked == Some(ResponseFormat::B64Json) {
@@ -128,8 +136,8 @@ impl Remote {
         Ok(output)
     }
 
-    async fn dry_run(&self, endpoint: &str, payload: Payload, context: RequestContext) -> Result<Estimate, Error> {
-        let mut url = self.transport.address(&["images", endpoint]);
+    async fn dry_run(&self, endpoint: &Url, payload: Payload, context: RequestContext) -> Result<Estimate, Error> {
+        let mut url = endpoint.clone();
         url.query_pairs_mut().append_pair("dryRun", "true");
         self.transport.call(Method::POST, url, &payload, Billing::Free, context.deadline, estimate::read).await
     }
@@ -160,14 +168,14 @@ impl Backend for Remote {
     fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(async move {
             let asked = spec.options.response_format;
-            self.make("generations", Payload::Json(fields::generate(spec)?), asked, context).await
+            self.make(&self.generations, Payload::json(&fields::generate(spec)?)?, asked, context).await
         })
     }
 
     fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(async move {
             let asked = spec.options.response_format;
-            self.make("edits", Payload::Edit(Edit::new(spec)?), asked, context).await
+            self.make(&self.edits, Payload::Edit(Edit::new(spec)?), asked, context).await
         })
     }
 
@@ -175,9 +183,9 @@ impl Backend for Remote {
         Box::pin(async move {
             match request {
                 Request::Generate(spec) => {
-                    self.dry_run("generations", Payload::Json(fields::generate(spec)?), context).await
+                    self.dry_run(&self.generations, Payload::json(&fields::generate(spec)?)?, context).await
                 }
-                Request::Edit(spec) => self.dry_run("edits", Payload::Edit(Edit::new(spec)?), context).await,
+                Request::Edit(spec) => self.dry_run(&self.edits, Payload::Edit(Edit::new(spec)?), context).await,
             }
         })
     }

@@ -75,6 +75,6 @@ impl Remote {
         method: Method,
         url: reqwest::Url,
     ) -> Result<T, Error> {
-        self.transport.call(method, url, &Payload::Nothing, Billing::Free, None, |_, body| answer::json(&body)).await
+        self.transport.call(method, url, &Payload::Nothing, Billing::Free, None, answer::json).await
     }
 }

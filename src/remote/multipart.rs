@@ -2,10 +2,10 @@
 
 use reqwest::Body;
 use reqwest::multipart::{Form, Part};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio_util::io::ReaderStream;
 
-use super::fields;
+use super::fields::{self, Fields};
 use crate::backend::EditSpec;
 use crate::error::{Error, ErrorKind};
 use crate::images::{Input, OutputFormat, Reading};
@@ -15,7 +15,7 @@ const PIECE: usize = 64 * 1024;
 
 /// An edit that can be written more than once: each try opens its files anew.
 pub(super) struct Edit {
-    fields: Map<String, Value>,
+    fields: Fields,
     images: Vec<Input>,
     mask: Option<Input>,
 }
@@ -35,8 +35,8 @@ impl Edit {
         // Servers tell one file from several by the field's name.
         let name = if self.images.len() == 1 { "image" } else { "image[]" };
         let mut form = Form::new();
-        for (field, value) in &self.fields {
-            form = form.text(field.clone(), text(value));
+        for (field, value) in self.fields.iter() {
+            form = form.text(field.to_owned(), text(value));
         }
         for image in &self.images {
             form = form.part(name, part(image, "image").await?.1);

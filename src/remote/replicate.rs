@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future;
 use reqwest::Method;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::job::{self, Job, Step};
 use super::transport::{Billing, Payload, Transport};
@@ -107,12 +107,13 @@ impl ReplicateBackend {
         context: &RequestContext,
     ) -> Result<Vec<ImageData>, Error> {
         input.extend(seed.map(|seed| ("seed".to_owned(), seed.into())));
-        let payload = Payload::Json(Map::from_iter([("input".to_owned(), input.into())]));
+        let payload = Payload::json(&json!({ "input": input }))?;
         let submit: Vec<_> = ["models"].into_iter().chain(MODEL.split('/')).chain(["predictions"]).collect();
-        let json = |_: &_, body: Vec<u8>| answer::paid_json::<Value>(&body);
         let submit = self.transport.address(&submit);
-        let submitted =
-            self.transport.call(Method::POST, submit, &payload, Billing::Paid, Some(deadline), json).await?;
+        let submitted = self
+            .transport
+            .call(Method::POST, submit, &payload, Billing::Paid, Some(deadline), answer::paid_json::<Value>)
+            .await?;
         let id = job::id(&submitted, "id")?;
         let job = Job {
             transport: Arc::clone(&self.transport),

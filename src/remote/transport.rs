@@ -1,11 +1,13 @@
 //! Sending: tries, waits and one deadline around all of them.
 
 use std::future::Future;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, LOCATION};
-use reqwest::{Client, Method, RequestBuilder, Response, Url};
-use serde_json::{Map, Value};
+use bytes::Bytes;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Client, Method, Request, RequestBuilder, Response, Url};
+use serde::Serialize;
 
 use super::failure::{Failure, Verdict};
 use super::key::Key;
@@ -30,6 +32,7 @@ pub(super) struct Transport {
     /// Where the gateway's own API is, if this is the gateway.
     pub(super) native: Option<Url>,
     pub(super) key: Option<Key>,
+    /// Those of each call to the API, with the key among them.
     pub(super) headers: HeaderMap,
     pub(super) retry: Retry,
     pub(super) timeout: Duration,
@@ -41,8 +44,18 @@ pub(super) struct Transport {
 /// What a call sends, so that each try can write it anew.
 pub(super) enum Payload {
     Nothing,
-    Json(Map<String, Value>),
+    Json(Bytes),
     Edit(Edit),
+}
+
+impl Payload {
+    /// `fields` as JSON, written once for all tries.
+    pub(super) fn json(fields: &impl Serialize) -> Result<Self, Error> {
+        let body = serde_json::to_vec(fields).map_err(|error| {
+            Error::new(ErrorKind::InvalidRequest, "the request cannot be written as JSON").with_source(error)
+        })?;
+        Ok(Self::Json(body.into()))
+    }
 }
 
 /// Whether a call costs money when it runs.
@@ -85,19 +98,27 @@ impl Transport {
         payload: &Payload,
         billing: Billing,
         deadline: Option<Instant>,
-        read: impl Fn(&HeaderMap, Vec<u8>) -> Result<T, Failure>,
+        read: impl Fn(HeaderMap, Vec<u8>) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         let read = &read;
         self.repeat(billing, deadline, || async {
-            let request = self.authorised(self.http.request(method.clone(), url.clone()));
-            let request = match payload {
-                Payload::Nothing => request,
-                Payload::Json(fields) => request.json(fields),
-                Payload::Edit(edit) => request.multipart(edit.form().await.map_err(Failure::last)?),
-            };
-            let response = self.success(self.send(request).await?).await?;
-            let head = response.headers().clone();
-            read(&head, body::read(response, self.limit, self.idle).await?)
+            let mut request = Request::new(method.clone(), url.clone());
+            *request.headers_mut() = self.headers.clone();
+            match payload {
+                Payload::Nothing => {}
+                Payload::Json(body) => {
+                    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                    *request.body_mut() = Some(body.clone().into());
+                }
+                Payload::Edit(edit) => {
+                    let form = edit.form().await.map_err(Failure::last)?;
+                    let request_with_form = RequestBuilder::from_parts(self.http.clone(), request).multipart(form);
+                    request = request_with_form.build().map_err(Failure::of_sending)?;
+                }
+            }
+            let mut response = self.success(self.send(request).await?).await?;
+            let head = std::mem::take(response.headers_mut());
+            read(head, body::read(response, self.limit, self.idle).await?)
         })
         .await
     }
@@ -120,14 +141,14 @@ impl Transport {
         for _ in 0..=REDIRECTS {
             let response = self
                 .repeat(Billing::Free, Some(deadline), || async {
-                    let response = self.send(self.http.get(url.clone())).await?;
+                    let response = self.send(Request::new(Method::GET, url.clone())).await?;
                     if response.status().is_redirection() { Ok(response) } else { self.success(response).await }
                 })
                 .await?;
             if !response.status().is_redirection() {
                 return Ok(response);
             }
-            let target = headers::text(response.headers(), LOCATION.as_str()).and_then(|target| url.join(target).ok());
+            let target = headers::text(response.headers(), LOCATION).and_then(|target| url.join(target).ok());
             url = target.filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(|| {
                 Error::new(ErrorKind::InvalidResponse, "a redirect leads nowhere")
                     .with_status(response.status().as_u16())
@@ -136,17 +157,11 @@ impl Transport {
         Err(Error::new(ErrorKind::InvalidResponse, format!("there are more than {REDIRECTS} redirects")))
     }
 
-    fn authorised(&self, request: RequestBuilder) -> RequestBuilder {
-        let request = request.headers(self.headers.clone());
-        match &self.key {
-            Some(key) => request.header(AUTHORIZATION, key.header()),
-            None => request,
-        }
-    }
-
     /// One try, up to the head of the answer.
-    async fn send(&self, request: RequestBuilder) -> Result<Response, Failure> {
-        match tokio::time::timeout(self.first_byte, request.send()).await {
+    async fn send(&self, request: Request) -> Result<Response, Failure> {
+        // Pinned where it is made: it is large, and a time-out around it would move it.
+        let answer = pin!(self.http.execute(request));
+        match tokio::time::timeout(self.first_byte, answer).await {
             Ok(response) => response.map_err(Failure::of_sending),
             Err(_) => {
                 let message = format!("no answer came within {} seconds", self.first_byte.as_secs_f64());
@@ -182,7 +197,8 @@ impl Transport {
         let mut maybe_billed = false;
         loop {
             attempts += 1;
-            let failure = match tokio::time::timeout_at(deadline.into(), attempt()).await {
+            let attempt = pin!(attempt());
+            let failure = match tokio::time::timeout_at(deadline.into(), attempt).await {
                 Ok(Ok(success)) => return Ok(success),
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::last(out_of_time(started).with_maybe_billed(billing == Billing::Paid)),

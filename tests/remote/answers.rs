@@ -57,7 +57,8 @@ async fn metadata_and_headers_tell_of_the_making() {
     let cost = metadata.cost.as_ref().unwrap();
     assert_eq!((cost.amount, cost.currency.as_str()), (0.02, "USD"));
     assert_eq!(images[0].seed(), Some(7));
-    assert!(metadata.headers.contains(&("x-lumenfall-request-id".into(), "req_1".into())));
+    assert_eq!(metadata.headers.get("X-Lumenfall-Request-Id"), Some("req_1"));
+    assert!(metadata.headers.iter().any(|header| header == ("content-type", "application/json")));
     assert!(!format!("{metadata:?}").contains("canary"));
 
     let headers = answer(200, ONE_ADDRESS)

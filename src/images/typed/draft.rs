@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Schema, Spec};
 use crate::Client;
-use crate::backend::{Backend, Estimate, Progress, RequestContext};
+use crate::backend::{Estimate, Progress, RequestContext};
 use crate::error::{Error, ErrorKind};
 use crate::images::{Address, Delivery, Images, Inline, ResponseFormat};
 
@@ -85,8 +85,8 @@ impl<S: Spec, Answer> Draft<S, Answer> {
     /// # Errors
     /// Where the request breaks a rule of the model, or the backend cannot tell.
     pub async fn estimate(self) -> Result<Estimate, Error> {
-        let (backend, spec, context) = self.checked()?;
-        backend.estimate(spec.into_request(), context).await
+        let context = self.checked()?;
+        self.client.backend().estimate(self.spec.into_request(), context).await
     }
 
     /// Sends the request. Dropping the future stops the work.
@@ -107,16 +107,18 @@ impl<S: Spec, Answer> Draft<S, Answer> {
             };
             return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("response_format"));
         }
-        let (backend, spec, context) = self.checked()?;
-        let output = spec.send(&*backend, context).await?;
+        let context = self.checked()?;
+        let backend = Arc::clone(self.client.backend());
+        let output = self.spec.send(&*backend, context).await?;
         Images::receive(backend, output).await
     }
 
-    fn checked(self) -> Result<(Arc<dyn Backend>, S, RequestContext), Error> {
+    /// What travels beside the request, if the model takes it.
+    fn checked(&self) -> Result<RequestContext, Error> {
         self.spec.check(self.schema)?;
-        let mut context = self.context;
+        let mut context = self.context.clone();
         // A time-out beyond what the clock can count is none.
         context.deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
-        Ok((Arc::clone(self.client.backend()), self.spec, context))
+        Ok(context)
     }
 }
