@@ -9,7 +9,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
@@ -352,6 +352,9 @@ pub struct Metadata {
     pub headers: Headers,
     /// When the service made the images, in seconds since 1970.
     pub created: Option<u64>,
+    /// When the addresses of the images stop working, by the service's documentation. An address that is signed
+    /// knows better: [`Image::expires_at`](crate::Image::expires_at).
+    pub addresses_expire: Option<SystemTime>,
     /// How many denoising steps ran.
     pub steps: Option<u32>,
     /// How long the call took.

@@ -1,5 +1,6 @@
 //! Requests and results: the hand-written half of the typed API.
 
+mod expiry;
 mod format;
 mod input;
 mod layout;

@@ -5,11 +5,12 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::save;
 use super::{OutputFormat, ResponseFormat};
+use super::{expiry, save};
 use crate::backend::{self, Backend, Content, ImageData, Metadata, Output};
 use crate::error::{Error, ErrorKind};
 
@@ -139,6 +140,7 @@ impl<A: Delivery> Images<A> {
         if output.images.is_empty() {
             return Err(Error::new(ErrorKind::InvalidResponse, "the answer holds no image").with_maybe_billed(true));
         }
+        let addresses_expire = output.metadata.addresses_expire;
         let images = output
             .images
             .into_iter()
@@ -147,6 +149,7 @@ impl<A: Delivery> Images<A> {
                     held: A::hold(content)?,
                     revised_prompt,
                     seed,
+                    addresses_expire,
                     backend: Arc::clone(&backend),
                     delivery: PhantomData,
                 })
@@ -200,6 +203,7 @@ pub struct Image<A: Delivery> {
     held: A::Held,
     revised_prompt: Option<String>,
     seed: Option<u64>,
+    addresses_expire: Option<SystemTime>,
     backend: Arc<dyn Backend>,
     delivery: PhantomData<fn() -> A>,
 }
@@ -234,6 +238,15 @@ impl<A: Delivery> Image<A> {
             Content::Address(address) => Some(address),
             Content::Bytes(_) => None,
         }
+    }
+
+    /// When the [address](Self::url) stops working: by its signature, where it has one that tells, else by what the
+    /// service says of its addresses. `None` where nobody tells, or where the bytes are here already.
+    pub fn expires_at(&self) -> Option<SystemTime>
+    where
+        A: HasAddress,
+    {
+        expiry::of_address(self.url()?).or(self.addresses_expire)
     }
 
     /// The encoded file, fetched from its address where it is not here yet.

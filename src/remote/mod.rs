@@ -38,7 +38,7 @@ mod transport;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use reqwest::{Method, Url};
 
@@ -58,6 +58,9 @@ use crate::backend::{
 };
 use crate::error::Error;
 use crate::images::{OutputFormat, ResponseFormat};
+
+/// How long an address works after its making: what the gateway and OpenAI document.
+const ADDRESS_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Makes images over HTTP. Cheap to clone: clones share connections.
 ///
@@ -131,6 +134,8 @@ impl Remote {
             // Paid for by now, so the address that a server sent instead of bytes is followed.
             output = backend::fetch_addresses(self, output).await.map_err(|error| error.with_maybe_billed(true))?;
         }
+        let made = output.metadata.created.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+        output.metadata.addresses_expire = made.unwrap_or_else(SystemTime::now).checked_add(ADDRESS_LIFETIME);
         output.metadata.backend = self.name().to_owned();
         output.metadata.elapsed = started.elapsed();
         Ok(output)

@@ -1,6 +1,7 @@
 //! What is made of an answer.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lumenfall::backend::{Backend, RequestContext};
 use lumenfall::{Address, ErrorKind, Images};
@@ -37,6 +38,25 @@ async fn the_published_answer_is_read() {
     assert_eq!(images[0].revised_prompt(), Some("a cat"));
     assert_eq!(images.metadata().created, Some(1_234_567_890));
     assert_eq!(images.metadata().backend, "remote");
+    let an_hour_later = UNIX_EPOCH + Duration::from_secs(1_234_567_890 + 3600);
+    assert_eq!(images[0].expires_at(), Some(an_hour_later));
+}
+
+#[tokio::test]
+async fn the_expiry_of_an_address_is_known() {
+    let signed = r#"{"created":1,"data":[{"url":"https://media.example/1.png?Expires=1795507200&Signature=s"}]}"#;
+    let images = generate(&remote(&answering(answer(200, signed)).await)).await.unwrap();
+    assert_eq!(images[0].expires_at(), Some(UNIX_EPOCH + Duration::from_secs(1_795_507_200)));
+
+    let started = SystemTime::now();
+    let undated = r#"{"data":[{"url":"https://media.example/1.png"},{"b64_json":"aGVsbG8="}]}"#;
+    let images = generate(&remote(&answering(answer(200, undated)).await)).await.unwrap();
+    let lifetime = images[0].expires_at().unwrap().duration_since(started).unwrap();
+    assert!((3600..3660).contains(&lifetime.as_secs()), "{lifetime:?}");
+    assert_eq!(images[1].expires_at(), None);
+
+    let absurd = r#"{"created":18446744073709551615,"data":[{"url":"https://media.example/1.png"}]}"#;
+    assert!(generate(&remote(&answering(answer(200, absurd)).await)).await.is_ok());
 }
 
 #[tokio::test]
