@@ -42,12 +42,16 @@ pub mod backend;
 pub mod blocking;
 mod client;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod generated;
 pub mod images;
 pub mod layers;
 #[cfg(feature = "local")]
 pub mod local;
 pub mod remote;
+mod retry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -58,6 +62,7 @@ pub use generated::stable_diffusion_3_5_medium;
 pub use generated::stable_diffusion_3_5_medium::output_format::{Avif, Gif, Jpeg, Png, Webp};
 pub use generated::stable_diffusion_3_5_medium::providers::{Fal, Replicate};
 pub use images::{Address, Image, Images, Inline};
+pub use retry::RetryPolicy;
 pub use images::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size, SkipLayerGuidance};
 
 // Generated code names this crate by its own name, here as in a user's crate.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lumenfall::backend::{EditSpec, GenerateSpec};
-use lumenfall::remote::Retry;
+use lumenfall::RetryPolicy;
 use lumenfall::testing::{Fault, MockGateway, PIXEL, conformance};
 use lumenfall::{ErrorKind, Fal, Input, OutputFormat, Webp, count};
 use tokio::sync::Semaphore;
@@ -71,7 +71,7 @@ async fn a_wrong_key_an_unknown_model_and_a_broken_rule_are_refused() {
 #[tokio::test]
 async fn each_fault_is_what_it_says() {
     let gateway = MockGateway::start().await.unwrap();
-    let client = gateway.builder().retry(Retry::none()).build().unwrap();
+    let client = gateway.builder().retry(RetryPolicy::none()).build().unwrap();
     for (fault, kind) in [
         (Fault::Status(503), ErrorKind::Upstream),
         (Fault::Code(400, "CONTENT_POLICY_VIOLATION".into()), ErrorKind::ContentPolicy),

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use lumenfall::remote::Retry;
+use lumenfall::RetryPolicy;
 use lumenfall::testing::{Fault, MockGateway, PIXEL};
 use lumenfall::{Client, Input};
 
@@ -40,7 +40,7 @@ async fn nothing_that_is_logged_or_printed_holds_the_key_or_a_signature() {
     log::set_logger(&Everything).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
     let gateway = MockGateway::start().await.unwrap();
-    let builder = gateway.builder().retry(Retry::none()).idle_timeout(Duration::from_millis(300));
+    let builder = gateway.builder().retry(RetryPolicy::none()).idle_timeout(Duration::from_millis(300));
     print(&builder);
     let client = builder.clone().build().unwrap();
     print(&client);

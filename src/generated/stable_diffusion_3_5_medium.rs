@@ -611,12 +611,24 @@ pub static SCHEMA: typed::Schema = typed::Schema {
         typed::Provider {
             slug: "fal",
             name: "fal.ai",
+            model: ::core::option::Option::Some("fal-ai/stable-diffusion-v35-medium"),
             modes: &[typed::Mode::TextToImage],
+            price: ::core::option::Option::Some(typed::Price {
+                usd: 0.02,
+                per: typed::Per::Megapixel,
+            }),
         },
         typed::Provider {
             slug: "replicate",
             name: "Replicate",
+            model: ::core::option::Option::Some(
+                "stability-ai/stable-diffusion-3.5-medium",
+            ),
             modes: &[typed::Mode::TextToImage, typed::Mode::ImageEdit],
+            price: ::core::option::Option::Some(typed::Price {
+                usd: 0.035,
+                per: typed::Per::Image,
+            }),
         },
     ],
     parameters: &[
@@ -718,6 +730,7 @@ pub static SCHEMA: typed::Schema = typed::Schema {
             requires: &[],
         },
     ],
+    json: "{\"creator\":\"Stability AI\",\"family\":\"stable-diffusion-3.5\",\"id\":\"stable-diffusion-3.5-medium\",\"max_resolution\":{\"height\":1414,\"width\":1414},\"modes\":[\"text_to_image\",\"image_edit\"],\"name\":\"Stable Diffusion 3.5 Medium\",\"parameters\":[{\"description\":\"What the image is to show, or how it is to change\",\"group\":\"core\",\"max_length\":1000,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"required\"},\"name\":\"prompt\",\"type\":\"string\"},{\"description\":\"The image or images to edit\",\"group\":\"media\",\"media_types\":[\"image/png\",\"image/jpeg\",\"image/webp\",\"image/gif\"],\"modes\":{\"image_edit\":\"required\"},\"name\":\"image\",\"repeatable\":true,\"type\":\"file\"},{\"description\":\"Same-sized PNG; its fully transparent pixels mark what may change\",\"group\":\"media\",\"media_types\":[\"image/png\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"mask\",\"type\":\"file\"},{\"description\":\"Pixels as WxH, or an aspect ratio as W:H\",\"format\":\"size\",\"group\":\"layout\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"size\",\"overrides\":[\"aspect_ratio\",\"resolution\"],\"type\":\"string\"},{\"description\":\"Shape of the output, independent of its scale\",\"format\":\"aspect_ratio\",\"group\":\"layout\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"aspect_ratio\",\"type\":\"string\"},{\"description\":\"Scale of the output as a tier, independent of its shape\",\"format\":\"resolution_tier\",\"group\":\"layout\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"resolution\",\"type\":\"string\"},{\"default\":\"url\",\"description\":\"Whether an image comes back as a temporary address or as bytes\",\"enum\":[\"url\",\"b64_json\"],\"group\":\"output\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"response_format\",\"type\":\"string\"},{\"description\":\"File format of the images\",\"enum\":[\"png\",\"jpeg\",\"gif\",\"webp\",\"avif\"],\"group\":\"output\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"output_format\",\"type\":\"string\"},{\"description\":\"Compression level of a lossy file format\",\"group\":\"output\",\"maximum\":100,\"minimum\":0,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"output_compression\",\"requires\":{\"output_format\":[\"jpeg\",\"webp\",\"avif\"]},\"type\":\"integer\"},{\"default\":1,\"description\":\"How many images to make\",\"group\":\"output\",\"maximum\":10,\"minimum\":1,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"n\",\"type\":\"integer\"}],\"providers\":[{\"model\":\"fal-ai/stable-diffusion-v35-medium\",\"modes\":[\"text_to_image\"],\"name\":\"fal.ai\",\"price\":{\"per\":\"megapixel\",\"usd\":0.02},\"slug\":\"fal\"},{\"model\":\"stability-ai/stable-diffusion-3.5-medium\",\"modes\":[\"text_to_image\",\"image_edit\"],\"name\":\"Replicate\",\"price\":{\"per\":\"image\",\"usd\":0.035},\"slug\":\"replicate\"}]}",
 };
 
 /// The values of `response_format`.

@@ -13,6 +13,8 @@ pub mod typed;
 
 pub use format::{OutputFormat, ResponseFormat};
 pub use input::Input;
+#[cfg(any(test, fuzzing))]
+pub(crate) use expiry::of_address as expiry_of_address;
 pub(crate) use input::Reading;
 pub use layout::{AspectRatio, Resolution, Size};
 pub use result::{Address, Delivery, HasAddress, HasBytes, Image, Images, Inline};

@@ -13,7 +13,7 @@ use super::fal::FalBackend;
 use super::key::Key;
 use super::replay::Replay;
 use super::replicate::ReplicateBackend;
-use super::retry::Retry;
+use crate::retry::RetryPolicy;
 use super::transport::Transport;
 use super::{Remote, clean};
 use crate::client::Client;
@@ -47,13 +47,13 @@ fn variable(name: &str) -> Option<String> {
 /// use std::time::Duration;
 ///
 /// use lumenfall::Client;
-/// use lumenfall::remote::Retry;
+/// use lumenfall::RetryPolicy;
 ///
 /// let client = Client::builder()
 ///     .api_key("lmnfl_id.secret")
 ///     .base_url("http://localhost:8080/v1") // any OpenAI-compatible server
 ///     .timeout(Duration::from_secs(120))
-///     .retry(Retry::default().max_retries(5))
+///     .retry(RetryPolicy::default().max_retries(5))
 ///     .build()?;
 /// assert!(!format!("{client:?}").contains("secret"));
 /// # Ok::<(), lumenfall::Error>(())
@@ -69,7 +69,7 @@ pub struct ClientBuilder {
     headers: Vec<(String, String)>,
     http: Option<reqwest::Client>,
     proxy: Option<String>,
-    retry: Retry,
+    retry: RetryPolicy,
     timeout: Duration,
     connect: Duration,
     first_byte: Duration,
@@ -88,7 +88,7 @@ impl Default for ClientBuilder {
             headers: Vec::new(),
             http: None,
             proxy: None,
-            retry: Retry::default(),
+            retry: RetryPolicy::default(),
             timeout: Duration::from_secs(600),
             connect: Duration::from_secs(10),
             // A generation can take seven minutes, and the service says nothing meanwhile.
@@ -166,7 +166,7 @@ impl ClientBuilder {
     }
 
     /// When a failed request is tried again.
-    pub fn retry(mut self, retry: Retry) -> Self {
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self
     }

@@ -11,7 +11,7 @@ use super::job::{self, Job, Step};
 use super::transport::{Billing, Payload, Transport};
 use super::{answer, clean, download, fields};
 use crate::backend::{
-    self, Backend, BoxFuture, ByteStream, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData,
+    self, Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData,
     Metadata, Options, Output, Progress, Request, RequestContext,
 };
 use crate::error::{Error, ErrorKind};
@@ -19,8 +19,6 @@ use crate::images::{AspectRatio, OutputFormat, ResponseFormat, Sampling, Size};
 
 /// The provider's own id of the model.
 const MODEL: [&str; 2] = ["fal-ai", "stable-diffusion-v35-medium"];
-/// USD a megapixel.
-const PRICE: f64 = 0.02;
 
 /// Stable Diffusion 3.5 Medium at fal.ai. Text to image only.
 ///
@@ -199,8 +197,8 @@ fn read(result: &Value) -> Result<Output, Error> {
     Ok(Output { images, metadata })
 }
 
-/// Offline, by the published price. A megapixel is a million pixels.
-fn price(spec: &GenerateSpec) -> Cost {
+/// Of each image, as fal makes it.
+fn megapixels(spec: &GenerateSpec) -> f64 {
     let options = &spec.options;
     let (width, height) = match (options.size, options.aspect_ratio) {
         (Some(Size::Pixels { width, height }), _) => (width, height),
@@ -208,8 +206,7 @@ fn price(spec: &GenerateSpec) -> Cost {
         // Every other preset has a long side of 1024, and this is the largest of them.
         _ => (1024, 768),
     };
-    let megapixels = f64::from(width) * f64::from(height) / 1e6;
-    Cost { amount: PRICE * megapixels * f64::from(options.n.unwrap_or(1)), currency: "USD".into() }
+    f64::from(width) * f64::from(height) / 1e6
 }
 
 fn no_edits<T>() -> Result<T, Error> {
@@ -243,7 +240,7 @@ impl Backend for FalBackend {
     fn estimate<'a>(&'a self, request: Request, _: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
         Box::pin(async move {
             let Request::Generate(spec) = request else { return no_edits() };
-            let total = price(&spec);
+            let total = job::price("fal", spec.options.n, megapixels(&spec))?;
             input(spec)?;
             Ok(Estimate { total, provider: Some("fal".into()), model: Some(MODEL.join("/")) })
         })

@@ -9,8 +9,10 @@ use serde_json::{Map, Value};
 
 use super::answer;
 use super::transport::{Billing, Payload, Transport};
-use crate::backend::{Options, Progress, RequestContext};
+use crate::backend::{Cost, Options, Progress, RequestContext};
 use crate::error::{Error, ErrorKind};
+// The one model that the direct backends run.
+use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 
 /// How often a job is asked about.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
@@ -123,8 +125,8 @@ pub(super) fn refuse(provider: &str, given: &[(&str, bool)]) -> Result<(), Error
 
 /// Refuses a model or a pinned provider other than this one.
 pub(super) fn check_model(provider: &str, model: &str, options: &Options) -> Result<(), Error> {
-    if model != MODEL {
-        return Err(unsupported(provider, "model", &format!("this backend runs {MODEL} only")));
+    if model != SCHEMA.id {
+        return Err(unsupported(provider, "model", &format!("this backend runs {} only", SCHEMA.id)));
     }
     match &options.provider {
         Some(pinned) if pinned != provider => Err(unsupported(provider, "provider", "pin the provider at the gateway")),
@@ -132,8 +134,13 @@ pub(super) fn check_model(provider: &str, model: &str, options: &Options) -> Res
     }
 }
 
-/// The gateway's name of the one model that the direct backends run.
-const MODEL: &str = "stable-diffusion-3.5-medium";
+/// What `images` of so many megapixels cost at `provider`, by the published price.
+pub(super) fn price(provider: &str, images: Option<u32>, megapixels: f64) -> Result<Cost, Error> {
+    let price = SCHEMA.provider(provider).and_then(|provider| provider.price).ok_or_else(|| {
+        Error::new(ErrorKind::Unsupported, format!("no price of {provider} is known; look at its own pages"))
+    })?;
+    Ok(price.of(images.unwrap_or(1), megapixels))
+}
 
 /// Adds the extra parameters, none of them twice.
 pub(super) fn add_extra(input: &mut Map<String, Value>, extra: Map<String, Value>) -> Result<(), Error> {

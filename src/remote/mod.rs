@@ -6,7 +6,7 @@
 //! | `tls` | the cipher suites, and whom to trust |
 //! | `key` | the key, which never prints |
 //! | `fields`, `multipart` | requests on the wire |
-//! | `transport`, `retry`, `retry_after` | tries, waits, the deadline |
+//! | `transport`, `retry_after` | tries, waits, the deadline |
 //! | `failure`, `clean` | what a failure means; messages without secrets |
 //! | `body`, `answer`, `estimate`, `headers` | answers |
 //! | `download` | images at addresses |
@@ -30,11 +30,13 @@ mod models;
 mod multipart;
 mod replay;
 mod replicate;
-mod retry;
 mod retry_after;
 #[cfg(feature = "rustls")]
 mod tls;
 mod transport;
+
+#[cfg(any(test, fuzzing))]
+mod readers;
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,10 +47,11 @@ use reqwest::{Method, Url};
 pub use account::{Account, Balance, Billed, RequestFilter, RequestPage, RequestRecord, RequestStatus};
 pub use builder::{ClientBuilder, DEFAULT_BASE_URL};
 pub use fal::FalBackend;
-pub use models::{Model, Models};
+pub use models::{Model, Models, ServedSchema};
+#[cfg(any(test, fuzzing))]
+pub(crate) use readers::{file_name, read_answer, read_failure, read_retry_after};
 pub use replay::Replay;
 pub use replicate::ReplicateBackend;
-pub use retry::Retry;
 
 use self::multipart::Edit;
 use self::transport::{Billing, Payload, Transport};

@@ -8,6 +8,7 @@ use super::Remote;
 use super::answer;
 use super::transport::{Billing, Payload};
 use crate::error::Error;
+use crate::images::typed::{self, Change};
 
 /// What [`Remote::models`] gives: questions about models.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +26,16 @@ pub struct Model {
     /// Who made it.
     #[serde(default)]
     pub owned_by: Option<String>,
+}
+
+/// The schema of a model as the gateway serves it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct ServedSchema {
+    /// The answer as it came.
+    pub json: Value,
+    /// Where it differs from the compiled schema; empty where it does not.
+    pub changes: Vec<Change>,
 }
 
 #[derive(Deserialize)]
@@ -52,11 +63,34 @@ impl Models<'_> {
         self.0.ask(Method::GET, url).await
     }
 
-    /// The parameter schema that the gateway compiled for a model, as it came: its form is not documented.
+    /// The schema that the gateway serves for the model `M`, and where it differs from the one that is compiled in.
+    ///
+    /// ```no_run
+    /// use lumenfall::stable_diffusion_3_5_medium::StableDiffusion35Medium;
+    ///
+    /// # async fn run() -> Result<(), lumenfall::Error> {
+    /// let remote = lumenfall::remote::Remote::from_env()?;
+    /// let served = remote.models().schema::<StableDiffusion35Medium>().await?;
+    /// for change in served.changes.iter().filter(|change| change.is_breaking()) {
+    ///     eprintln!("{change}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the server is not the gateway,
+    /// [`ErrorKind::InvalidResponse`](crate::ErrorKind::InvalidResponse) where it answers with no schema.
+    pub async fn schema<M: typed::Model>(&self) -> Result<ServedSchema, Error> {
+        let json = self.schema_json(M::SCHEMA.id).await?;
+        Ok(ServedSchema { changes: M::SCHEMA.changes(&json)?, json })
+    }
+
+    /// What the gateway serves as the schema of any model, as it came: its form is not documented.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the server is not the gateway.
-    pub async fn schema(&self, id: &str) -> Result<Value, Error> {
+    pub async fn schema_json(&self, id: &str) -> Result<Value, Error> {
         let mut url = self.0.transport.native(&path(id))?;
         url.query_pairs_mut().append_pair("schema", "true");
         self.0.ask(Method::GET, url).await

@@ -71,12 +71,16 @@ async fn part(input: &Input, parameter: &str) -> Result<(OutputFormat, Part), Er
         Reading::Bytes(bytes) => Body::from(bytes),
         Reading::File(file) => Body::wrap_stream(ReaderStream::with_capacity(file, PIECE)),
     };
-    // A plain name travels through every server; any other says nothing about the image anyway.
-    let plain = |stem: &&str| stem.chars().all(|c| c.is_ascii_alphanumeric() || "-_. ()".contains(c));
-    let stem = input.stem().filter(plain).unwrap_or(parameter);
     let part = Part::stream_with_length(body, opened.length)
-        .file_name(format!("{stem}.{}", opened.format.extension()))
+        .file_name(file_name(input.stem().unwrap_or_default(), opened.format, parameter))
         .mime_str(opened.format.media_type())
         .map_err(|error| Error::new(ErrorKind::InvalidRequest, "the media type is malformed").with_source(error))?;
     Ok((opened.format, part))
+}
+
+/// A plain name travels through every server; any other says nothing about the image anyway.
+pub(crate) fn file_name(stem: &str, format: OutputFormat, parameter: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_. ()".contains(c);
+    let stem = if !stem.is_empty() && stem.chars().all(plain) { stem } else { parameter };
+    format!("{stem}.{}", format.extension())
 }

@@ -12,7 +12,7 @@ use super::job::{self, Job, Step};
 use super::transport::{Billing, Payload, Transport};
 use super::{answer, clean, download, fields};
 use crate::backend::{
-    self, Backend, BoxFuture, ByteStream, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData,
+    self, Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData,
     Metadata, Options, Output, Progress, Request, RequestContext,
 };
 use crate::error::{Error, ErrorKind};
@@ -20,8 +20,6 @@ use crate::images::{Input, OutputFormat, ResponseFormat, Sampling, Size};
 
 /// The provider's own id of the model.
 const MODEL: &str = "stability-ai/stable-diffusion-3.5-medium";
-/// USD an image.
-const PRICE: f64 = 0.035;
 
 /// Stable Diffusion 3.5 Medium at Replicate: text to image, and image to image.
 ///
@@ -260,9 +258,9 @@ impl Backend for ReplicateBackend {
     /// By the published price an image, without asking.
     fn estimate<'a>(&'a self, request: Request, _: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
         Box::pin(async move {
-            let amount = PRICE * f64::from(request.options().n.unwrap_or(1));
+            // Its price is for an image, whatever the size.
+            let total = job::price("replicate", request.options().n, 1.0)?;
             input(request).await?;
-            let total = Cost { amount, currency: "USD".into() };
             Ok(Estimate { total, provider: Some("replicate".into()), model: Some(MODEL.into()) })
         })
     }

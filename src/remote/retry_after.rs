@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 /// The wait in `retry-after-ms` (milliseconds) or `Retry-After` (seconds or an HTTP date).
-pub(super) fn read(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn read(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
     if let Some(wait) = text("retry-after-ms").and_then(|text| number(text, 0.001)) {
         return Some(wait);

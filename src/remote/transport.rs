@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::failure::{Failure, Verdict};
 use super::key::Key;
 use super::multipart::Edit;
-use super::retry::Retry;
+use crate::retry::RetryPolicy;
 use super::{body, clean, headers};
 use crate::error::{Error, ErrorKind};
 
@@ -34,7 +34,7 @@ pub(super) struct Transport {
     pub(super) key: Option<Key>,
     /// Those of each call to the API, with the key among them.
     pub(super) headers: HeaderMap,
-    pub(super) retry: Retry,
+    pub(super) retry: RetryPolicy,
     pub(super) timeout: Duration,
     pub(super) first_byte: Duration,
     pub(super) idle: Duration,

@@ -281,10 +281,18 @@ fn images(endpoint: &str, query: &str, form: Form, address: SocketAddr) -> Resul
 /// The answers that cost nothing.
 fn other(request: &Request) -> Answer {
     let model = |id: &str| json!({ "id": id, "object": "model", "created": 1_234_567_890, "owned_by": "stability-ai" });
-    let known = generated::stable_diffusion_3_5_medium::SCHEMA.id;
+    let schema = &generated::stable_diffusion_3_5_medium::SCHEMA;
+    let known = schema.id;
     match (request.method.as_str(), request.path.as_str()) {
         ("GET", "/openai/v1/models") => (200, json!({ "object": "list", "data": [model(known)] })),
         ("GET", path) if path.strip_prefix("/openai/v1/models/") == Some(known) => (200, model(known)),
+        ("GET", path) if path.strip_prefix("/v1/models/") == Some(known) => {
+            let mut answer = model(known);
+            if request.query.split('&').any(|pair| pair == "schema=true") {
+                answer["schema"] = serde_json::from_str(schema.json).unwrap_or_default();
+            }
+            (200, answer)
+        }
         ("GET", "/v1/balance") => {
             let available = json!({ "amount": 100.0, "currency": "usd" });
             (200, json!({ "object": "balance", "billing_type": "prepaid", "available": available }))

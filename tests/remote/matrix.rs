@@ -6,7 +6,8 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use lumenfall::remote::{ClientBuilder, Retry};
+use lumenfall::RetryPolicy;
+use lumenfall::remote::ClientBuilder;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use crate::support::{Act, ONE_ADDRESS, RawServer, builder, generate, own_http_client};
@@ -16,7 +17,7 @@ const INTRODUCTION: &str = "\
 
 What becomes of a paid call when something breaks. A test makes each fault on a loopback server, writes this table and
 compares it (`UPDATE_DOCS=1 cargo test --test remote matrix` updates it). One retry is allowed in each case. *POSTs* is how
-many requests the server saw: by default, and where the caller opted in with `Retry::may_bill_twice()`.
+many requests the server saw: by default, and where the caller opted in with `RetryPolicy::may_bill_twice()`.
 
 | fault | outcome | may have been billed | POSTs | POSTs with `may_bill_twice` |
 |---|---|---|---|---|
@@ -92,7 +93,7 @@ fn before_ok(interim: &str) -> Act {
     Act::Say([format!("HTTP/1.1 {interim}\r\n\r\n").into_bytes(), ok].concat())
 }
 
-fn settings(uri: &str, retry: Retry) -> ClientBuilder {
+fn settings(uri: &str, retry: RetryPolicy) -> ClientBuilder {
     builder(uri)
         .connect_timeout(Duration::from_secs(2))
         .first_byte_timeout(Duration::from_millis(600))
@@ -114,8 +115,8 @@ async fn outcome(client: ClientBuilder) -> (String, &'static str) {
 async fn row(name: &str, act: Act) -> String {
     let careful = RawServer::start(act.clone()).await;
     let bold = RawServer::start(act).await;
-    let (outcome, billed) = self::outcome(settings(&careful.uri, Retry::default())).await;
-    self::outcome(settings(&bold.uri, Retry::default().may_bill_twice())).await;
+    let (outcome, billed) = self::outcome(settings(&careful.uri, RetryPolicy::default())).await;
+    self::outcome(settings(&bold.uri, RetryPolicy::default().may_bill_twice())).await;
     let (posts, bold) = (careful.requests(), bold.requests());
     let mut row = String::new();
     writeln!(row, "| {name} | {outcome} | {billed} | {posts} | {bold} |").unwrap();
@@ -137,9 +138,9 @@ async fn unreachable_rows() -> String {
     let no_tls = RawServer::start(Act::Greet(b"this is no TLS".to_vec())).await;
     let mut rows = String::new();
     for (name, client) in [
-        ("connection refused", settings(&format!("http://127.0.0.1:{port}"), Retry::default())),
-        ("the host's name is unknown", settings("http://host.invalid", Retry::default()).http_client(nameless)),
-        ("TLS fails", settings(&no_tls.uri.replace("http:", "https:"), Retry::default())),
+        ("connection refused", settings(&format!("http://127.0.0.1:{port}"), RetryPolicy::default())),
+        ("the host's name is unknown", settings("http://host.invalid", RetryPolicy::default()).http_client(nameless)),
+        ("TLS fails", settings(&no_tls.uri.replace("http:", "https:"), RetryPolicy::default())),
     ] {
         let (outcome, billed) = outcome(client).await;
         writeln!(rows, "| {name} | {outcome} | {billed} | 0 | 0 |").unwrap();

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lumenfall::backend::{Backend, Content, Progress, Request, RequestContext};
-use lumenfall::remote::{FalBackend, ReplicateBackend, Retry};
+use lumenfall::RetryPolicy;
+use lumenfall::remote::{FalBackend, ReplicateBackend};
 use lumenfall::{Client, Error, ErrorKind, Input, OutputFormat, ResponseFormat, Sampling, SkipLayerGuidance};
 use serde_json::{Value, json};
 use wiremock::matchers::{body_partial_json, method, path};
@@ -16,7 +17,7 @@ const FAL: &str = "/fal-ai/stable-diffusion-v35-medium";
 const REPLICATE: &str = "/models/stability-ai/stable-diffusion-3.5-medium/predictions";
 
 fn fal(server: &MockServer) -> FalBackend {
-    let builder = Client::builder().api_key(KEY).base_url(server.uri()).retry(Retry::none());
+    let builder = Client::builder().api_key(KEY).base_url(server.uri()).retry(RetryPolicy::none());
     builder.fal().unwrap().poll_interval(Duration::from_millis(10))
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use lumenfall::ErrorKind;
 use lumenfall::backend::{Backend, Request, RequestContext};
-use lumenfall::remote::Retry;
+use lumenfall::RetryPolicy;
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -62,7 +62,7 @@ async fn what_may_have_been_billed_is_not_tried_again() {
 #[tokio::test]
 async fn may_bill_twice_opts_in_to_trying_again() {
     let server = failing_once(ResponseTemplate::new(500)).await;
-    let remote = builder(&server.uri()).retry(Retry::default().may_bill_twice()).backend().unwrap();
+    let remote = builder(&server.uri()).retry(RetryPolicy::default().may_bill_twice()).backend().unwrap();
     generate(&remote).await.unwrap();
     assert_eq!(requests(&server).await.len(), 2);
 }
@@ -145,7 +145,7 @@ async fn retry_after_is_waited_for_in_seconds_milliseconds_and_as_a_date() {
 #[tokio::test]
 async fn a_retry_after_of_days_is_not_obeyed() {
     let server = failing_once(ResponseTemplate::new(429).insert_header("retry-after", "259200")).await;
-    let remote = builder(&server.uri()).retry(Retry::default().max_wait(Duration::from_millis(20))).backend().unwrap();
+    let remote = builder(&server.uri()).retry(RetryPolicy::default().max_wait(Duration::from_millis(20))).backend().unwrap();
     let started = Instant::now();
     generate(&remote).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(5));

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lumenfall::backend::{Backend, EditSpec, GenerateSpec, Options, RequestContext};
-use lumenfall::remote::{ClientBuilder, Remote, Retry};
+use lumenfall::RetryPolicy;
+use lumenfall::remote::{ClientBuilder, Remote};
 use lumenfall::{Address, Client, Error, Images, Inline, Input, ResponseFormat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,8 +37,8 @@ pub(crate) fn remote(server: &MockServer) -> Remote {
     builder(&server.uri()).backend().unwrap()
 }
 
-pub(crate) fn patient(retries: u32) -> Retry {
-    Retry::default().max_retries(retries)
+pub(crate) fn patient(retries: u32) -> RetryPolicy {
+    RetryPolicy::default().max_retries(retries)
 }
 
 /// A HTTP client of the caller's own. It needs to be told of a cipher suite, which ours brings along.

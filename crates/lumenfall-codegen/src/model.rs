@@ -6,6 +6,8 @@ use crate::names;
 use crate::schema::{Format, MaxResolution, Mode, Need, Parameter as Raw, Provider, Schema, Type};
 
 pub(crate) struct Model {
+    /// The schema itself, without white space.
+    pub json: String,
     pub id: String,
     pub name: String,
     pub creator: Option<String>,
@@ -86,7 +88,7 @@ pub(crate) enum Slot {
 }
 
 /// Methods that every builder has.
-const RESERVED: [&str; 15] = [
+const RESERVED: [&str; 16] = [
     "addresses",
     "estimate",
     "extra",
@@ -97,6 +99,7 @@ const RESERVED: [&str; 15] = [
     "parameters",
     "pin",
     "providers",
+    "published_price",
     "rules",
     "sampling",
     "send",
@@ -104,7 +107,8 @@ const RESERVED: [&str; 15] = [
     "typed",
 ];
 
-pub(crate) fn check(schema: Schema) -> Result<Model, String> {
+/// `json` is what `schema` was read from.
+pub(crate) fn check(schema: Schema, json: String) -> Result<Model, String> {
     let type_name = names::type_name(&schema.id);
     if type_name.is_empty() || syn::parse_str::<syn::Ident>(&names::snake(&schema.id)).is_err() {
         return Err(format!("`id` {:?} makes no name in Rust; write it in letters, digits and hyphens", schema.id));
@@ -124,6 +128,9 @@ pub(crate) fn check(schema: Schema) -> Result<Model, String> {
             let slug = &provider.slug;
             return Err(format!("provider {slug:?}: write its slug in lower-case letters, digits and hyphens"));
         }
+        if provider.price.as_ref().is_some_and(|price| price.usd < 0.0) {
+            return Err(format!("provider `{}`: its price is below 0", provider.slug));
+        }
         if let Some(mode) = provider.modes.iter().find(|mode| !schema.modes.contains(mode)) {
             return Err(format!("provider `{}`: the model itself does not list its mode {mode:?}", provider.slug));
         }
@@ -137,6 +144,7 @@ pub(crate) fn check(schema: Schema) -> Result<Model, String> {
         parameters.push(parameter(raw, &schema.modes).map_err(|problem| format!("parameter `{name}`: {problem}"))?);
     }
     let model = Model {
+        json,
         id: schema.id,
         name: schema.name,
         creator: schema.creator,

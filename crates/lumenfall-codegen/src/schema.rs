@@ -39,8 +39,7 @@ pub(crate) struct MaxResolution {
 pub(crate) struct Provider {
     pub slug: String,
     pub name: String,
-    #[serde(rename = "model")]
-    pub _model: Option<String>,
+    pub model: Option<String>,
     pub modes: Vec<Mode>,
     pub price: Option<Price>,
 }
@@ -49,7 +48,23 @@ pub(crate) struct Provider {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Price {
     pub usd: f64,
-    pub per: String,
+    pub per: Per,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Per {
+    Image,
+    Megapixel,
+}
+
+impl Per {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Megapixel => "megapixel",
+        }
+    }
 }
 
 #[derive(Debug, Deserialize)]

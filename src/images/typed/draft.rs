@@ -80,7 +80,15 @@ impl<S: Spec, Answer> Draft<S, Answer> {
         self
     }
 
-    /// What the request would cost. Nothing is made.
+    /// What the request costs by the published prices, computed here: see [`Schema::published_price`].
+    ///
+    /// # Errors
+    /// Where the request breaks a rule of the model, or no price applies.
+    pub fn published_price(&self) -> Result<Estimate, Error> {
+        self.schema.published_price(&self.spec)
+    }
+
+    /// What the request would cost, as the backend says. Nothing is made.
     ///
     /// # Errors
     /// Where the request breaks a rule of the model, or the backend cannot tell.

@@ -2,8 +2,10 @@
 
 mod check;
 mod draft;
+mod drift;
 mod inputs;
 mod model;
+mod price;
 mod schema;
 mod shared;
 mod spec;
@@ -12,9 +14,10 @@ mod values;
 mod violation;
 
 pub use draft::Draft;
+pub use drift::{Change, Subject, changes, served_schema};
 pub use inputs::Inputs;
 pub use model::Model;
-pub use schema::{Kind, Mode, Parameter, Presence, Provider, Requirement, Schema};
+pub use schema::{Kind, Mode, Parameter, Per, Presence, Price, Provider, Requirement, Schema};
 pub use serde_json::Value;
 pub use spec::Spec;
 pub use states::{Excluded, Given, StrengthInTextToImage, Unset};

@@ -15,12 +15,19 @@ pub struct Schema {
     pub providers: &'static [Provider],
     /// Its parameters.
     pub parameters: &'static [Parameter],
+    /// The schema as it was written, in JSON.
+    pub json: &'static str,
 }
 
 impl Schema {
     /// The parameter of that name.
     pub fn parameter(&self, name: &str) -> Option<&'static Parameter> {
         self.parameters.iter().find(|parameter| parameter.name == name)
+    }
+
+    /// The provider of that slug.
+    pub fn provider(&self, slug: &str) -> Option<&'static Provider> {
+        self.providers.iter().find(|provider| provider.slug == slug)
     }
 }
 
@@ -50,8 +57,31 @@ pub struct Provider {
     pub slug: &'static str,
     /// The name as people write it, such as `fal.ai`.
     pub name: &'static str,
+    /// Its own name of the model.
+    pub model: Option<&'static str>,
     /// The modes it runs.
     pub modes: &'static [Mode],
+    /// What it publishes as its price.
+    pub price: Option<Price>,
+}
+
+/// What a provider charges.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Price {
+    /// US dollars.
+    pub usd: f64,
+    /// What they are for.
+    pub per: Per,
+}
+
+/// What a price is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Per {
+    /// Each image.
+    Image,
+    /// Each million pixels of each image.
+    Megapixel,
 }
 
 /// A parameter and its rules.

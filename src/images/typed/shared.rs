@@ -42,7 +42,16 @@ macro_rules! shared_methods {
             self.draft.into_spec()
         }
 
-        /// What the request would cost. Nothing is made.
+        /// What the request costs by the published prices, computed here without asking anybody: at the provider
+        /// that is pinned, or else at the dearest.
+        ///
+        /// # Errors
+        /// Where a value known only at run time breaks a rule of the model, or no price applies.
+        pub fn published_price(&self) -> ::core::result::Result<$crate::backend::Estimate, $crate::Error> {
+            self.draft.published_price()
+        }
+
+        /// What the request would cost, as the backend says. Nothing is made.
         ///
         /// # Errors
         /// Where the request breaks a rule of the model, or the backend cannot tell.

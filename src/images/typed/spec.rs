@@ -9,6 +9,8 @@ use crate::generated;
 pub trait Spec: Sized + Send {
     /// The model's id.
     fn model(&self) -> &str;
+    /// What it asks the model to do.
+    fn mode(&self) -> Mode;
     /// What is not required.
     fn options(&self) -> &Options;
     /// What is not required, to change it.
@@ -27,6 +29,10 @@ pub trait Spec: Sized + Send {
 impl Spec for GenerateSpec {
     fn model(&self) -> &str {
         &self.model
+    }
+
+    fn mode(&self) -> Mode {
+        Mode::TextToImage
     }
 
     fn options(&self) -> &Options {
@@ -53,6 +59,10 @@ impl Spec for GenerateSpec {
 impl Spec for EditSpec {
     fn model(&self) -> &str {
         &self.model
+    }
+
+    fn mode(&self) -> Mode {
+        Mode::ImageEdit
     }
 
     fn options(&self) -> &Options {
@@ -99,7 +109,7 @@ impl GenerateSpec {
     /// # Errors
     /// One of kind `InvalidRequest` that names the parameter and the remedy.
     pub fn validate(&self) -> Result<(), Error> {
-        validate(self, Mode::TextToImage)
+        validate(self)
     }
 }
 
@@ -118,15 +128,15 @@ impl EditSpec {
     /// # Errors
     /// One of kind `InvalidRequest` that names the parameter and the remedy.
     pub fn validate(&self) -> Result<(), Error> {
-        validate(self, Mode::ImageEdit)
+        validate(self)
     }
 }
 
-fn validate(spec: &impl Spec, mode: Mode) -> Result<(), Error> {
+fn validate(spec: &impl Spec) -> Result<(), Error> {
     match generated::schema(spec.model()) {
         Some(schema) => spec.check(schema)?,
         None => {
-            check::check_sampling(mode, &spec.options().sampling)?;
+            check::check_sampling(spec.mode(), &spec.options().sampling)?;
             spec.options().extra.keys().try_for_each(|name| check::check_extra(name))?;
         }
     }

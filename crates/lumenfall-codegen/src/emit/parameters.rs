@@ -120,10 +120,7 @@ fn newtype(model: &Model, parameter: &Parameter, shorthands: bool) -> Option<Tok
         Kind::Size => {
             let malformed = format!("`{name}` is malformed, or has a side of 0; write it as \"1024x1024\" or \"16:9\"");
             let large = format!("`{name}` is too large for {}: it must be {range}", model.name);
-            let max = match model.max_size {
-                Some(max) => statics::max_size(max.width, max.height),
-                None => quote!(::core::option::Option::None),
-            };
+            let max = statics::max_size(model.max_size);
             (quote!(&'static str), quote!(super::typed::size(value, #max, #malformed, #large)))
         }
         Kind::AspectRatio => {

@@ -36,7 +36,7 @@ pub(super) fn providers(model: &Model) -> TokenStream {
         let type_name = text::ident(&names::type_name(&provider.slug));
         let mut doc = format!("{}.", text::sentence(&provider.name));
         if let Some(price) = &provider.price {
-            doc.push_str(&format!(" ${} per {}.", price.usd, price.per));
+            doc.push_str(&format!(" ${} per {}.", price.usd, price.per.word()));
         }
         let doc = text::doc(&doc);
         quote! {

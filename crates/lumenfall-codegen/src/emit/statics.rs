@@ -4,18 +4,17 @@ use proc_macro2::{Literal, TokenStream};
 use quote::quote;
 
 use crate::model::{Kind, Model, Parameter};
-use crate::schema::{Mode, Need};
+use crate::schema::{MaxResolution, Mode, Need, Per, Price};
 
 pub(super) fn schema(model: &Model) -> TokenStream {
-    let Model { id, name, .. } = model;
+    let Model { id, name, json, .. } = model;
     let modes = modes(&model.modes);
-    let max_size = match model.max_size {
-        Some(max) => max_size(max.width, max.height),
-        None => quote!(::core::option::Option::None),
-    };
+    let max_size = max_size(model.max_size);
     let providers = model.providers.iter().map(|provider| {
         let (slug, name, modes) = (&provider.slug, &provider.name, self::modes(&provider.modes));
-        quote!(typed::Provider { slug: #slug, name: #name, modes: #modes })
+        let model = option(provider.model.as_ref().map(|model| quote!(#model)));
+        let price = option(provider.price.as_ref().map(price));
+        quote!(typed::Provider { slug: #slug, name: #name, model: #model, modes: #modes, price: #price })
     });
     let parameters = model.parameters.iter().map(parameter);
     quote! {
@@ -27,13 +26,32 @@ pub(super) fn schema(model: &Model) -> TokenStream {
             max_size: #max_size,
             providers: &[#(#providers),*],
             parameters: &[#(#parameters),*],
+            json: #json,
         };
     }
 }
 
-pub(super) fn max_size(width: u32, height: u32) -> TokenStream {
-    let (width, height) = (Literal::u32_unsuffixed(width), Literal::u32_unsuffixed(height));
-    quote!(::core::option::Option::Some((#width, #height)))
+pub(super) fn max_size(max: Option<MaxResolution>) -> TokenStream {
+    option(max.map(|MaxResolution { width, height }| {
+        let (width, height) = (Literal::u32_unsuffixed(width), Literal::u32_unsuffixed(height));
+        quote!((#width, #height))
+    }))
+}
+
+fn option(value: Option<TokenStream>) -> TokenStream {
+    match value {
+        Some(value) => quote!(::core::option::Option::Some(#value)),
+        None => quote!(::core::option::Option::None),
+    }
+}
+
+fn price(price: &Price) -> TokenStream {
+    let usd = float(price.usd);
+    let per = match price.per {
+        Per::Image => quote!(typed::Per::Image),
+        Per::Megapixel => quote!(typed::Per::Megapixel),
+    };
+    quote!(typed::Price { usd: #usd, per: #per })
 }
 
 pub(super) fn integer(value: i128) -> TokenStream {

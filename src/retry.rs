@@ -10,18 +10,18 @@ use std::time::Duration;
 /// provider refused.
 ///
 /// ```
-/// use lumenfall::remote::Retry;
+/// use lumenfall::RetryPolicy;
 ///
-/// let patient = Retry::default().max_retries(6);
-/// let never = Retry::none();
+/// let patient = RetryPolicy::default().max_retries(6);
+/// let never = RetryPolicy::none();
 /// # let _ = (patient, never);
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 #[must_use]
-pub struct Retry {
-    pub(super) max_retries: u32,
-    pub(super) max_wait: Duration,
-    pub(super) may_bill_twice: bool,
+pub struct RetryPolicy {
+    pub(crate) max_retries: u32,
+    pub(crate) max_wait: Duration,
+    pub(crate) may_bill_twice: bool,
 }
 
 /// The first wait is drawn from zero up to this; each further one from zero up to twice as much.
@@ -29,13 +29,13 @@ const BASE: Duration = Duration::from_millis(500);
 /// No drawn wait is longer. A wait that the service asks for may be, up to `max_wait`.
 const CEILING: Duration = Duration::from_secs(8);
 
-impl Default for Retry {
+impl Default for RetryPolicy {
     fn default() -> Self {
         Self { max_retries: 3, max_wait: Duration::from_secs(60), may_bill_twice: false }
     }
 }
 
-impl Retry {
+impl RetryPolicy {
     /// Never tries again.
     pub fn none() -> Self {
         Self { max_retries: 0, ..Self::default() }
@@ -63,7 +63,7 @@ impl Retry {
     /// The wait before try number `attempt + 1`. Never shorter than what the service asked for (up to
     /// `max_wait`); otherwise drawn evenly from zero to the bound ("full jitter"), so that many
     /// clients that failed together do not return together.
-    pub(super) fn wait(&self, attempt: u32, asked: Option<Duration>) -> Duration {
+    pub(crate) fn wait(&self, attempt: u32, asked: Option<Duration>) -> Duration {
         let bound = BASE.saturating_mul(1 << (attempt.saturating_sub(1)).min(10)).min(CEILING);
         let drawn = bound.mul_f64(random_share());
         asked.map_or(drawn, |asked| asked.min(self.max_wait).max(drawn.min(self.max_wait)))
@@ -83,7 +83,7 @@ mod tests {
 
     #[test]
     fn waits_are_drawn_below_a_bound_that_doubles() {
-        let retry = Retry::default();
+        let retry = RetryPolicy::default();
         for (attempt, bound) in [(1, 500), (2, 1000), (3, 2000), (10, 8000), (100, 8000)] {
             let waits: Vec<_> = (0..200).map(|_| retry.wait(attempt, None)).collect();
             assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(bound)));
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_honoured_up_to_the_cap() {
-        let retry = Retry::default();
+        let retry = RetryPolicy::default();
         assert_eq!(retry.wait(1, Some(Duration::from_secs(5))), Duration::from_secs(5));
         assert_eq!(retry.wait(1, Some(Duration::from_secs(86_400))), Duration::from_secs(60));
     }

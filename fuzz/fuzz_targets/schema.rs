@@ -1,0 +1,5 @@
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|json: &str| {
+    let _ = lumenfall_codegen::generate("fuzz.json", json);
+});

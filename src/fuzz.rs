@@ -1,0 +1,119 @@
+//! What the fuzz targets of `fuzz/` call: the readers of what comes from outside, and what each promises of any input.
+//!
+//! The inputs kept in `fuzz/corpus/` run through the same functions as an ordinary test.
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+
+use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
+use crate::images::{self, AspectRatio, OutputFormat, Resolution, Size};
+use crate::remote;
+use crate::{Error, RetryPolicy};
+
+/// A message longer than this holds more than words.
+const MESSAGE: usize = 2_000;
+const KEY: &str = "lmnfl_key.canary";
+
+/// The answer to a paid request.
+pub fn answer(data: &[u8]) {
+    match remote::read_answer(HeaderMap::new(), data.to_vec()) {
+        Ok(output) => assert!(!output.images.is_empty(), "an answer without an image is an error"),
+        Err(error) => {
+            assert!(error.maybe_billed(), "the request succeeded, so it was billed");
+            check_message(&error);
+        }
+    }
+}
+
+/// The answer that refuses a request. The first two bytes choose its status.
+pub fn failure(data: &[u8]) {
+    let Some((&[high, low], body)) = data.split_first_chunk() else { return };
+    let Ok(status) = StatusCode::from_u16(300 + u16::from_be_bytes([high, low]) % 300) else { return };
+    let error = remote::read_failure(status, body, KEY);
+    assert_eq!(error.status(), Some(status.as_u16()));
+    let told = format!("{error} {error:?} {:?} {:?}", error.code(), error.parameter());
+    assert!(!told.contains(KEY), "the key is told: {told}");
+    check_message(&error);
+}
+
+/// How long a service asks to wait.
+pub fn retry_after(data: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    for name in [RETRY_AFTER, HeaderName::from_static("retry-after-ms")] {
+        let asked = remote::read_retry_after(&HeaderMap::from_iter([(name, value.clone())]));
+        let policy = RetryPolicy::default();
+        for attempt in [1, u32::MAX] {
+            assert!(policy.wait(attempt, asked) <= policy.max_wait, "no wait is longer than the longest allowed");
+        }
+    }
+}
+
+/// The name that an uploaded file goes by.
+pub fn file_name(data: &[u8]) {
+    let stem = String::from_utf8_lossy(data);
+    let name = remote::file_name(&stem, OutputFormat::Png, "image");
+    assert!(name.ends_with(".png") && name.len() > 4, "{name:?}");
+    let tears_the_header = |c: char| c.is_control() || "\"\\/;%".contains(c) || !c.is_ascii();
+    assert!(!name.contains(tears_the_header), "{name:?}");
+}
+
+/// A schema as a service serves it.
+pub fn drift(data: &[u8]) {
+    let Ok(served) = serde_json::from_slice(data) else { return };
+    for change in SCHEMA.changes(&served).unwrap_or_default() {
+        let _ = (change.to_string(), change.is_breaking());
+        assert_ne!(change.compiled, change.served);
+    }
+}
+
+/// Sizes, aspect ratios and resolution tiers.
+pub fn layout(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(size) = text.parse::<Size>() {
+        assert_eq!(size.to_string().parse::<Size>().ok(), Some(size));
+    }
+    if let Ok(ratio) = text.parse::<AspectRatio>() {
+        assert_eq!(ratio.to_string().parse::<AspectRatio>().ok(), Some(ratio));
+        assert!(ratio.width() > 0 && ratio.height() > 0);
+    }
+    if let Ok(tier) = text.parse::<Resolution>() {
+        assert_eq!(tier.to_string().parse::<Resolution>().ok(), Some(tier));
+    }
+}
+
+/// When a signed address stops working.
+pub fn expiry(data: &[u8]) {
+    let _ = images::expiry_of_address(&String::from_utf8_lossy(data));
+}
+
+fn check_message(error: &Error) {
+    let length = error.to_string().len();
+    assert!(length <= MESSAGE, "a message of {length} bytes");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_input_that_fuzzing_kept_still_holds() {
+        let targets: [(&str, fn(&[u8])); 7] = [
+            ("answer", answer),
+            ("failure", failure),
+            ("retry_after", retry_after),
+            ("file_name", file_name),
+            ("drift", drift),
+            ("layout", layout),
+            ("expiry", expiry),
+        ];
+        for (name, target) in targets {
+            let folder = format!("{}/fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
+            let mut inputs = 0;
+            for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{folder}: {error}")) {
+                target(&std::fs::read(entry.unwrap().path()).unwrap());
+                inputs += 1;
+            }
+            assert!(inputs > 0, "{folder} is empty");
+        }
+    }
+}

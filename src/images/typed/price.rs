@@ -1,0 +1,59 @@
+//! What a request costs by the schema's price table.
+
+use super::{Per, Price, Provider, Schema, Spec};
+use crate::backend::{Cost, Estimate, Options};
+use crate::error::{Error, ErrorKind};
+use crate::images::Size;
+
+/// The sides of an image whose request does not say how large it is to be, as of the tier `1K`.
+const SIDE: f64 = 1024.0;
+
+impl Price {
+    /// What so many images of so many megapixels (millions of pixels) each cost.
+    pub fn of(&self, images: u32, megapixels: f64) -> Cost {
+        let each = match self.per {
+            Per::Image => self.usd,
+            Per::Megapixel => self.usd * megapixels,
+        };
+        Cost { amount: each * f64::from(images), currency: "USD".into() }
+    }
+}
+
+impl Schema {
+    /// What `spec` costs by the published prices, computed here: at the provider that it pins, or else at the
+    /// dearest that offers its mode, since the gateway chooses.
+    ///
+    /// Where a price goes by megapixels and `spec` names no pixels, the tier decides, and without one `1K` is
+    /// assumed: 1024×1024. A provider may round up to whole megapixels, and prices change: the service itself is
+    /// asked by [`Draft::estimate`](super::Draft::estimate).
+    ///
+    /// # Errors
+    /// The first rule of the model that `spec` breaks, and [`ErrorKind::Unsupported`] where the schema has no price
+    /// that applies.
+    pub fn published_price(&self, spec: &impl Spec) -> Result<Estimate, Error> {
+        spec.check(self)?;
+        let (mode, options) = (spec.mode(), spec.options());
+        let megapixels = self.megapixels(options);
+        let asked = |provider: &&Provider| options.provider.as_deref().is_none_or(|pinned| pinned == provider.slug);
+        let offers = self.providers.iter().filter(asked).filter(|provider| provider.modes.contains(&mode));
+        let priced = offers.filter_map(|provider| {
+            Some((provider, provider.price.as_ref()?.of(options.n.unwrap_or(1), megapixels)))
+        });
+        let dearest = priced.max_by(|(_, one), (_, other)| one.amount.total_cmp(&other.amount));
+        let (provider, total) = dearest.ok_or_else(|| {
+            let message = format!("the schema of {} has no price for {}; ask the service", self.name, mode.words());
+            Error::new(ErrorKind::Unsupported, message)
+        })?;
+        Ok(Estimate { total, provider: Some(provider.slug.into()), model: provider.model.map(Into::into) })
+    }
+
+    fn megapixels(&self, options: &Options) -> f64 {
+        let pixels = match (options.size, options.resolution) {
+            (Some(Size::Pixels { width, height }), _) => f64::from(width) * f64::from(height),
+            (_, Some(tier)) => (f64::from(tier.kilopixels()) * SIDE).powi(2),
+            _ => SIDE * SIDE,
+        };
+        let most = self.max_size.map_or(f64::INFINITY, |(width, height)| f64::from(width) * f64::from(height));
+        pixels.min(most) / 1e6
+    }
+}

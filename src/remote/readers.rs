@@ -1,0 +1,21 @@
+//! The readers of what comes from outside, for [`crate::fuzz`].
+
+use reqwest::StatusCode;
+use reqwest::header::HeaderMap;
+
+use super::answer;
+use super::failure::Failure;
+use super::key::Key;
+pub(crate) use super::multipart::file_name;
+pub(crate) use super::retry_after::read as read_retry_after;
+use crate::backend::Output;
+use crate::error::Error;
+
+pub(crate) fn read_answer(head: HeaderMap, body: Vec<u8>) -> Result<Output, Error> {
+    answer::read(head, body).map_err(|failure| failure.error)
+}
+
+pub(crate) fn read_failure(status: StatusCode, body: &[u8], key: &str) -> Error {
+    let key = Key::new(key, "Bearer", "KEY").ok();
+    Failure::of_answer(status, &HeaderMap::new(), body, key.as_ref()).error
+}
