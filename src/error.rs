@@ -124,6 +124,12 @@ impl Error {
         self.0.maybe_billed
     }
 
+    /// Whether the service made nothing, so that another try does not pay twice for a result.
+    pub(crate) fn made_nothing(&self) -> bool {
+        // The gateway says with this code that it delivered nothing, whatever part of the cost it keeps.
+        !self.maybe_billed() || self.code() == Some("ALL_PROVIDERS_EXHAUSTED")
+    }
+
     /// How many times the request was tried; 0 where it was never sent.
     pub fn attempts(&self) -> u32 {
         self.0.attempts

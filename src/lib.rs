@@ -62,8 +62,8 @@ pub use generated::stable_diffusion_3_5_medium;
 pub use generated::stable_diffusion_3_5_medium::output_format::{Avif, Gif, Jpeg, Png, Webp};
 pub use generated::stable_diffusion_3_5_medium::providers::{Fal, Replicate};
 pub use images::{Address, Image, Images, Inline};
-pub use retry::RetryPolicy;
 pub use images::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size, SkipLayerGuidance};
+pub use retry::RetryPolicy;
 
 // Generated code names this crate by its own name, here as in a user's crate.
 extern crate self as lumenfall;

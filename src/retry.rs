@@ -1,7 +1,9 @@
 //! When to try again, and after how long.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
 
 /// When a failed request is tried again.
 ///
@@ -58,6 +60,14 @@ impl RetryPolicy {
     pub fn may_bill_twice(mut self) -> Self {
         self.may_bill_twice = true;
         self
+    }
+
+    /// The wait before the next try after `attempts` that ended in `error`; `None` where there is none left, or the
+    /// wait would end after the deadline: that would end in a worse error than this one.
+    pub(crate) fn next_wait(&self, attempts: u32, error: &Error, deadline: Option<Instant>) -> Option<Duration> {
+        let wait = self.wait(attempts, error.retry_after());
+        let in_time = deadline.is_none_or(|deadline| Instant::now() + wait < deadline);
+        (attempts <= self.max_retries && in_time).then_some(wait)
     }
 
     /// The wait before try number `attempt + 1`. Never shorter than what the service asked for (up to

@@ -3,15 +3,13 @@
 // Helpers are not marked as tests, but a panic in one is a failed test all the same.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use lumenfall::backend::{EditSpec, GenerateSpec};
 use lumenfall::RetryPolicy;
+use lumenfall::backend::{EditSpec, GenerateSpec};
+use lumenfall::stable_diffusion_3_5_medium::StableDiffusion35Medium;
 use lumenfall::testing::{Fault, MockGateway, PIXEL, conformance};
 use lumenfall::{ErrorKind, Fal, Input, OutputFormat, Webp, count};
-use tokio::sync::Semaphore;
 
 const MODEL: &str = "stable-diffusion-3.5-medium";
 
@@ -89,49 +87,11 @@ async fn each_fault_is_what_it_says() {
     client.images().generate("a lighthouse").send().await.unwrap();
 }
 
-/// 2,000 requests, 64 at a time, 15 % of them faulted: each ends, and none that may have been executed is
-/// sent again.
-#[tokio::test(flavor = "multi_thread")]
-async fn no_request_that_may_have_been_executed_is_sent_twice() {
+#[tokio::test]
+async fn the_schema_that_is_served_is_compared_with_the_compiled_one() {
     let gateway = MockGateway::start().await.unwrap();
-    for i in 0..300 {
-        gateway.fault_next(match i % 6 {
-            0 => Fault::Status(503),
-            1 => Fault::RateLimited(Duration::from_millis(5)),
-            2 => Fault::Reset,
-            3 => Fault::ResetInBody,
-            4 => Fault::Status(500),
-            _ => Fault::Garbage,
-        });
-    }
-    let client = gateway.client().unwrap();
-    let turn = Arc::new(Semaphore::new(64));
-    let calls: Vec<_> = (0..2000)
-        .map(|i| {
-            let (client, turn) = (client.clone(), Arc::clone(&turn));
-            tokio::spawn(async move {
-                let _turn = turn.acquire().await;
-                let call = client.images().generate("a lighthouse").user(i.to_string()).inline();
-                call.send().await.map(|images| images.len())
-            })
-        })
-        .collect();
-    let (mut made, mut failed) = (0, 0);
-    for call in calls {
-        match call.await.unwrap() {
-            Ok(images) => made += images,
-            Err(error) => {
-                assert!(error.maybe_billed(), "only what may have been executed is given up: {error:?}");
-                failed += 1;
-            }
-        }
-    }
-    // Four of the six faults are ambiguous: none of those is retried.
-    assert_eq!((made, failed), (1800, 200));
-    let mut tries = HashMap::new();
-    for received in gateway.received() {
-        *tries.entry(received.fields["user"].to_string()).or_insert(0) += 1;
-    }
-    // The other two did not run, and each took one more try.
-    assert_eq!((tries.len(), tries.values().sum::<i32>()), (2000, 2100));
+    let remote = gateway.builder().backend().unwrap();
+    let served = remote.models().schema::<StableDiffusion35Medium>().await.unwrap();
+    assert_eq!(served.changes, []);
+    assert_eq!(served.json["schema"]["id"], MODEL);
 }

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lumenfall::backend::{Backend, Content, EditSpec, GenerateSpec, Output, RequestContext};
-use lumenfall::layers::{Cache, Fallback, Limit, SpendCap};
+use lumenfall::layers::{Cache, Fallback, Limit, Retry, SpendCap};
 use lumenfall::testing::{MockBackend, PIXEL, conformance};
-use lumenfall::{Error, ErrorKind, Input, ResponseFormat};
+use lumenfall::{Error, ErrorKind, Input, ResponseFormat, RetryPolicy};
 
 const MODEL: &str = "stable-diffusion-3.5-medium";
 
@@ -64,11 +64,12 @@ impl Drop for Folder {
 async fn every_layer_keeps_the_promises_of_a_backend() {
     let folder = Folder::new("conformance");
     let mock = MockBackend::new;
-    let backends: [(&str, Box<dyn Backend>); 6] = [
+    let backends: [(&str, Box<dyn Backend>); 7] = [
         ("mock", Box::new(mock())),
         ("fallback", Box::new(Fallback::new(mock().without_edits()).then(mock()))),
         ("limit", Box::new(Limit::new(mock()).concurrency(2).rate(1000, Duration::from_secs(1)))),
         ("spend cap", Box::new(SpendCap::new(mock(), 1000.0, "USD"))),
+        ("retry", Box::new(Retry::new(mock(), RetryPolicy::default()))),
         ("cache", Box::new(Cache::new(mock(), &folder.0))),
         ("without edits", Box::new(mock().without_edits())),
     ];
@@ -122,6 +123,50 @@ async fn a_fallback_that_runs_out_says_that_an_earlier_backend_may_have_billed()
     let error = generate(&fallback, spec()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RateLimited);
     assert!(error.maybe_billed());
+}
+
+#[tokio::test]
+async fn a_retry_tries_again_what_cannot_have_been_billed() {
+    let mock = MockBackend::new();
+    let retry = Retry::new(mock.clone(), RetryPolicy::default());
+    mock.fail_next(error(ErrorKind::RateLimited).with_retry_after(Duration::from_millis(30)));
+    mock.fail_next(error(ErrorKind::Upstream).with_maybe_billed(true).with_code("ALL_PROVIDERS_EXHAUSTED"));
+    let started = Instant::now();
+    generate(&retry, spec()).await.unwrap();
+    assert!(started.elapsed() >= Duration::from_millis(30), "it waits as long as it is asked to");
+    assert_eq!(mock.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_retry_leaves_alone_what_may_have_been_billed_or_would_fail_again() {
+    let mock = MockBackend::new();
+    let retry = Retry::new(mock.clone(), RetryPolicy::default());
+    for (failure, billed) in
+        [(error(ErrorKind::Timeout).with_maybe_billed(true), true), (error(ErrorKind::ContentPolicy), false)]
+    {
+        mock.fail_next(failure);
+        assert_eq!(generate(&retry, spec()).await.unwrap_err().maybe_billed(), billed);
+    }
+    assert_eq!(mock.requests().len(), 2);
+
+    let bold = Retry::new(mock.clone(), RetryPolicy::default().may_bill_twice().max_retries(1));
+    for _ in 0..2 {
+        mock.fail_next(error(ErrorKind::Timeout).with_maybe_billed(true));
+    }
+    let last = generate(&bold, spec()).await.unwrap_err();
+    assert_eq!((last.attempts(), last.maybe_billed(), mock.requests().len()), (2, true, 4));
+}
+
+#[tokio::test]
+async fn a_retry_does_not_wait_beyond_the_deadline() {
+    let mock = MockBackend::new();
+    mock.fail_next(error(ErrorKind::RateLimited).with_retry_after(Duration::from_secs(30)));
+    let mut context = RequestContext::default();
+    context.deadline = Some(Instant::now() + Duration::from_secs(5));
+    let started = Instant::now();
+    let failure = Retry::new(mock, RetryPolicy::default()).generate(spec(), context).await.unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::RateLimited);
+    assert!(started.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]

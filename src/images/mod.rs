@@ -11,10 +11,10 @@ pub(crate) mod save;
 mod sniff;
 pub mod typed;
 
-pub use format::{OutputFormat, ResponseFormat};
-pub use input::Input;
 #[cfg(any(test, fuzzing))]
 pub(crate) use expiry::of_address as expiry_of_address;
+pub use format::{OutputFormat, ResponseFormat};
+pub use input::Input;
 pub(crate) use input::Reading;
 pub use layout::{AspectRatio, Resolution, Size};
 pub use result::{Address, Delivery, HasAddress, HasBytes, Image, Images, Inline};

@@ -56,9 +56,7 @@ impl Fallback {
     }
 
     fn falls_back(&self, error: &Error) -> bool {
-        // The gateway says with this code that it delivered nothing, whatever part of the cost it keeps.
-        let nothing_made = error.code() == Some("ALL_PROVIDERS_EXHAUSTED");
-        self.kinds.contains(&error.kind()) && (self.even_if_billed || nothing_made || !error.maybe_billed())
+        self.kinds.contains(&error.kind()) && (self.even_if_billed || error.made_nothing())
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {

@@ -20,19 +20,18 @@
 //! # }
 //! ```
 //!
-//! Trying again is no layer: only a backend knows what provably did not run. The remote one has
-//! [`Retry`](crate::remote::Retry).
-
 #[cfg(feature = "cache")]
 mod cache;
 mod fallback;
 mod limit;
+mod retry;
 mod spend_cap;
 
 #[cfg(feature = "cache")]
 pub use cache::Cache;
 pub use fallback::Fallback;
 pub use limit::Limit;
+pub use retry::Retry;
 pub use spend_cap::SpendCap;
 
 /// Sends both modes of a [`Backend`](crate::Backend) through `self.run(request, context)`.

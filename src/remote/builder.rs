@@ -13,11 +13,11 @@ use super::fal::FalBackend;
 use super::key::Key;
 use super::replay::Replay;
 use super::replicate::ReplicateBackend;
-use crate::retry::RetryPolicy;
 use super::transport::Transport;
 use super::{Remote, clean};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
+use crate::retry::RetryPolicy;
 
 /// The gateway's OpenAI-compatible base address.
 pub const DEFAULT_BASE_URL: &str = "https://api.lumenfall.ai/openai/v1";
@@ -283,7 +283,11 @@ impl ClientBuilder {
         {
             builder = builder.tls_backend_preconfigured(super::tls::config(base)?);
         }
-        #[cfg(not(feature = "rustls"))]
+        #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+        if base.scheme() == "https" {
+            let message = "this build has no TLS; choose the feature `rustls` or `native-tls`, or give your own `.http_client(..)`";
+            return Err(configuration(message));
+        }
         let _ = base;
         if let Some(proxy) = &self.proxy {
             // Its address may hold a password, so the message does not quote it.

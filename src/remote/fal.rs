@@ -11,8 +11,8 @@ use super::job::{self, Job, Step};
 use super::transport::{Billing, Payload, Transport};
 use super::{answer, clean, download, fields};
 use crate::backend::{
-    self, Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData,
-    Metadata, Options, Output, Progress, Request, RequestContext,
+    self, Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
+    Options, Output, Progress, Request, RequestContext,
 };
 use crate::error::{Error, ErrorKind};
 use crate::images::{AspectRatio, OutputFormat, ResponseFormat, Sampling, Size};

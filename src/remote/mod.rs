@@ -11,7 +11,7 @@
 //! | `body`, `answer`, `estimate`, `headers` | answers |
 //! | `download` | images at addresses |
 //! | `fal`, `replicate`, `job` | the providers behind the gateway, without it |
-//! | `models`, `account`, `replay` | what only the gateway offers |
+//! | `models`, `account`, `replay`, `trace` | what only the gateway offers |
 
 mod account;
 mod answer;
@@ -33,6 +33,8 @@ mod replicate;
 mod retry_after;
 #[cfg(feature = "rustls")]
 mod tls;
+#[cfg(feature = "otel")]
+mod trace;
 mod transport;
 
 #[cfg(any(test, fuzzing))]

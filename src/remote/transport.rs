@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::failure::{Failure, Verdict};
 use super::key::Key;
 use super::multipart::Edit;
-use crate::retry::RetryPolicy;
 use super::{body, clean, headers};
 use crate::error::{Error, ErrorKind};
+use crate::retry::RetryPolicy;
 
 /// An error's body is read up to here.
 const ERROR_BODY: usize = 64 * 1024;
@@ -104,6 +104,8 @@ impl Transport {
         self.repeat(billing, deadline, || async {
             let mut request = Request::new(method.clone(), url.clone());
             *request.headers_mut() = self.headers.clone();
+            #[cfg(feature = "otel")]
+            super::trace::inject(request.headers_mut());
             match payload {
                 Payload::Nothing => {}
                 Payload::Json(body) => {
@@ -211,12 +213,14 @@ impl Transport {
                 (Verdict::NotExecuted, _) | (Verdict::Ambiguous, Billing::Free) => true,
                 (Verdict::Ambiguous, Billing::Paid) => self.retry.may_bill_twice,
             };
-            let wait = self.retry.wait(attempts, failure.error.retry_after());
-            // A wait that ends after the deadline would end in a worse error than this one.
-            if !again || attempts > self.retry.max_retries || Instant::now() + wait >= deadline {
-                return Err(failure.error.with_maybe_billed(maybe_billed).with_attempts(attempts, started.elapsed()));
+            let wait = self.retry.next_wait(attempts, &failure.error, Some(deadline));
+            match wait.filter(|_| again) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => {
+                    let error = failure.error.with_maybe_billed(maybe_billed);
+                    return Err(error.with_attempts(attempts, started.elapsed()));
+                }
             }
-            tokio::time::sleep(wait).await;
         }
     }
 }

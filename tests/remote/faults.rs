@@ -11,7 +11,8 @@ use crate::support::{Act, ONE_ADDRESS, RawServer, answering, builder, generate, 
 #[tokio::test]
 async fn a_refused_connection_was_not_billed_and_is_tried_again() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let remote = builder(&format!("http://127.0.0.1:{port}")).retry(RetryPolicy::default().max_retries(1)).backend().unwrap();
+    let remote =
+        builder(&format!("http://127.0.0.1:{port}")).retry(RetryPolicy::default().max_retries(1)).backend().unwrap();
     let error = generate(&remote).await.unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (ErrorKind::Connection, 2));
     assert!(!error.maybe_billed());

@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lumenfall::backend::{Backend, Content, Progress, Request, RequestContext};
 use lumenfall::RetryPolicy;
+use lumenfall::backend::{Backend, Content, Progress, Request, RequestContext};
 use lumenfall::remote::{FalBackend, ReplicateBackend};
 use lumenfall::{Client, Error, ErrorKind, Input, OutputFormat, ResponseFormat, Sampling, SkipLayerGuidance};
 use serde_json::{Value, json};

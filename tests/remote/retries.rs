@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use lumenfall::ErrorKind;
-use lumenfall::backend::{Backend, Request, RequestContext};
 use lumenfall::RetryPolicy;
+use lumenfall::backend::{Backend, Request, RequestContext};
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -145,7 +145,8 @@ async fn retry_after_is_waited_for_in_seconds_milliseconds_and_as_a_date() {
 #[tokio::test]
 async fn a_retry_after_of_days_is_not_obeyed() {
     let server = failing_once(ResponseTemplate::new(429).insert_header("retry-after", "259200")).await;
-    let remote = builder(&server.uri()).retry(RetryPolicy::default().max_wait(Duration::from_millis(20))).backend().unwrap();
+    let remote =
+        builder(&server.uri()).retry(RetryPolicy::default().max_wait(Duration::from_millis(20))).backend().unwrap();
     let started = Instant::now();
     generate(&remote).await.unwrap();
     assert!(started.elapsed() < Duration::from_secs(5));

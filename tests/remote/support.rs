@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lumenfall::backend::{Backend, EditSpec, GenerateSpec, Options, RequestContext};
 use lumenfall::RetryPolicy;
+use lumenfall::backend::{Backend, EditSpec, GenerateSpec, Options, RequestContext};
 use lumenfall::remote::{ClientBuilder, Remote};
 use lumenfall::{Address, Client, Error, Images, Inline, Input, ResponseFormat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

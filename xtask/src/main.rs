@@ -2,10 +2,12 @@
 
 mod bench;
 mod codegen;
+mod schema;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask codegen [--check]
+       cargo xtask schema pull [MODEL...]
        cargo xtask bench denoiser|vae|remote [--json FILE]";
 
 fn main() -> ExitCode {
@@ -14,6 +16,7 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
+        ["schema", "pull", models @ ..] => schema::pull(models),
         ["bench", name, further @ ..] => bench::run(name, further),
         _ => Err(USAGE.into()),
     };

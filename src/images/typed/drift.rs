@@ -43,7 +43,9 @@ impl Change {
         let property: Vec<&str> = self.property.split('.').collect();
         match (&self.subject, property.as_slice()) {
             (_, [""]) => gone || self.served.as_ref().is_some_and(is_required),
-            (Subject::Parameter(_), ["modes", _]) => gone || self.served.as_ref().is_some_and(|need| need == "required"),
+            (Subject::Parameter(_), ["modes", _]) => {
+                gone || self.served.as_ref().is_some_and(|need| need == "required")
+            }
             (_, ["modes", ..] | ["repeatable"]) => gone,
             // An element of a list that stays allows what it names; a list that comes forbids all that it does not.
             (_, ["enum" | "media_types", _] | ["requires", _, _]) => gone,
@@ -119,7 +121,12 @@ pub fn changes(compiled: &Value, served: &Value) -> Result<Vec<Change>, Error> {
     Ok(found)
 }
 
-fn compare<'a>(path: &mut Vec<&'a str>, compiled: Option<&'a Value>, served: Option<&'a Value>, found: &mut Vec<Change>) {
+fn compare<'a>(
+    path: &mut Vec<&'a str>,
+    compiled: Option<&'a Value>,
+    served: Option<&'a Value>,
+    found: &mut Vec<Change>,
+) {
     let there = |value: &&Value| !(value.is_null() || **value == false || value.as_array().is_some_and(Vec::is_empty));
     let (compiled, served) = (compiled.filter(there), served.filter(there));
     if let (Some(before), Some(now)) = (compiled.and_then(members), served.and_then(members)) {
@@ -195,21 +202,73 @@ mod tests {
         let cases: Vec<(Vec<(String, bool)>, &str, bool)> = vec![
             (drift(|s| parameter(s, "n")["maximum"] = json!(4)), "parameter `n`: `maximum` was 10, is 4", true),
             (drift(|s| parameter(s, "n")["maximum"] = json!(20)), "parameter `n`: `maximum` was 10, is 20", false),
-            (drift(|s| parameter(s, "n")["maximum"] = json!(null)), "parameter `n`: `maximum` was 10, is no longer there", false),
+            (
+                drift(|s| parameter(s, "n")["maximum"] = json!(null)),
+                "parameter `n`: `maximum` was 10, is no longer there",
+                false,
+            ),
             (drift(|s| parameter(s, "n")["minimum"] = json!(2)), "parameter `n`: `minimum` was 1, is 2", true),
             (drift(|s| parameter(s, "n")["default"] = json!(2)), "parameter `n`: `default` was 1, is 2", false),
-            (drift(|s| parameter(s, "n")["type"] = json!("string")), "parameter `n`: `type` was \"integer\", is \"string\"", true),
-            (drift(|s| parameter(s, "output_format")["enum"] = json!(["png", "jpeg", "gif", "webp"])), "parameter `output_format`: `enum.avif` was \"avif\", is no longer there", true),
-            (drift(|s| parameter(s, "response_format")["enum"] = json!(["url", "b64_json", "file"])), "parameter `response_format`: `enum.file` is new: \"file\"", false),
-            (drift(|s| parameter(s, "size")["enum"] = json!(["1024x1024"])), "parameter `size`: `enum` is new: [\"1024x1024\"]", true),
-            (drift(|s| parameter(s, "prompt")["modes"]["image_edit"] = json!("required")), "parameter `prompt`: `modes.image_edit` was \"optional\", is \"required\"", true),
-            (drift(|s| parameter(s, "n")["overrides"] = json!(["size"])), "parameter `n`: `overrides` is new: [\"size\"]", true),
-            (drift(|s| s["max_resolution"]["width"] = json!(1024)), "the model: `max_resolution.width` was 1414, is 1024", true),
-            (drift(|s| s["modes"] = json!(["text_to_image"])), "the model: `modes.image_edit` was \"image_edit\", is no longer there", true),
-            (drift(|s| s["providers"][0]["price"]["usd"] = json!(0.03)), "provider `fal`: `price.usd` was 0.02, is 0.03", false),
-            (drift(|s| drop(s["providers"].as_array_mut().unwrap().remove(0))), "provider `fal` is no longer there", true),
-            (drift(|s| drop(s["parameters"].as_array_mut().unwrap().remove(2))), "parameter `mask` is no longer there", true),
-            (drift(|s| s["parameters"].as_array_mut().unwrap().push(json!({ "name": "style", "modes": {} }))), "parameter `style` is new", false),
+            (
+                drift(|s| parameter(s, "n")["type"] = json!("string")),
+                "parameter `n`: `type` was \"integer\", is \"string\"",
+                true,
+            ),
+            (
+                drift(|s| parameter(s, "output_format")["enum"] = json!(["png", "jpeg", "gif", "webp"])),
+                "parameter `output_format`: `enum.avif` was \"avif\", is no longer there",
+                true,
+            ),
+            (
+                drift(|s| parameter(s, "response_format")["enum"] = json!(["url", "b64_json", "file"])),
+                "parameter `response_format`: `enum.file` is new: \"file\"",
+                false,
+            ),
+            (
+                drift(|s| parameter(s, "size")["enum"] = json!(["1024x1024"])),
+                "parameter `size`: `enum` is new: [\"1024x1024\"]",
+                true,
+            ),
+            (
+                drift(|s| parameter(s, "prompt")["modes"]["image_edit"] = json!("required")),
+                "parameter `prompt`: `modes.image_edit` was \"optional\", is \"required\"",
+                true,
+            ),
+            (
+                drift(|s| parameter(s, "n")["overrides"] = json!(["size"])),
+                "parameter `n`: `overrides` is new: [\"size\"]",
+                true,
+            ),
+            (
+                drift(|s| s["max_resolution"]["width"] = json!(1024)),
+                "the model: `max_resolution.width` was 1414, is 1024",
+                true,
+            ),
+            (
+                drift(|s| s["modes"] = json!(["text_to_image"])),
+                "the model: `modes.image_edit` was \"image_edit\", is no longer there",
+                true,
+            ),
+            (
+                drift(|s| s["providers"][0]["price"]["usd"] = json!(0.03)),
+                "provider `fal`: `price.usd` was 0.02, is 0.03",
+                false,
+            ),
+            (
+                drift(|s| drop(s["providers"].as_array_mut().unwrap().remove(0))),
+                "provider `fal` is no longer there",
+                true,
+            ),
+            (
+                drift(|s| drop(s["parameters"].as_array_mut().unwrap().remove(2))),
+                "parameter `mask` is no longer there",
+                true,
+            ),
+            (
+                drift(|s| s["parameters"].as_array_mut().unwrap().push(json!({ "name": "style", "modes": {} }))),
+                "parameter `style` is new",
+                false,
+            ),
         ];
         for (changes, words, breaking) in cases {
             assert_eq!(changes, [(words.to_owned(), breaking)]);

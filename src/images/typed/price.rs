@@ -36,9 +36,8 @@ impl Schema {
         let megapixels = self.megapixels(options);
         let asked = |provider: &&Provider| options.provider.as_deref().is_none_or(|pinned| pinned == provider.slug);
         let offers = self.providers.iter().filter(asked).filter(|provider| provider.modes.contains(&mode));
-        let priced = offers.filter_map(|provider| {
-            Some((provider, provider.price.as_ref()?.of(options.n.unwrap_or(1), megapixels)))
-        });
+        let priced = offers
+            .filter_map(|provider| Some((provider, provider.price.as_ref()?.of(options.n.unwrap_or(1), megapixels))));
         let dearest = priced.max_by(|(_, one), (_, other)| one.amount.total_cmp(&other.amount));
         let (provider, total) = dearest.ok_or_else(|| {
             let message = format!("the schema of {} has no price for {}; ask the service", self.name, mode.words());
@@ -55,5 +54,55 @@ impl Schema {
         };
         let most = self.max_size.map_or(f64::INFINITY, |(width, height)| f64::from(width) * f64::from(height));
         pixels.min(most) / 1e6
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::backend::{EditSpec, GenerateSpec, Options};
+    use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
+    use crate::{ErrorKind, Input, Resolution};
+
+    fn price(edit: impl FnOnce(&mut Options)) -> (f64, String) {
+        let mut spec = GenerateSpec::new(SCHEMA.id, "a lighthouse");
+        edit(&mut spec.options);
+        let estimate = SCHEMA.published_price(&spec).unwrap();
+        assert_eq!(estimate.total.currency, "USD");
+        // In hundredths of a cent, so that sums of decimal fractions compare.
+        ((estimate.total.amount * 1e4).round(), estimate.provider.unwrap())
+    }
+
+    #[test]
+    fn the_dearest_provider_that_may_run_it_counts() {
+        assert_eq!(price(|_| ()), (350.0, "replicate".into()));
+        assert_eq!(price(|options| options.n = Some(10)), (3500.0, "replicate".into()));
+        // 1.999396 megapixels at $0.02 are more than $0.035.
+        assert_eq!(price(|options| options.size = "1414x1414".parse().ok()), (400.0, "fal".into()));
+    }
+
+    #[test]
+    fn a_pinned_provider_counts_alone_by_its_own_unit() {
+        let fal = |edit: fn(&mut Options)| {
+            price(|options| {
+                options.provider = Some("fal".into());
+                edit(options);
+            })
+        };
+        assert_eq!(fal(|_| ()), (210.0, "fal".into()));
+        assert_eq!(fal(|options| options.size = "500x500".parse().ok()), (50.0, "fal".into()));
+        assert_eq!(fal(|options| options.aspect_ratio = "16:9".parse().ok()), (210.0, "fal".into()));
+        // A tier beyond the model's largest size counts as that.
+        assert_eq!(fal(|options| options.resolution = Resolution::new(4).ok()), (400.0, "fal".into()));
+    }
+
+    #[test]
+    fn an_edit_has_the_price_of_who_edits_and_a_broken_request_none() {
+        let mut edit = EditSpec::new(SCHEMA.id, Input::bytes("x"));
+        let estimate = SCHEMA.published_price(&edit).unwrap();
+        assert_eq!(estimate.model.as_deref(), Some("stability-ai/stable-diffusion-3.5-medium"));
+        edit.options.n = Some(11);
+        assert_eq!(SCHEMA.published_price(&edit).unwrap_err().parameter(), Some("n"));
+        edit.model = "another".into();
+        assert_eq!(SCHEMA.published_price(&edit).unwrap_err().kind(), ErrorKind::InvalidRequest);
     }
 }

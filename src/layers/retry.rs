@@ -1,0 +1,78 @@
+//! Another try where one fails.
+
+use std::time::Instant;
+
+use super::run_both_modes;
+use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Estimate, Output, Request, RequestContext};
+use crate::error::{Error, ErrorKind};
+use crate::retry::RetryPolicy;
+
+/// Sends a request again where the backend failed and cannot have billed it, as the policy says.
+///
+/// A failure passes if its kind is `Connection`, `Timeout`, `RateLimited` or `Upstream`; every other would only
+/// come again. [`RetryPolicy::may_bill_twice`] also sends again what may have been billed. The waits end before
+/// the request's deadline.
+///
+/// The remote backends of this crate try again themselves, by what they know of the connection: set their own
+/// policy with [`ClientBuilder::retry`](crate::remote::ClientBuilder::retry), and put this layer around your own
+/// backends, or around a whole [`Fallback`](super::Fallback).
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Retry<B> {
+    inner: B,
+    policy: RetryPolicy,
+}
+
+impl<B: Backend> Retry<B> {
+    /// Tries `inner` again as `policy` says.
+    pub fn new(inner: B, policy: RetryPolicy) -> Self {
+        Self { inner, policy }
+    }
+
+    fn passes(&self, error: &Error) -> bool {
+        let kinds = [ErrorKind::Connection, ErrorKind::Timeout, ErrorKind::RateLimited, ErrorKind::Upstream];
+        kinds.contains(&error.kind()) && (self.policy.may_bill_twice || error.made_nothing())
+    }
+
+    async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        let started = Instant::now();
+        let (mut attempts, mut tries, mut billed) = (0, 0, false);
+        loop {
+            attempts += 1;
+            let error = match request.clone().send(&self.inner, context.clone()).await {
+                Ok(output) => return Ok(output),
+                Err(error) => error,
+            };
+            billed |= error.maybe_billed();
+            // What was never sent counts as no try.
+            tries += error.attempts();
+            let wait = self.policy.next_wait(attempts, &error, context.deadline);
+            match wait.filter(|_| self.passes(&error)) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => {
+                    return Err(error.with_maybe_billed(billed).with_attempts(tries.max(attempts), started.elapsed()));
+                }
+            }
+        }
+    }
+}
+
+impl<B: Backend> Backend for Retry<B> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    run_both_modes!();
+
+    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        self.inner.estimate(request, context)
+    }
+
+    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        self.inner.fetch(address)
+    }
+}

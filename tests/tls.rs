@@ -1,0 +1,107 @@
+//! A request over TLS, made with the TLS library that was chosen, and the refusal of a host that the system does not trust.
+//!
+//! Whom the system trusts is told by the environment (`SSL_CERT_FILE`), which a process reads when it starts: so this
+//! program is the server, and starts itself again as the client.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::env;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lumenfall::{Client, ErrorKind, RetryPolicy};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::ServerConfig;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+const BASE: &str = "LUMENFALL_TEST_HTTPS";
+const ANSWER: &str = r#"{"data":[{"b64_json":"aGVsbG8="}]}"#;
+
+#[tokio::main(flavor = "multi_thread")]
+async fn main() {
+    match env::var(BASE) {
+        Ok(base) => request(&base).await,
+        Err(_) => {
+            a_trusted_host_is_answered_and_no_other().await;
+            println!("1 passed, 0 failed");
+        }
+    }
+}
+
+/// The client: says what came of a request.
+async fn request(base: &str) {
+    let client = Client::builder().api_key("key").base_url(base).retry(RetryPolicy::none()).build().unwrap();
+    match client.images().generate("a lighthouse").inline().send().await {
+        Ok(images) => println!("{}", String::from_utf8_lossy(images[0].bytes())),
+        Err(error) => {
+            assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Connection, false));
+            println!("{error}");
+        }
+    }
+}
+
+async fn a_trusted_host_is_answered_and_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (authority, config) = authority();
+    let (stranger, _) = self::authority();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let base = serve(config, Arc::clone(&requests)).await;
+    for (certificate, expected, received) in [(authority, "hello", 1), (stranger, "cannot connect", 1)] {
+        let file = folder.path().join("trusted.pem");
+        std::fs::write(&file, certificate).unwrap();
+        let mut client = Command::new(env::current_exe().unwrap());
+        client.env(BASE, &base).env("SSL_CERT_FILE", &file).env_remove("SSL_CERT_DIR");
+        let Output { status, stdout, stderr } =
+            tokio::task::spawn_blocking(move || client.output()).await.unwrap().unwrap();
+        let told = String::from_utf8_lossy(&stdout);
+        assert!(status.success() && told.contains(expected), "{told} {}", String::from_utf8_lossy(&stderr));
+        assert_eq!(requests.load(Ordering::SeqCst), received, "{told}");
+    }
+}
+
+/// A certificate authority in PEM, and a server of `localhost` that it vouches for.
+fn authority() -> (String, ServerConfig) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new([]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    // A certificate whose issuer has its own name would pass for one that signed itself.
+    params.distinguished_name.push(DnType::CommonName, "authority");
+    let authority = params.self_signed(&key).unwrap().pem();
+    let issuer = Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    (authority, config)
+}
+
+/// Answers each request with one image, and counts them.
+async fn serve(config: ServerConfig, requests: Arc<AtomicUsize>) -> String {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that does not trust this server ends the handshake.
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                    break;
+                }
+            }
+            requests.fetch_add(1, Ordering::SeqCst);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", ANSWER.len());
+            let _ = stream.write_all((head + ANSWER).as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    format!("https://localhost:{port}/v1")
+}
