@@ -1,5 +1,8 @@
 //! What each choice of features brings, as `cargo tree` shows it.
 
+// Helpers are not marked as tests, but a panic in one is a failed test all the same.
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeSet;
 use std::process::Command;
 

@@ -1,5 +1,8 @@
 //! The header `traceparent`: sent to the API from within a span, and to nobody else.
 
+// Helpers are not marked as tests, but a panic in one is a failed test all the same.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
 use lumenfall::Client;
 use opentelemetry::trace::{FutureExt, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, global};

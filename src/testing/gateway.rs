@@ -288,8 +288,9 @@ fn other(request: &Request) -> Answer {
         ("GET", path) if path.strip_prefix("/openai/v1/models/") == Some(known) => (200, model(known)),
         ("GET", path) if path.strip_prefix("/v1/models/") == Some(known) => {
             let mut answer = model(known);
-            if request.query.split('&').any(|pair| pair == "schema=true") {
-                answer["schema"] = serde_json::from_str(schema.json).unwrap_or_default();
+            let asked = request.query.split('&').any(|pair| pair == "schema=true");
+            if let Some(answer) = answer.as_object_mut().filter(|_| asked) {
+                answer.insert("schema".into(), serde_json::from_str(schema.json).unwrap_or_default());
             }
             (200, answer)
         }
