@@ -97,7 +97,8 @@ mod tests {
 
     #[test]
     fn every_input_that_fuzzing_kept_still_holds() {
-        let targets: [(&str, fn(&[u8])); 7] = [
+        type Target = (&'static str, fn(&[u8]));
+        let targets: [Target; 7] = [
             ("answer", answer),
             ("failure", failure),
             ("retry_after", retry_after),

@@ -36,7 +36,7 @@ async fn models_are_listed_and_found() {
 #[tokio::test]
 async fn a_schema_comes_from_the_gateways_own_api() {
     let (server, remote) = gateway("/v1/models/sd", json!({ "parameters": {} })).await;
-    assert_eq!(remote.models().schema("sd").await.unwrap(), json!({ "parameters": {} }));
+    assert_eq!(remote.models().schema_json("sd").await.unwrap(), json!({ "parameters": {} }));
     assert_eq!(requests(&server).await[0].url.query(), Some("schema=true"));
 }
 

@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn each_change_is_named_and_its_effect_told() {
-        let cases: Vec<(Vec<(String, bool)>, &str, bool)> = vec![
+        type Case = (Vec<(String, bool)>, &'static str, bool);
+        let cases: Vec<Case> = vec![
             (drift(|s| parameter(s, "n")["maximum"] = json!(4)), "parameter `n`: `maximum` was 10, is 4", true),
             (drift(|s| parameter(s, "n")["maximum"] = json!(20)), "parameter `n`: `maximum` was 10, is 20", false),
             (
