@@ -6,11 +6,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::fs;
 
-use super::run_both_modes;
-use crate::backend::{
-    self, Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, ImageData, Metadata, Output,
-    Request, RequestContext,
-};
+use super::{inner_does_the_rest, run_both_modes};
+use crate::backend::{self, Backend, Content, EditSpec, ImageData, Metadata, Output, Request, RequestContext};
 use crate::error::{Error, ErrorKind};
 use crate::images::{Input, ResponseFormat, save};
 
@@ -153,21 +150,6 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 impl<B: Backend> Backend for Cache<B> {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
     run_both_modes!();
-
-    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        self.inner.estimate(request, context)
-    }
-
-    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        self.inner.fetch(address)
-    }
+    inner_does_the_rest!();
 }

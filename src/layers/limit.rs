@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use super::run_both_modes;
-use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Estimate, Output, Request, RequestContext};
+use super::{inner_does_the_rest, run_both_modes};
+use crate::backend::{Backend, Output, Request, RequestContext};
 use crate::error::{Error, ErrorKind};
 
 /// Holds requests back so that a backend gets no more than it bears. Clones share the limits.
@@ -94,21 +94,6 @@ fn too_late() -> Error {
 }
 
 impl<B: Backend> Backend for Limit<B> {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
     run_both_modes!();
-
-    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        self.inner.estimate(request, context)
-    }
-
-    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        self.inner.fetch(address)
-    }
+    inner_does_the_rest!();
 }

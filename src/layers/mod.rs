@@ -55,3 +55,32 @@ macro_rules! run_both_modes {
     };
 }
 use run_both_modes;
+
+/// Everything of a [`Backend`](crate::Backend) but the two modes, as `self.inner` has it.
+macro_rules! inner_does_the_rest {
+    () => {
+        fn name(&self) -> &str {
+            self.inner.name()
+        }
+
+        fn capabilities(&self) -> $crate::backend::Capabilities {
+            self.inner.capabilities()
+        }
+
+        fn estimate<'a>(
+            &'a self,
+            request: $crate::backend::Request,
+            context: $crate::backend::RequestContext,
+        ) -> $crate::backend::BoxFuture<'a, Result<$crate::backend::Estimate, $crate::Error>> {
+            self.inner.estimate(request, context)
+        }
+
+        fn fetch<'a>(
+            &'a self,
+            address: &'a str,
+        ) -> $crate::backend::BoxFuture<'a, Result<$crate::backend::ByteStream, $crate::Error>> {
+            self.inner.fetch(address)
+        }
+    };
+}
+use inner_does_the_rest;

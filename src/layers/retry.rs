@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::run_both_modes;
-use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Estimate, Output, Request, RequestContext};
+use super::{inner_does_the_rest, run_both_modes};
+use crate::backend::{Backend, Output, Request, RequestContext};
 use crate::error::{Error, ErrorKind};
 use crate::retry::RetryPolicy;
 
@@ -58,21 +58,6 @@ impl<B: Backend> Retry<B> {
 }
 
 impl<B: Backend> Backend for Retry<B> {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
     run_both_modes!();
-
-    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        self.inner.estimate(request, context)
-    }
-
-    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        self.inner.fetch(address)
-    }
+    inner_does_the_rest!();
 }

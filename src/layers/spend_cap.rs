@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::run_both_modes;
-use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Cost, Estimate, Output, Request, RequestContext};
+use super::{inner_does_the_rest, run_both_modes};
+use crate::backend::{Backend, Cost, Output, Request, RequestContext};
 use crate::error::{Error, ErrorKind};
 
 /// Refuses requests whose expected cost would exceed a cap, before they are sent. Clones share the cap.
@@ -127,21 +127,6 @@ impl Drop for SetAside<'_> {
 }
 
 impl<B: Backend> Backend for SpendCap<B> {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
     run_both_modes!();
-
-    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        self.inner.estimate(request, context)
-    }
-
-    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        self.inner.fetch(address)
-    }
+    inner_does_the_rest!();
 }

@@ -77,3 +77,14 @@ fn broken_schemas_are_errors_that_name_file_and_parameter() {
         assert!(message.starts_with("m.json: ") && message.contains(part), "{message:?} lacks {part:?}");
     }
 }
+
+/// The inputs of the fuzz target `schema`: a module or an error, never a panic.
+#[test]
+fn every_schema_that_fuzzing_kept_is_read_or_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/schema");
+    let read = fs::read_dir(&folder).unwrap().filter(|entry| {
+        let json = fs::read(entry.as_ref().unwrap().path()).unwrap();
+        generate("fuzz.json", &String::from_utf8_lossy(&json)).is_ok()
+    });
+    assert!(read.count() >= 4, "the sound schemas among them are read");
+}
