@@ -5,6 +5,7 @@
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
+use crate::backend::Output;
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 use crate::images::{self, AspectRatio, OutputFormat, Resolution, Size};
 use crate::remote;
@@ -16,7 +17,14 @@ const KEY: &str = "lmnfl_key.canary";
 
 /// The answer to a paid request.
 pub fn answer(data: &[u8]) {
-    match remote::read_answer(HeaderMap::new(), data.to_vec()) {
+    let whole = remote::read_answer([data]);
+    let pieces = remote::read_answer(data.chunks(7));
+    let told = |result: &Result<Output, Error>| {
+        let contents = |output: &Output| output.images.iter().map(|image| image.content.clone()).collect::<Vec<_>>();
+        result.as_ref().map(contents).map_err(Error::to_string)
+    };
+    assert_eq!(told(&whole), told(&pieces), "where the pieces end makes no difference");
+    match whole {
         Ok(output) => assert!(!output.images.is_empty(), "an answer without an image is an error"),
         Err(error) => {
             assert!(error.maybe_billed(), "the request succeeded, so it was billed");

@@ -1,18 +1,17 @@
 //! The answer to a generation or an edit.
-//!
-//! Base64 images are decoded in place, in the body's own buffer, and the images are slices of it: the
-//! peak of memory is the size of the body.
 
 use std::borrow::Cow;
-use std::ops::Range;
 
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::body::Body;
 use super::failure::Failure;
 use super::headers;
+use super::unpack::{Unpack, Unpacked};
 use crate::backend::{Content, Cost, Headers, ImageData, Metadata, Output};
 
 /// Read leniently: compatible servers leave fields out, add their own, and give some another type.
@@ -44,83 +43,55 @@ struct Item<'a> {
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// Where an image is before its base64 is decoded.
-enum Place {
-    Address(String),
-    /// Base64 within the body.
-    Within(Range<usize>),
-    /// Base64 that the JSON escaped, and so had to be copied.
-    Apart(Vec<u8>),
+/// The images that the body holds.
+pub(super) async fn read(head: HeaderMap, mut body: Body) -> Result<Output, Failure> {
+    let mut unpack = Unpack::new(body.announced);
+    while let Some(piece) = body.next().await? {
+        unpack.push(&piece);
+    }
+    output(head, &unpack.finish())
 }
 
-/// The images of `body`. No error tells any of the body's content: it may be megabytes of image.
-pub(super) fn read(head: HeaderMap, mut body: Vec<u8>) -> Result<Output, Failure> {
-    let answer: Answer = serde_json::from_slice(&body).map_err(|error| unreadable(&error, &body))?;
+/// No error tells any of the answer's content: it may be megabytes of image.
+pub(super) fn output(head: HeaderMap, unpacked: &Unpacked) -> Result<Output, Failure> {
+    let answer: Answer =
+        serde_json::from_slice(&unpacked.json).map_err(|error| unreadable(&error, unpacked.received))?;
     let metadata = metadata(head, &answer);
     let mut images = Vec::new();
-    for item in answer.data.unwrap_or_default() {
-        let Some(place) = place(item.url, item.b64_json, &body) else { continue };
-        images.push((place, text(&item.revised_prompt), item.seed.as_u64()));
+    for Item { url, b64_json, revised_prompt, seed } in answer.data.unwrap_or_default() {
+        let Some(content) = content(url, b64_json, unpacked)? else { continue };
+        images.push(ImageData { content, revised_prompt: text(&revised_prompt), seed: seed.as_u64() });
     }
     if images.is_empty() {
         return Err(Failure::useless_answer("the service answered without an image"));
     }
-    for (place, ..) in &mut images {
-        match place {
-            Place::Address(_) => {}
-            Place::Within(range) => {
-                let length = decode(body.get_mut(range.clone()).unwrap_or_default())?;
-                range.end = range.start + length;
-            }
-            Place::Apart(text) => {
-                let length = decode(text)?;
-                text.truncate(length);
-            }
-        }
-    }
-    let body = Bytes::from(body);
-    let images = images
-        .into_iter()
-        .map(|(place, revised_prompt, seed)| {
-            let content = match place {
-                Place::Address(address) => Content::Address(address),
-                Place::Within(range) => Content::Bytes(body.slice(range)),
-                Place::Apart(image) => Content::Bytes(image.into()),
-            };
-            ImageData { content, revised_prompt, seed }
-        })
-        .collect();
     Ok(Output { images, metadata })
 }
 
 /// Bytes before an address: where a server sends both, the bytes need no second request.
-fn place(url: Option<Text>, base64: Option<Text>, body: &[u8]) -> Option<Place> {
-    let (base64, url) = (base64.filter(|text| !text.0.is_empty()), url.filter(|text| !text.0.is_empty()));
-    match (base64, url) {
-        (Some(Text(text)), _) => Some(place_of_base64(text, body)),
-        // Some servers put the image itself into the address.
-        (None, Some(Text(text))) if text.starts_with("data:") => Some(place_of_base64(text, body)),
-        (None, Some(Text(text))) => Some(Place::Address(text.into_owned())),
-        (None, None) => None,
-    }
-}
-
-fn place_of_base64(text: Cow<'_, str>, body: &[u8]) -> Place {
-    let prefix = if text.starts_with("data:") { text.find(',').map_or(0, |comma| comma + 1) } else { 0 };
-    match text {
-        Cow::Borrowed(text) => {
-            // The text lies in the body, so its offset is the distance of the two addresses.
-            let start = text.as_ptr() as usize - body.as_ptr() as usize;
-            Place::Within(start + prefix..start + text.len())
+fn content(url: Option<Text>, base64: Option<Text>, unpacked: &Unpacked) -> Result<Option<Content>, Failure> {
+    if let Some(Text(base64)) = base64 {
+        if let Some(image) = unpacked.image(&base64) {
+            return Ok(Some(Content::Bytes(image)));
         }
-        Cow::Owned(text) => Place::Apart(text.into_bytes().split_off(prefix)),
+        if !base64.is_empty() {
+            return Ok(Some(Content::Bytes(decode(&base64)?)));
+        }
     }
+    Ok(match url {
+        Some(Text(url)) if url.is_empty() => None,
+        // Some servers put the image itself into the address.
+        Some(Text(url)) if url.starts_with("data:") => Some(Content::Bytes(decode(&url)?)),
+        Some(Text(url)) => Some(Content::Address(url.into_owned())),
+        None => None,
+    })
 }
 
-/// Decodes in place and tells how many bytes the image has.
-fn decode(base64: &mut [u8]) -> Result<usize, Failure> {
-    match base64_simd::forgiving_decode_inplace(base64) {
-        Ok(image) if !image.is_empty() => Ok(image.len()),
+/// Base64 that is not plain: with a prefix that names the media type, with spaces, without padding.
+fn decode(text: &str) -> Result<Bytes, Failure> {
+    let base64 = text.strip_prefix("data:").and_then(|text| text.split_once(',')).map_or(text, |(_, base64)| base64);
+    match base64_simd::forgiving_decode_to_vec(base64.as_bytes()) {
+        Ok(image) if !image.is_empty() => Ok(image.into()),
         _ => Err(Failure::useless_answer("the service answered with an image that is not valid base64")),
     }
 }
@@ -153,23 +124,30 @@ fn number(value: &Value) -> Option<f64> {
 }
 
 /// The JSON answer of a call that costs nothing.
-pub(super) fn json<T: serde::de::DeserializeOwned>(head: HeaderMap, body: Vec<u8>) -> Result<T, Failure> {
+pub(super) async fn json<T: DeserializeOwned>(head: HeaderMap, body: Body) -> Result<T, Failure> {
     paid_json(head, body)
+        .await
         .map_err(|Failure { error, verdict }| Failure { error: error.with_maybe_billed(false), verdict })
 }
 
 /// The JSON answer of a call that was billed.
-pub(super) fn paid_json<T: serde::de::DeserializeOwned>(_: HeaderMap, body: Vec<u8>) -> Result<T, Failure> {
-    serde_json::from_slice(&body).map_err(|error| unreadable(&error, &body))
+pub(super) async fn paid_json<T: DeserializeOwned>(_: HeaderMap, body: Body) -> Result<T, Failure> {
+    let body = body.whole().await?;
+    serde_json::from_slice(&body).map_err(|error| unreadable(&error, body.len()))
+}
+
+/// The answer of a call that says all by succeeding. It is read so that its connection can be used again.
+pub(super) async fn ignore(_: HeaderMap, body: Body) -> Result<(), Failure> {
+    body.whole().await.map(drop)
 }
 
 /// Serde's own message would quote the value that it did not expect, however long.
-pub(super) fn unreadable(error: &serde_json::Error, body: &[u8]) -> Failure {
+fn unreadable(error: &serde_json::Error, received: usize) -> Failure {
     let what = match error.classify() {
-        _ if body.is_empty() => "is empty".to_owned(),
-        serde_json::error::Category::Eof => format!("ends too early, after {} bytes", body.len()),
-        serde_json::error::Category::Data => format!("has another form than documented (column {})", error.column()),
-        _ => format!("is not JSON (line {}, column {})", error.line(), error.column()),
+        _ if received == 0 => "is empty".to_owned(),
+        serde_json::error::Category::Eof => format!("ends too early, after {received} bytes"),
+        serde_json::error::Category::Data => "has another form than documented".to_owned(),
+        _ => "is not JSON".to_owned(),
     };
     Failure::useless_answer(format!("the service's answer {what}"))
 }
@@ -178,24 +156,22 @@ pub(super) fn unreadable(error: &serde_json::Error, body: &[u8]) -> Failure {
 mod tests {
     use super::*;
 
+    fn read(body: &[u8]) -> Result<Output, Failure> {
+        let mut unpack = Unpack::new(body.len());
+        unpack.push(body);
+        output(HeaderMap::new(), &unpack.finish())
+    }
+
     fn images(body: &str) -> Vec<Content> {
-        read(HeaderMap::new(), body.as_bytes().to_vec())
-            .unwrap()
-            .images
-            .into_iter()
-            .map(|image| image.content)
-            .collect()
+        read(body.as_bytes()).unwrap().images.into_iter().map(|image| image.content).collect()
     }
 
     #[test]
-    fn images_are_slices_of_the_body() {
-        let body = br#"{"data":[{"b64_json":"aGVsbG8="},{"b64_json":"d29ybGQh"}]}"#.to_vec();
-        let extent = body.as_ptr_range();
-        let output = read(HeaderMap::new(), body).unwrap();
-        let contents: Vec<_> = output.images.iter().map(|image| image.content.clone()).collect();
+    fn images_share_one_buffer() {
+        let contents = images(r#"{"data":[{"b64_json":"aGVsbG8="},{"b64_json":""},{"b64_json":"d29ybGQh"}]}"#);
         let [Content::Bytes(first), Content::Bytes(second)] = &contents[..] else { panic!("{contents:?}") };
         assert_eq!((&first[..], &second[..]), (&b"hello"[..], &b"world!"[..]));
-        assert!(extent.contains(&first.as_ptr()) && extent.contains(&second.as_ptr()));
+        assert_eq!(first.as_ptr_range().end, second.as_ptr());
     }
 
     #[test]
@@ -224,13 +200,13 @@ mod tests {
         let body = br#"{"created":1,"data":[{"url":"data:image/png;base64,aGVsbG8=","seed":1},{"b64_json":"d29y\u0062GQh"},
             {"b64_json":"aGVsbG8=","url":"https://x/1","revised_prompt":"a"}],"metadata":{"cost":"0.1","provider":"fal"}}"#;
         for end in 0..=body.len() {
-            let _ = read(HeaderMap::new(), body[..end].to_vec());
+            let _ = read(&body[..end]);
         }
         for at in 0..body.len() {
             for byte in [0, b'"', b'\\', b',', b'{', b']', b'=', b' ', b'0', 0x80, 0xFF] {
                 let mut changed = body.to_vec();
                 changed[at] = byte;
-                let _ = read(HeaderMap::new(), changed);
+                let _ = read(&changed);
             }
         }
     }
@@ -244,7 +220,7 @@ mod tests {
             format!(r#"{{"data":[{{"b64_json":"{image}"#),
             image.clone(),
         ] {
-            let error = read(HeaderMap::new(), body.into_bytes()).unwrap_err().error;
+            let error = read(body.as_bytes()).unwrap_err().error;
             assert!(!format!("{error} {error:?}").contains("QUJD"), "{error}");
             assert!(error.maybe_billed());
         }

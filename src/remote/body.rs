@@ -1,28 +1,52 @@
-//! Reading an answer's body into one buffer of bounded size.
+//! Reading an answer's body, of bounded size and with bounded silence.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::Response;
 
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind};
 
-/// The whole body, up to `limit` bytes. `idle` bounds the silence between two pieces.
-///
-/// The buffer is made as large as the service announces, so that it need not grow by copying.
-pub(super) async fn read(mut response: Response, limit: usize, idle: Duration) -> Result<Vec<u8>, Failure> {
-    let announced = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
-    if announced > limit {
-        return Err(too_large(limit));
-    }
-    let mut body = Vec::with_capacity(announced);
-    while let Some(piece) = next(&mut response, idle).await? {
-        if piece.len() > limit - body.len() {
+/// A body that is being read.
+pub(super) struct Body {
+    response: Response,
+    /// How many bytes the service announced, 0 where it did not.
+    pub(super) announced: usize,
+    limit: usize,
+    /// How many more bytes may come.
+    left: usize,
+    idle: Duration,
+}
+
+impl Body {
+    /// At most `limit` bytes; `idle` bounds the silence between two pieces.
+    pub(super) fn new(response: Response, limit: usize, idle: Duration) -> Result<Self, Failure> {
+        let announced = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        if announced > limit {
             return Err(too_large(limit));
         }
-        body.extend_from_slice(&piece);
+        Ok(Self { response, announced, limit, left: limit, idle })
     }
-    Ok(body)
+
+    /// The next bytes, or none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        let piece = next(&mut self.response, self.idle).await?;
+        let length = piece.as_ref().map_or(0, Bytes::len);
+        self.left = self.left.checked_sub(length).ok_or_else(|| too_large(self.limit))?;
+        Ok(piece)
+    }
+
+    /// All of it.
+    ///
+    /// The buffer is made as large as the service announced, so that it need not grow by copying.
+    pub(super) async fn whole(mut self) -> Result<Vec<u8>, Failure> {
+        let mut whole = Vec::with_capacity(self.announced);
+        while let Some(piece) = self.next().await? {
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole)
+    }
 }
 
 /// The first `limit` bytes of an error's body, or as many as come: it only explains.
@@ -38,7 +62,7 @@ pub(super) async fn read_some(mut response: Response, limit: usize, idle: Durati
     body
 }
 
-pub(super) async fn next(response: &mut Response, idle: Duration) -> Result<Option<bytes::Bytes>, Failure> {
+pub(super) async fn next(response: &mut Response, idle: Duration) -> Result<Option<Bytes>, Failure> {
     match tokio::time::timeout(idle, response.chunk()).await {
         Ok(piece) => piece.map_err(Failure::of_reading),
         Err(_) => {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::answer;
+use super::body::Body;
 use super::failure::Failure;
 use crate::backend::{Cost, Estimate};
 
@@ -19,8 +20,8 @@ struct DryRun {
     model: Value,
 }
 
-pub(super) fn read(_head: HeaderMap, body: Vec<u8>) -> Result<Estimate, Failure> {
-    let dry_run: DryRun = serde_json::from_slice(&body).map_err(|error| answer::unreadable(&error, &body))?;
+pub(super) async fn read(head: HeaderMap, body: Body) -> Result<Estimate, Failure> {
+    let dry_run: DryRun = answer::paid_json(head, body).await?;
     let text = |value: &Value| value.as_str().map(str::to_owned);
     // A server that knows no dry run ignores the parameter, makes the images and bills them.
     let micros = dry_run.total_cost_micros.ok_or_else(|| {

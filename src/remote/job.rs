@@ -89,7 +89,7 @@ impl Drop for Job {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (transport, (method, url)) = (Arc::clone(&self.transport), self.cancel.clone());
             runtime.spawn(async move {
-                let _ = transport.call(method, url, &Payload::Nothing, Billing::Free, None, |_, _| Ok(())).await;
+                let _ = transport.call(method, url, &Payload::Nothing, Billing::Free, None, answer::ignore).await;
             });
         }
     }

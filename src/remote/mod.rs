@@ -8,7 +8,7 @@
 //! | `fields`, `multipart` | requests on the wire |
 //! | `transport`, `retry_after` | tries, waits, the deadline |
 //! | `failure`, `clean` | what a failure means; messages without secrets |
-//! | `body`, `answer`, `estimate`, `headers` | answers |
+//! | `body`, `unpack`, `answer`, `estimate`, `headers` | answers |
 //! | `download` | images at addresses |
 //! | `fal`, `replicate`, `job` | the providers behind the gateway, without it |
 //! | `models`, `account`, `replay`, `trace` | what only the gateway offers |
@@ -36,6 +36,7 @@ mod tls;
 #[cfg(feature = "otel")]
 mod trace;
 mod transport;
+mod unpack;
 
 #[cfg(any(test, fuzzing))]
 mod readers;

@@ -8,11 +8,15 @@ use super::failure::Failure;
 use super::key::Key;
 pub(crate) use super::multipart::file_name;
 pub(crate) use super::retry_after::read as read_retry_after;
+use super::unpack::Unpack;
 use crate::backend::Output;
 use crate::error::Error;
 
-pub(crate) fn read_answer(head: HeaderMap, body: Vec<u8>) -> Result<Output, Error> {
-    answer::read(head, body).map_err(|failure| failure.error)
+/// The body comes in `pieces`.
+pub(crate) fn read_answer<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Output, Error> {
+    let mut unpack = Unpack::new(0);
+    pieces.into_iter().for_each(|piece| unpack.push(piece));
+    answer::output(HeaderMap::new(), &unpack.finish()).map_err(|failure| failure.error)
 }
 
 pub(crate) fn read_failure(status: StatusCode, body: &[u8], key: &str) -> Error {

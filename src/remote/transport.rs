@@ -9,10 +9,11 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 
+use super::body::{self, Body};
 use super::failure::{Failure, Verdict};
 use super::key::Key;
 use super::multipart::Edit;
-use super::{body, clean, headers};
+use super::{clean, headers};
 use crate::error::{Error, ErrorKind};
 use crate::retry::RetryPolicy;
 
@@ -98,7 +99,7 @@ impl Transport {
         payload: &Payload,
         billing: Billing,
         deadline: Option<Instant>,
-        read: impl Fn(HeaderMap, Vec<u8>) -> Result<T, Failure>,
+        read: impl AsyncFn(HeaderMap, Body) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         let read = &read;
         self.repeat(billing, deadline, || async {
@@ -120,7 +121,7 @@ impl Transport {
             }
             let mut response = self.success(self.send(request).await?).await?;
             let head = std::mem::take(response.headers_mut());
-            read(head, body::read(response, self.limit, self.idle).await?)
+            read(head, Body::new(response, self.limit, self.idle)?).await
         })
         .await
     }

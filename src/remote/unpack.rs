@@ -1,0 +1,266 @@
+//! Takes the images out of an answer while it arrives.
+//!
+//! The base64 of each `b64_json` is decoded piece by piece, still warm from the network, and never held: the peak of
+//! memory is the size of the images. What remains is JSON of a few hundred bytes for serde.
+
+use std::ops::Range;
+
+use base64_simd::STANDARD;
+use bytes::Bytes;
+use memchr::{memchr, memchr2};
+
+/// The field whose text is taken out.
+const FIELD: &[u8] = br#""b64_json""#;
+
+/// Characters of base64 that stand for three bytes.
+const GROUP: usize = 4;
+
+/// An answer as far as it has come.
+pub(super) struct Unpack {
+    /// The JSON, in which the text of an image that was taken out is empty.
+    json: Vec<u8>,
+    /// The images that were taken out, one behind the other.
+    images: Vec<u8>,
+    /// For each of them, where its text was in the JSON and where it is now.
+    places: Vec<(usize, Range<usize>)>,
+    /// The beginning of a group of base64 whose end has not come yet.
+    group: Vec<u8>,
+    next: Next,
+    announced: usize,
+    received: usize,
+}
+
+/// What the next byte belongs to.
+#[derive(Clone, Copy)]
+enum Next {
+    Structure,
+    Text,
+    Escaped,
+    /// Base64 of the image that begins there.
+    Image(usize),
+}
+
+impl Unpack {
+    /// For an answer of `announced` bytes, or 0 where the service does not say.
+    pub(super) fn new(announced: usize) -> Self {
+        Self {
+            json: Vec::with_capacity(announced.min(1024)),
+            images: Vec::new(),
+            places: Vec::new(),
+            group: Vec::new(),
+            next: Next::Structure,
+            announced,
+            received: 0,
+        }
+    }
+
+    /// The next bytes of the answer.
+    pub(super) fn push(&mut self, mut piece: &[u8]) {
+        self.received += piece.len();
+        while !piece.is_empty() {
+            let taken = match self.next {
+                Next::Structure => self.structure(piece),
+                Next::Text => self.text(piece),
+                Next::Escaped => self.escaped(piece),
+                Next::Image(start) => self.image(start, piece),
+            };
+            piece = piece.get(taken..).unwrap_or_default();
+        }
+    }
+
+    /// The answer, once no more of it comes.
+    pub(super) fn finish(mut self) -> Unpacked {
+        if let Next::Image(start) = self.next {
+            self.put_back(start);
+        }
+        Unpacked { json: self.json, images: self.images.into(), places: self.places, received: self.received }
+    }
+
+    fn structure(&mut self, piece: &[u8]) -> usize {
+        let Some(quote) = memchr(b'"', piece) else { return self.keep(piece, piece.len()) };
+        let taken = self.keep(piece, quote + 1);
+        self.next = if opens_image(&self.json) { Next::Image(self.images.len()) } else { Next::Text };
+        taken
+    }
+
+    fn text(&mut self, piece: &[u8]) -> usize {
+        let Some(end) = memchr2(b'"', b'\\', piece) else { return self.keep(piece, piece.len()) };
+        self.next = if piece.get(end) == Some(&b'"') { Next::Structure } else { Next::Escaped };
+        self.keep(piece, end + 1)
+    }
+
+    fn escaped(&mut self, piece: &[u8]) -> usize {
+        self.next = Next::Text;
+        self.keep(piece, 1)
+    }
+
+    /// Leaves the beginning of `piece` in the JSON.
+    fn keep(&mut self, piece: &[u8], length: usize) -> usize {
+        self.json.extend_from_slice(piece.get(..length).unwrap_or_default());
+        length
+    }
+
+    fn image(&mut self, start: usize, piece: &[u8]) -> usize {
+        let end = memchr(b'"', piece);
+        let text = piece.get(..end.unwrap_or(piece.len())).unwrap_or_default();
+        let before = self.images.len();
+        if self.decode(start, text).is_none() {
+            self.images.truncate(before);
+            self.put_back(start);
+            return 0;
+        }
+        if end.is_none() {
+            return text.len();
+        }
+        if !self.group.is_empty() || self.images.len() == start {
+            self.put_back(start);
+            return text.len();
+        }
+        self.places.push((self.json.len(), start..self.images.len()));
+        self.json.push(b'"');
+        self.next = Next::Structure;
+        text.len() + 1
+    }
+
+    /// Appends what `text` and the group before it stand for; the group stays as it was where that is nothing.
+    fn decode(&mut self, start: usize, text: &[u8]) -> Option<()> {
+        let missing = (GROUP - self.group.len()) % GROUP;
+        let (head, text) = text.split_at(text.len().min(missing));
+        let group = [&self.group, head].concat();
+        if !group.len().is_multiple_of(GROUP) {
+            self.group = group;
+            return Some(());
+        }
+        let (groups, rest) = text.split_at(text.len() / GROUP * GROUP);
+        self.append(start, &group)?;
+        self.append(start, groups)?;
+        if !rest.is_empty() && self.is_padded(start) {
+            return None;
+        }
+        self.group = rest.to_vec();
+        Some(())
+    }
+
+    fn append(&mut self, start: usize, groups: &[u8]) -> Option<()> {
+        if groups.is_empty() {
+            return Some(());
+        }
+        if self.is_padded(start) {
+            return None;
+        }
+        if self.images.capacity() == 0 {
+            self.images.reserve(self.announced / GROUP * 3);
+        }
+        self.images.reserve(groups.len() / GROUP * 3);
+        STANDARD.decode_append(groups, &mut self.images).ok()
+    }
+
+    /// Whether the image's base64 has come to its padding, behind which there is nothing.
+    fn is_padded(&self, start: usize) -> bool {
+        !(self.images.len() - start).is_multiple_of(3)
+    }
+
+    /// Makes the image text of the JSON again: it is not the plain base64 that it seemed to be.
+    fn put_back(&mut self, start: usize) {
+        let image = self.images.split_off(start);
+        STANDARD.encode_append(image, &mut self.json);
+        self.json.append(&mut self.group);
+        self.next = Next::Text;
+    }
+}
+
+/// Whether the quote at the end of `json` opens the text of an image.
+fn opens_image(json: &[u8]) -> bool {
+    let name = json.strip_suffix(b"\"").and_then(|json| json.trim_ascii_end().strip_suffix(b":"));
+    name.is_some_and(|name| name.trim_ascii_end().ends_with(FIELD))
+}
+
+/// An answer that has come whole.
+pub(super) struct Unpacked {
+    /// The JSON, in which the text of an image that was taken out is empty.
+    pub(super) json: Vec<u8>,
+    /// How many bytes came.
+    pub(super) received: usize,
+    images: Bytes,
+    places: Vec<(usize, Range<usize>)>,
+}
+
+impl Unpacked {
+    /// The image whose text was taken out of the JSON where the empty `text`, a part of it, is.
+    pub(super) fn image(&self, text: &str) -> Option<Bytes> {
+        let at = (text.as_ptr() as usize).checked_sub(self.json.as_ptr() as usize)?;
+        let found = self.places.binary_search_by_key(&at, |(at, _)| *at).ok()?;
+        let (_, range) = self.places.get(found)?;
+        Some(self.images.slice(range.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn unpack<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Unpacked {
+        let mut unpack = Unpack::new(0);
+        pieces.into_iter().for_each(|piece| unpack.push(piece));
+        unpack.finish()
+    }
+
+    fn json_and_images(unpacked: &Unpacked) -> (&str, Vec<&[u8]>) {
+        let images = unpacked.places.iter().map(|(_, range)| &unpacked.images[range.clone()]);
+        (std::str::from_utf8(&unpacked.json).unwrap(), images.collect())
+    }
+
+    #[test]
+    fn plain_base64_is_taken_out() {
+        let body = br#"{"data":[{"b64_json":"aGVsbG8="},{"b64_json" : "d29y"}],"type":"b64_json","b64_json":null}"#;
+        let unpacked = unpack([&body[..]]);
+        let json = r#"{"data":[{"b64_json":""},{"b64_json" : ""}],"type":"b64_json","b64_json":null}"#;
+        assert_eq!(json_and_images(&unpacked), (json, vec![&b"hello"[..], b"wor"]));
+        assert_eq!(unpacked.received, body.len());
+    }
+
+    #[test]
+    fn all_else_stays_as_it_came() {
+        for text in [
+            "",
+            "a",
+            "aGVsbG8",
+            "aGVs bG8=",
+            "aGVs\\nbG8=",
+            "aGVs\\/bG8=",
+            "aGVsbG8=\\\"",
+            "aGVsbG8=aGVs",
+            "aGVsbG8=a",
+            "aGVsbG8==",
+            "====",
+            "data:image/png;base64,aGVsbG8=",
+            "aGVs-_-_",
+            "aGVsbG9=",
+        ] {
+            let body = format!(r#"{{"b64_json":"{text}","other":"aGVs"}}"#);
+            assert_eq!(json_and_images(&unpack([body.as_bytes()])), (&*body, vec![]));
+            for end in 0..body.len() {
+                let cut = &body[..end];
+                assert_eq!(json_and_images(&unpack([cut.as_bytes()])), (cut, vec![]), "{cut}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn where_the_pieces_end_makes_no_difference(
+            texts in prop::collection::vec("([A-Za-z0-9+/]{4}){0,4}([A-Z]{2}==|[A-Za-z]{3}=|[ =:,a\\\\]{1,3}|)", 0..4),
+            cuts in prop::collection::vec(0..200_usize, 0..8),
+        ) {
+            let items: Vec<_> = texts.iter().map(|text| format!(r#"{{"b64_json":"{text}"}}"#)).collect();
+            let body = format!(r#"{{"data":[{}]}}"#, items.join(","));
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(body.len())).chain([0, body.len()]).collect();
+            cuts.sort_unstable();
+            let pieces = unpack(cuts.windows(2).map(|cut| &body.as_bytes()[cut[0]..cut[1]]));
+            let whole = unpack([body.as_bytes()]);
+            prop_assert_eq!(json_and_images(&pieces), json_and_images(&whole));
+        }
+    }
+}
