@@ -61,7 +61,7 @@ impl FalBackend {
         let submit = self.transport.address(&MODEL);
         let submitted = self
             .transport
-            .call(Method::POST, submit, &payload, Billing::Paid, Some(deadline), answer::paid_json::<Value>)
+            .call(Method::POST, &submit, &payload, Billing::Paid, Some(deadline), answer::paid_json::<Value>)
             .await?;
         let id = job::id(&submitted, "request_id")?;
         let address = |tail: &[&str]| {
@@ -75,9 +75,10 @@ impl FalBackend {
         };
         job.wait(self.interval, deadline, &context, |status| Ok(step(&status))).await?;
 
+        let result_address = address(&[]);
         let result = self.transport.call(
             Method::GET,
-            address(&[]),
+            &result_address,
             &Payload::Nothing,
             Billing::Free,
             Some(deadline),

@@ -46,7 +46,7 @@ impl Job {
             let status = Arc::clone(&self.transport);
             let status = status.call(
                 Method::GET,
-                self.status.clone(),
+                &self.status,
                 &Payload::Nothing,
                 Billing::Free,
                 Some(deadline),
@@ -89,7 +89,7 @@ impl Drop for Job {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (transport, (method, url)) = (Arc::clone(&self.transport), self.cancel.clone());
             runtime.spawn(async move {
-                let _ = transport.call(method, url, &Payload::Nothing, Billing::Free, None, answer::ignore).await;
+                let _ = transport.call(method, &url, &Payload::Nothing, Billing::Free, None, answer::ignore).await;
             });
         }
     }

@@ -133,9 +133,10 @@ impl Remote {
         context: RequestContext,
     ) -> Result<Output, Error> {
         let started = Instant::now();
-        let url = endpoint.clone();
-        let mut output =
-            self.transport.call(Method::POST, url, &payload, Billing::Paid, context.deadline, answer::read).await?;
+        let mut output = self
+            .transport
+            .call(Method::POST, endpoint, &payload, Billing::Paid, context.deadline, answer::read)
+            .await?;
         if asked == Some(ResponseFormat::B64Json) {
             // Paid for by now, so the address that a server sent instead of bytes is followed.
             output = backend::fetch_addresses(self, output).await.map_err(|error| error.with_maybe_billed(true))?;
@@ -150,7 +151,7 @@ impl Remote {
     async fn dry_run(&self, endpoint: &Url, payload: Payload, context: RequestContext) -> Result<Estimate, Error> {
         let mut url = endpoint.clone();
         url.query_pairs_mut().append_pair("dryRun", "true");
-        self.transport.call(Method::POST, url, &payload, Billing::Free, context.deadline, estimate::read).await
+        self.transport.call(Method::POST, &url, &payload, Billing::Free, context.deadline, estimate::read).await
     }
 }
 

@@ -109,6 +109,6 @@ impl Remote {
         method: Method,
         url: reqwest::Url,
     ) -> Result<T, Error> {
-        self.transport.call(method, url, &Payload::Nothing, Billing::Free, None, answer::json).await
+        self.transport.call(method, &url, &Payload::Nothing, Billing::Free, None, answer::json).await
     }
 }

@@ -110,7 +110,7 @@ impl ReplicateBackend {
         let submit = self.transport.address(&submit);
         let submitted = self
             .transport
-            .call(Method::POST, submit, &payload, Billing::Paid, Some(deadline), answer::paid_json::<Value>)
+            .call(Method::POST, &submit, &payload, Billing::Paid, Some(deadline), answer::paid_json::<Value>)
             .await?;
         let id = job::id(&submitted, "id")?;
         let job = Job {

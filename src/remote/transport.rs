@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Client, Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 
@@ -35,6 +35,8 @@ pub(super) struct Transport {
     pub(super) key: Option<Key>,
     /// Those of each call to the API, with the key among them.
     pub(super) headers: HeaderMap,
+    /// The same and the content type: a call copies them as they are.
+    pub(super) json_headers: HeaderMap,
     pub(super) retry: RetryPolicy,
     pub(super) timeout: Duration,
     pub(super) first_byte: Duration,
@@ -95,35 +97,40 @@ impl Transport {
     pub(super) async fn call<T>(
         &self,
         method: Method,
-        url: Url,
+        url: &Url,
         payload: &Payload,
         billing: Billing,
         deadline: Option<Instant>,
         read: impl AsyncFn(HeaderMap, Body) -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        let read = &read;
-        self.repeat(billing, deadline, || async {
-            let mut request = Request::new(method.clone(), url.clone());
-            *request.headers_mut() = self.headers.clone();
-            #[cfg(feature = "otel")]
-            super::trace::inject(request.headers_mut());
-            match payload {
-                Payload::Nothing => {}
-                Payload::Json(body) => {
-                    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                    *request.body_mut() = Some(body.clone().into());
-                }
-                Payload::Edit(edit) => {
-                    let form = edit.form().await.map_err(Failure::last)?;
-                    let request_with_form = RequestBuilder::from_parts(self.http.clone(), request).multipart(form);
-                    request = request_with_form.build().map_err(Failure::of_sending)?;
-                }
-            }
-            let mut response = self.success(self.send(request).await?).await?;
+        let (method, read) = (&method, &read);
+        self.repeat(billing, deadline, || async move {
+            let response = self.send(self.request(method, url, payload).await?).await?;
+            let mut response = self.success(response).await?;
             let head = std::mem::take(response.headers_mut());
             read(head, Body::new(response, self.limit, self.idle)?).await
         })
         .await
+    }
+
+    /// What one try sends.
+    async fn request(&self, method: &Method, url: &Url, payload: &Payload) -> Result<Request, Failure> {
+        let mut request = Request::new(method.clone(), url.clone());
+        let headers = if matches!(payload, Payload::Json(_)) { &self.json_headers } else { &self.headers };
+        *request.headers_mut() = headers.clone();
+        #[cfg(feature = "otel")]
+        super::trace::inject(request.headers_mut());
+        match payload {
+            Payload::Nothing => {}
+            Payload::Json(body) => *request.body_mut() = Some(body.clone().into()),
+            Payload::Edit(edit) => {
+                // Boxed, or the future of every call would have room for it.
+                let form = Box::pin(edit.form()).await.map_err(Failure::last)?;
+                let request_with_form = RequestBuilder::from_parts(self.http.clone(), request).multipart(form);
+                request = request_with_form.build().map_err(Failure::of_sending)?;
+            }
+        }
+        Ok(request)
     }
 
     /// Starts a download. The key is not sent, wherever the address leads.
@@ -175,13 +182,17 @@ impl Transport {
 
     /// The answer again, if it is a success.
     async fn success(&self, response: Response) -> Result<Response, Failure> {
-        let status = response.status();
-        if status.is_success() {
+        if response.status().is_success() {
             return Ok(response);
         }
-        let head = response.headers().clone();
+        // Boxed, or the future of every call would have room for it.
+        Err(Box::pin(self.refusal(response)).await)
+    }
+
+    async fn refusal(&self, response: Response) -> Failure {
+        let (status, head) = (response.status(), response.headers().clone());
         let body = body::read_some(response, ERROR_BODY, self.idle).await;
-        Err(Failure::of_answer(status, &head, &body, self.key.as_ref()))
+        Failure::of_answer(status, &head, &body, self.key.as_ref())
     }
 
     /// Tries until it succeeds, until trying again is of no use or not allowed, or until the deadline.

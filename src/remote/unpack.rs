@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use base64_simd::STANDARD;
 use bytes::Bytes;
-use memchr::{memchr, memchr2};
+use memchr::{memchr, memchr_iter};
 
 /// The field whose text is taken out.
 const FIELD: &[u8] = br#""b64_json""#;
@@ -25,19 +25,10 @@ pub(super) struct Unpack {
     places: Vec<(usize, Range<usize>)>,
     /// The beginning of a group of base64 whose end has not come yet.
     group: Vec<u8>,
-    next: Next,
+    /// Where the image begins whose base64 the next byte belongs to.
+    image: Option<usize>,
     announced: usize,
     received: usize,
-}
-
-/// What the next byte belongs to.
-#[derive(Clone, Copy)]
-enum Next {
-    Structure,
-    Text,
-    Escaped,
-    /// Base64 of the image that begins there.
-    Image(usize),
 }
 
 impl Unpack {
@@ -48,7 +39,7 @@ impl Unpack {
             images: Vec::new(),
             places: Vec::new(),
             group: Vec::new(),
-            next: Next::Structure,
+            image: None,
             announced,
             received: 0,
         }
@@ -58,11 +49,9 @@ impl Unpack {
     pub(super) fn push(&mut self, mut piece: &[u8]) {
         self.received += piece.len();
         while !piece.is_empty() {
-            let taken = match self.next {
-                Next::Structure => self.structure(piece),
-                Next::Text => self.text(piece),
-                Next::Escaped => self.escaped(piece),
-                Next::Image(start) => self.image(start, piece),
+            let taken = match self.image {
+                None => self.json(piece),
+                Some(start) => self.image(start, piece),
             };
             piece = piece.get(taken..).unwrap_or_default();
         }
@@ -70,36 +59,25 @@ impl Unpack {
 
     /// The answer, once no more of it comes.
     pub(super) fn finish(mut self) -> Unpacked {
-        if let Next::Image(start) = self.next {
+        if let Some(start) = self.image {
             self.put_back(start);
         }
         Unpacked { json: self.json, images: self.images.into(), places: self.places, received: self.received }
     }
 
-    fn structure(&mut self, piece: &[u8]) -> usize {
-        let Some(quote) = memchr(b'"', piece) else { return self.keep(piece, piece.len()) };
-        let taken = self.keep(piece, quote + 1);
-        self.next = if opens_image(&self.json) { Next::Image(self.images.len()) } else { Next::Text };
+    /// Keeps the beginning of `piece`, up to where an image may begin.
+    fn json(&mut self, piece: &[u8]) -> usize {
+        let may_open = |quote: &usize| {
+            let before = piece.get(..*quote).and_then(<[u8]>::last);
+            before.is_none_or(|before| *before == b':' || before.is_ascii_whitespace())
+        };
+        let taken = memchr_iter(b'"', piece).find(may_open).map_or(piece.len(), |quote| quote + 1);
+        self.json.extend_from_slice(piece.get(..taken).unwrap_or_default());
+        self.image = opens_image(&self.json).then_some(self.images.len());
         taken
     }
 
-    fn text(&mut self, piece: &[u8]) -> usize {
-        let Some(end) = memchr2(b'"', b'\\', piece) else { return self.keep(piece, piece.len()) };
-        self.next = if piece.get(end) == Some(&b'"') { Next::Structure } else { Next::Escaped };
-        self.keep(piece, end + 1)
-    }
-
-    fn escaped(&mut self, piece: &[u8]) -> usize {
-        self.next = Next::Text;
-        self.keep(piece, 1)
-    }
-
-    /// Leaves the beginning of `piece` in the JSON.
-    fn keep(&mut self, piece: &[u8], length: usize) -> usize {
-        self.json.extend_from_slice(piece.get(..length).unwrap_or_default());
-        length
-    }
-
+    /// Decodes the beginning of `piece`, up to the end of the image.
     fn image(&mut self, start: usize, piece: &[u8]) -> usize {
         let end = memchr(b'"', piece);
         let text = piece.get(..end.unwrap_or(piece.len())).unwrap_or_default();
@@ -118,7 +96,7 @@ impl Unpack {
         }
         self.places.push((self.json.len(), start..self.images.len()));
         self.json.push(b'"');
-        self.next = Next::Structure;
+        self.image = None;
         text.len() + 1
     }
 
@@ -165,11 +143,13 @@ impl Unpack {
         let image = self.images.split_off(start);
         STANDARD.encode_append(image, &mut self.json);
         self.json.append(&mut self.group);
-        self.next = Next::Text;
+        self.image = None;
     }
 }
 
-/// Whether the quote at the end of `json` opens the text of an image.
+/// Whether `json` ends with the quote that opens the text of an image.
+///
+/// Within a text every quote has a backslash before it, so that no text can look like the field.
 fn opens_image(json: &[u8]) -> bool {
     let name = json.strip_suffix(b"\"").and_then(|json| json.trim_ascii_end().strip_suffix(b":"));
     name.is_some_and(|name| name.trim_ascii_end().ends_with(FIELD))

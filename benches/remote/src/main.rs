@@ -1,8 +1,8 @@
 //! The remote backend beside its peers, in one run: `cargo xtask bench remote`.
 //!
-//! Each client is a process of its own, so that its memory can be told from the others', and all talk to one server on
-//! this machine. They take turns, so that a machine whose speed drifts slows all of them. openai-python is run by the
-//! python that `LUMENFALL_BENCH_PYTHON` names (`python3` where it is not set), which needs `openai`.
+//! Where memory is measured, each client is a process of its own. All talk to one server on this machine and take turns,
+//! so that a machine whose speed drifts slows all of them. openai-python is run by the python that
+//! `LUMENFALL_BENCH_PYTHON` names (`python3` where it is not set), which needs `openai`.
 
 mod build;
 mod process;
@@ -13,9 +13,10 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::time::Instant;
 
 use remote_bench::server;
-use remote_bench::subject::NAMES;
+use remote_bench::subject::{NAMES, Subject};
 use serde::Deserialize;
 
 use process::{Measure, Process};
@@ -25,8 +26,10 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// How often each client reads the large answer, and how often it makes `SMALL_CALLS` small calls.
 const LARGE_RUNS: usize = 21;
-const SMALL_RUNS: usize = 7;
+const SMALL_RUNS: usize = 11;
 const SMALL_CALLS: usize = 10_000;
+/// How many of them before it is another client's turn.
+const SMALL_TURN: usize = 100;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -53,7 +56,7 @@ fn run(json: Option<&str>) -> Result<bool> {
     let mut report = Report::default();
     large_answer(&base, body, &mut report)?;
     files(&base, &mut report)?;
-    small_calls(&base, &mut report)?;
+    small_calls(&mut report)?;
     allocations(address)?;
     build::compare(&mut report)?;
     println!("{report}");
@@ -116,29 +119,55 @@ fn text(path: &Path) -> Result<&str> {
 }
 
 /// Many small calls, one after the other.
-fn small_calls(base: &str, report: &mut Report) -> Result<()> {
-    let mut clients: Vec<Process> = NAMES.iter().map(|name| Process::start(name, base)).collect::<Result<_>>()?;
-    let mut seconds = vec![Vec::new(); clients.len()];
-    for client in &mut clients {
-        client.run("small 1000")?;
-    }
-    for run in 0..SMALL_RUNS {
-        // Who comes first changes, so that a drift within a round hits all alike.
-        for turn in 0..clients.len() {
-            let at = (run + turn) % clients.len();
-            let (Some(client), Some(seconds)) = (clients.get_mut(at), seconds.get_mut(at)) else { continue };
-            seconds.push(client.run(&format!("small {SMALL_CALLS}"))?.seconds);
+///
+/// The clients and their server share one core and take turns after a few calls each. What is compared is the work of a
+/// call: where the system puts the thread of a server makes more of a difference than all that.
+fn small_calls(report: &mut Report) -> Result<()> {
+    let measured = std::thread::spawn(|| {
+        let core = core_affinity::get_core_ids().and_then(|cores| cores.first().copied());
+        if !core.is_some_and(core_affinity::set_for_current) {
+            return Err("this system does not let a thread stay on one core".into());
         }
-    }
+        take_turns()
+    });
+    let seconds = measured.join().map_err(|_| "the small calls broke off")?;
+    let seconds = seconds.map_err(|error: remote_bench::Failure| format!("small calls: {error}"))?;
     println!("{SMALL_CALLS} small calls:");
-    for (client, seconds) in clients.iter().zip(&seconds) {
-        println!("  {}: {seconds:.2?} s", client.name);
+    for (name, seconds) in NAMES.iter().zip(&seconds) {
+        println!("  {name}: {seconds:.3?} s");
     }
     let [ours, async_openai, bare] = seconds.as_slice() else { return Err("a client is missing".into()) };
     let what = format!("{SMALL_CALLS} small calls");
     report.add(Goal::new(&what, "s", ours.clone(), 1.05).beside("reqwest with serde", bare.clone()));
     report.add(Goal::new(&what, "s", ours.clone(), 1.0).beside("async-openai", async_openai.clone()));
     Ok(())
+}
+
+/// The seconds of each client in each run.
+fn take_turns() -> std::result::Result<Vec<Vec<f64>>, remote_bench::Failure> {
+    let (address, _) = server::start()?;
+    let base = format!("http://{address}/v1");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let subjects: Vec<Subject> =
+        NAMES.iter().map(|name| Subject::new(name, &base)).collect::<std::result::Result<_, _>>()?;
+    let mut seconds = vec![Vec::new(); subjects.len()];
+    // The first run connects and warms up.
+    for run in 0..=SMALL_RUNS {
+        let mut sums = vec![0.0; subjects.len()];
+        for _ in 0..SMALL_CALLS / SMALL_TURN {
+            for (subject, sum) in subjects.iter().zip(&mut sums) {
+                let started = Instant::now();
+                for _ in 0..SMALL_TURN {
+                    runtime.block_on(subject.small())?;
+                }
+                *sum += started.elapsed().as_secs_f64();
+            }
+        }
+        if run > 0 {
+            seconds.iter_mut().zip(sums).for_each(|(seconds, sum)| seconds.push(sum));
+        }
+    }
+    Ok(seconds)
 }
 
 /// Allocations per small call, as dhat counts them. They are told, not limited.

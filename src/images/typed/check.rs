@@ -1,5 +1,7 @@
 //! The run-time twin of the builders: the same rules, from the same schema.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use super::{Kind, Mode, Parameter, Presence, Rule, Schema, Violation};
@@ -12,11 +14,10 @@ impl Schema {
     /// # Errors
     /// The first rule that it breaks.
     pub fn check_generate(&self, spec: &GenerateSpec) -> Result<(), Violation> {
-        let mut given = Given::of(self, Mode::TextToImage, &spec.model, &spec.options)?;
-        if !spec.prompt.is_empty() {
-            given.values.push(("prompt", spec.prompt.clone().into()));
-        }
-        given.check()
+        let GenerateSpec { model, prompt, options } = spec;
+        let prompt = (!prompt.is_empty()).then_some(&**prompt);
+        let given = Given { schema: self, mode: Mode::TextToImage, prompt, image: false, mask: false, options };
+        given.check(model)
     }
 
     /// Whether the model takes `spec`.
@@ -24,11 +25,10 @@ impl Schema {
     /// # Errors
     /// The first rule that it breaks.
     pub fn check_edit(&self, spec: &EditSpec) -> Result<(), Violation> {
-        let mut given = Given::of(self, Mode::ImageEdit, &spec.model, &spec.options)?;
-        given.values.extend(spec.prompt.clone().map(|prompt| ("prompt", prompt.into())));
-        given.files.extend(spec.images.iter().map(|_| "image"));
-        given.files.extend(spec.mask.iter().map(|_| "mask"));
-        given.check()
+        let EditSpec { model, images, mask, prompt, options } = spec;
+        let (image, mask) = (!images.is_empty(), mask.is_some());
+        let given = Given { schema: self, mode: Mode::ImageEdit, prompt: prompt.as_deref(), image, mask, options };
+        given.check(model)
     }
 
     /// Whether the parameter `name` takes `value`, whatever else the request says.
@@ -37,91 +37,128 @@ impl Schema {
     /// The rule that `value` breaks.
     pub fn check(&self, name: &str, value: &Value) -> Result<(), Violation> {
         match self.parameter(name) {
-            Some(parameter) => check_value(self, parameter, value),
+            Some(parameter) => check_value(self, parameter, &Field::Json(Cow::Borrowed(value))),
             None => Err(unknown(self, name)),
         }
     }
 }
 
-/// What a request gives, by the names on the wire.
+/// What a request gives. Most of it is not there, and is asked for by its name on the wire.
 struct Given<'a> {
     schema: &'a Schema,
     mode: Mode,
-    values: Vec<(&'a str, Value)>,
-    files: Vec<&'static str>,
+    prompt: Option<&'a str>,
+    image: bool,
+    mask: bool,
+    options: &'a Options,
+}
+
+/// The value of a parameter.
+enum Field<'a> {
+    File,
+    Text(&'a str),
+    Json(Cow<'a, Value>),
+}
+
+impl Field<'_> {
+    fn of(value: impl Into<Value>) -> Self {
+        Self::Json(Cow::Owned(value.into()))
+    }
+
+    /// The decimal that was written: widening 0.1f32 would give 0.10000000149.
+    fn decimal(value: f32) -> Self {
+        Self::of(value.to_string().parse::<f64>().map_or(Value::Null, Value::from))
+    }
+
+    fn text(&self) -> Option<&str> {
+        match self {
+            Self::File => None,
+            Self::Text(text) => Some(text),
+            Self::Json(value) => value.as_str(),
+        }
+    }
+
+    fn json(&self) -> &Value {
+        match self {
+            Self::File | Self::Text(_) => &Value::Null,
+            Self::Json(value) => value,
+        }
+    }
 }
 
 impl<'a> Given<'a> {
-    fn of(schema: &'a Schema, mode: Mode, model: &str, options: &'a Options) -> Result<Self, Violation> {
+    fn check(&self, model: &str) -> Result<(), Violation> {
+        let Self { schema, mode, options, .. } = self;
         if model != schema.id {
             let message = format!("the request names the model `{model}`, but is sent to `{}`", schema.id);
             return Err(Violation::new("model", Rule::Model, message));
         }
-        if !schema.modes.contains(&mode) {
+        if !schema.modes.contains(mode) {
             let message = format!("{} does not offer {}; choose another model", schema.name, mode.words());
             return Err(Violation::new("model", Rule::Mode, message));
         }
-        check_provider(schema, mode, options.provider.as_deref())?;
-        check_sampling(mode, &options.sampling)?;
-        let mut values = fields(options);
-        // The gateway itself takes a user's name, and the sampling controls go to any model.
-        values.retain(|(name, _)| schema.parameter(name).is_some() || !SHARED.contains(name));
-        for (name, value) in &options.extra {
-            check_extra(name)?;
-            if schema.parameter(name).is_some() {
-                values.push((name, value.clone()));
-            }
+        check_provider(schema, *mode, options.provider.as_deref())?;
+        check_sampling(*mode, &options.sampling)?;
+        options.extra.keys().try_for_each(|name| check_extra(name))?;
+        if let Some(name) = FIELDS.iter().find(|name| self.field(name).is_some() && schema.parameter(name).is_none()) {
+            return Err(unknown(schema, name));
         }
-        Ok(Self { schema, mode, values, files: Vec::new() })
+        schema.parameters.iter().try_for_each(|parameter| self.check_parameter(parameter))
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.value(name).is_some() || self.files.contains(&name)
-    }
-
-    fn value(&self, name: &str) -> Option<&Value> {
-        self.values.iter().find(|(given, _)| *given == name).map(|(_, value)| value)
-    }
-
-    fn check(&self) -> Result<(), Violation> {
-        for name in self.values.iter().map(|(name, _)| *name).chain(self.files.iter().copied()) {
-            if self.schema.parameter(name).is_none() {
-                return Err(unknown(self.schema, name));
+    fn field(&self, name: &str) -> Option<Field<'a>> {
+        let (options, sampling) = (self.options, &self.options.sampling);
+        match name {
+            "prompt" => self.prompt.map(Field::Text),
+            "image" => self.image.then_some(Field::File),
+            "mask" => self.mask.then_some(Field::File),
+            "size" => options.size.map(|size| Field::of(size.to_string())),
+            "aspect_ratio" => options.aspect_ratio.map(|ratio| Field::of(ratio.to_string())),
+            "resolution" => options.resolution.map(|resolution| Field::of(resolution.to_string())),
+            "response_format" => {
+                options.response_format.and_then(|format| serde_json::to_value(format).ok()).map(Field::of)
             }
+            "output_format" => {
+                options.output_format.and_then(|format| serde_json::to_value(format).ok()).map(Field::of)
+            }
+            "output_compression" => options.output_compression.map(Field::of),
+            "n" => options.n.map(Field::of),
+            "user" => options.user.as_deref().map(Field::Text),
+            "seed" => sampling.seed.map(Field::of),
+            "num_inference_steps" => sampling.steps.map(Field::of),
+            "guidance_scale" => sampling.guidance.map(Field::decimal),
+            "negative_prompt" => sampling.negative_prompt.as_deref().map(Field::Text),
+            "strength" => sampling.strength.map(Field::decimal),
+            _ => options.extra.get(name).map(|value| Field::Json(Cow::Borrowed(value))),
         }
-        self.schema.parameters.iter().try_for_each(|parameter| self.check_parameter(parameter))
     }
 
     fn check_parameter(&self, parameter: &Parameter) -> Result<(), Violation> {
         let (name, mode) = (parameter.name, self.mode.words());
-        match parameter.presence(self.mode) {
-            Presence::Required if !self.has(name) => {
+        let field = match (self.field(name), parameter.presence(self.mode)) {
+            (None, Presence::Required) => {
                 let message = format!("`{name}` is missing: {} needs it for {mode}", self.schema.name);
                 return Err(Violation::new(name, Rule::Required, message));
             }
-            Presence::Required
-                if self.value(name).and_then(Value::as_str).is_some_and(|text| text.trim().is_empty()) =>
-            {
+            (None, Presence::Optional | Presence::Absent) => return Ok(()),
+            (Some(field), Presence::Required) if field.text().is_some_and(|text| text.trim().is_empty()) => {
                 let message = format!("`{name}` is blank: {} needs it for {mode}", self.schema.name);
                 return Err(Violation::new(name, Rule::Required, message));
             }
-            _ if !self.has(name) => return Ok(()),
-            Presence::Absent => {
+            (Some(_), Presence::Absent) => {
                 let message = format!("`{name}` is no parameter of {mode} with {}; leave it out", self.schema.name);
                 return Err(Violation::new(name, Rule::Mode, message));
             }
-            Presence::Required | Presence::Optional => {}
-        }
-        if let Some(value) = self.value(name) {
-            check_value(self.schema, parameter, value)?;
-        }
-        if let Some(other) = parameter.overrides.iter().find(|other| self.has(other)) {
+            (Some(field), Presence::Required | Presence::Optional) => field,
+        };
+        check_value(self.schema, parameter, &field)?;
+        if let Some(other) = parameter.overrides.iter().find(|other| self.field(other).is_some()) {
             let message = format!("`{name}` cannot be combined with `{other}`; drop one of the two");
             return Err(Violation::new(name, Rule::Exclusive, message));
         }
         for requirement in parameter.requires {
-            let other = self.value(requirement.parameter).and_then(Value::as_str);
-            if !other.is_some_and(|other| requirement.values.contains(&other)) {
+            let other = self.field(requirement.parameter);
+            if !other.is_some_and(|other| other.text().is_some_and(|text| requirement.values.contains(&text))) {
                 let (needed, values) = (requirement.parameter, words(requirement.values));
                 let message = format!("`{name}` needs `{needed}` to be {values}; set it, or leave `{name}` out");
                 return Err(Violation::new(name, Rule::Requires, message));
@@ -148,34 +185,6 @@ const FIELDS: [&str; 11] = [
 
 /// The fields of a spec that a model's schema need not name.
 const SHARED: [&str; 6] = ["user", "seed", "num_inference_steps", "guidance_scale", "negative_prompt", "strength"];
-
-/// What is set, by the names on the wire.
-fn fields(options: &Options) -> Vec<(&'static str, Value)> {
-    let sampling = &options.sampling;
-    [
-        ("size", options.size.map(|size| size.to_string().into())),
-        ("aspect_ratio", options.aspect_ratio.map(|ratio| ratio.to_string().into())),
-        ("resolution", options.resolution.map(|resolution| resolution.to_string().into())),
-        ("response_format", options.response_format.and_then(|format| serde_json::to_value(format).ok())),
-        ("output_format", options.output_format.and_then(|format| serde_json::to_value(format).ok())),
-        ("output_compression", options.output_compression.map(Value::from)),
-        ("n", options.n.map(Value::from)),
-        ("user", options.user.clone().map(Value::from)),
-        ("seed", sampling.seed.map(Value::from)),
-        ("num_inference_steps", sampling.steps.map(Value::from)),
-        ("guidance_scale", sampling.guidance.map(decimal)),
-        ("negative_prompt", sampling.negative_prompt.clone().map(Value::from)),
-        ("strength", sampling.strength.map(decimal)),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name, value?)))
-    .collect()
-}
-
-/// The decimal that was written: widening 0.1f32 would give 0.10000000149.
-fn decimal(value: f32) -> Value {
-    value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
-}
 
 fn check_provider(schema: &Schema, mode: Mode, slug: Option<&str>) -> Result<(), Violation> {
     let Some(slug) = slug else { return Ok(()) };
@@ -233,10 +242,11 @@ pub(crate) fn check_extra(name: &str) -> Result<(), Violation> {
     Ok(())
 }
 
-fn check_value(schema: &Schema, parameter: &Parameter, value: &Value) -> Result<(), Violation> {
+fn check_value(schema: &Schema, parameter: &Parameter, field: &Field) -> Result<(), Violation> {
     let name = parameter.name;
     let wrong = |rule, problem: String| Err(Violation::new(name, rule, format!("`{name}` {problem}")));
-    let text = || value.as_str().ok_or_else(|| of_type(name, "text"));
+    let value = field.json();
+    let text = || field.text().ok_or_else(|| of_type(name, "text"));
     let layout = |parsed: bool, form: &str| match parsed {
         true => Ok(()),
         false => wrong(Rule::Format, format!("is malformed; write it as {form}")),
@@ -278,7 +288,10 @@ fn check_value(schema: &Schema, parameter: &Parameter, value: &Value) -> Result<
             number => wrong(Rule::Range, format!("is {number}; give {minimum} to {maximum}")),
         },
         Kind::Boolean => value.as_bool().map(|_| ()).ok_or_else(|| of_type(name, "true or false")),
-        Kind::File { .. } => Err(of_type(name, "a file")),
+        Kind::File { .. } => match field {
+            Field::File => Ok(()),
+            Field::Text(_) | Field::Json(_) => Err(of_type(name, "a file")),
+        },
     }
 }
 
