@@ -18,12 +18,19 @@ const KEY: &str = "lmnfl_key.canary";
 /// The answer to a paid request.
 pub fn answer(data: &[u8]) {
     let whole = remote::read_answer([data]);
-    let pieces = remote::read_answer(data.chunks(7));
-    let told = |result: &Result<Output, Error>| {
-        let contents = |output: &Output| output.images.iter().map(|image| image.content.clone()).collect::<Vec<_>>();
-        result.as_ref().map(contents).map_err(Error::to_string)
+    let told = |result: &Result<Output, Error>| match result {
+        Ok(Output { images, metadata }) => {
+            let images = images.iter().map(|image| (image.content.clone(), image.revised_prompt.clone(), image.seed));
+            Ok((images.collect::<Vec<_>>(), format!("{metadata:?}")))
+        }
+        Err(error) => Err(error.to_string()),
     };
-    assert_eq!(told(&whole), told(&pieces), "where the pieces end makes no difference");
+    for size in [1, 7] {
+        let pieces = remote::read_answer(data.chunks(size));
+        assert_eq!(told(&whole), told(&pieces), "where the pieces end makes no difference");
+    }
+    let untouched = remote::read_untouched_answer(data);
+    assert_eq!(told(&whole), told(&untouched), "taking the images out makes no difference");
     match whole {
         Ok(output) => assert!(!output.images.is_empty(), "an answer without an image is an error"),
         Err(error) => {

@@ -45,7 +45,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// The images that the body holds.
 pub(super) async fn read(head: HeaderMap, mut body: Body) -> Result<Output, Failure> {
-    let mut unpack = Unpack::new(body.announced);
+    let mut unpack = Unpack::new(body.room());
     while let Some(piece) = body.next().await? {
         unpack.push(&piece);
     }
@@ -56,44 +56,64 @@ pub(super) async fn read(head: HeaderMap, mut body: Body) -> Result<Output, Fail
 pub(super) fn output(head: HeaderMap, unpacked: &Unpacked) -> Result<Output, Failure> {
     let answer: Answer =
         serde_json::from_slice(&unpacked.json).map_err(|error| unreadable(&error, unpacked.received))?;
-    let metadata = metadata(head, &answer);
+    let mut metadata = metadata(head, &answer);
     let mut images = Vec::new();
-    for Item { url, b64_json, revised_prompt, seed } in answer.data.unwrap_or_default() {
-        let Some(content) = content(url, b64_json, unpacked)? else { continue };
-        images.push(ImageData { content, revised_prompt: text(&revised_prompt), seed: seed.as_u64() });
+    for (index, item) in answer.data.unwrap_or_default().into_iter().enumerate() {
+        let Item { url, b64_json, revised_prompt, seed } = item;
+        match content(url, b64_json, unpacked) {
+            Ok(None) => {}
+            Ok(Some(content)) => {
+                images.push(ImageData { content, revised_prompt: text(&revised_prompt), seed: seed.as_u64() });
+            }
+            // What else was paid for is kept.
+            Err(NotBase64) => {
+                metadata.warnings.push(format!("image {} is left out: it is not valid base64", index + 1))
+            }
+        }
     }
     if images.is_empty() {
-        return Err(Failure::useless_answer("the service answered without an image"));
+        return Err(Failure::useless_answer(match metadata.warnings.is_empty() {
+            true => "the service answered without an image",
+            false => "the service answered with an image that is not valid base64",
+        }));
     }
     Ok(Output { images, metadata })
 }
 
+struct NotBase64;
+
 /// Bytes before an address: where a server sends both, the bytes need no second request.
-fn content(url: Option<Text>, base64: Option<Text>, unpacked: &Unpacked) -> Result<Option<Content>, Failure> {
-    if let Some(Text(base64)) = base64 {
-        if let Some(image) = unpacked.image(&base64) {
-            return Ok(Some(Content::Bytes(image)));
-        }
-        if !base64.is_empty() {
-            return Ok(Some(Content::Bytes(decode(&base64)?)));
-        }
-    }
-    Ok(match url {
-        Some(Text(url)) if url.is_empty() => None,
+fn content(url: Option<Text>, base64: Option<Text>, unpacked: &Unpacked) -> Result<Option<Content>, NotBase64> {
+    let base64 = base64.map(|Text(base64)| match unpacked.image(&base64) {
+        Some(image) => Ok(image),
+        None => decode(base64),
+    });
+    let url = url.map(|Text(url)| url).filter(|url| !url.is_empty());
+    match (base64, url) {
+        (Some(Ok(image)), _) if !image.is_empty() => Ok(Some(Content::Bytes(image))),
         // Some servers put the image itself into the address.
-        Some(Text(url)) if url.starts_with("data:") => Some(Content::Bytes(decode(&url)?)),
-        Some(Text(url)) => Some(Content::Address(url.into_owned())),
-        None => None,
-    })
+        (_, Some(url)) if url.starts_with("data:") => Ok(Some(Content::Bytes(decode(url)?))),
+        (_, Some(url)) => Ok(Some(Content::Address(url.into_owned()))),
+        (Some(Err(error)), None) => Err(error),
+        (Some(Ok(_)) | None, None) => Ok(None),
+    }
 }
 
-/// Base64 that is not plain: with a prefix that names the media type, with spaces, without padding.
-fn decode(text: &str) -> Result<Bytes, Failure> {
-    let base64 = text.strip_prefix("data:").and_then(|text| text.split_once(',')).map_or(text, |(_, base64)| base64);
-    match base64_simd::forgiving_decode_to_vec(base64.as_bytes()) {
-        Ok(image) if !image.is_empty() => Ok(image.into()),
-        _ => Err(Failure::useless_answer("the service answered with an image that is not valid base64")),
+/// Base64 that is not plain: in the alphabet for addresses, with a prefix that names the media type, with spaces.
+fn decode(text: Cow<'_, str>) -> Result<Bytes, NotBase64> {
+    let prefix = if text.starts_with("data:") { text.find(',').map_or(0, |comma| comma + 1) } else { 0 };
+    let mut image = text.into_owned().into_bytes();
+    image.drain(..prefix);
+    for byte in &mut image {
+        match byte {
+            b'-' => *byte = b'+',
+            b'_' => *byte = b'/',
+            _ => {}
+        }
     }
+    let length = base64_simd::forgiving_decode_inplace(&mut image).map_err(|_| NotBase64)?.len();
+    image.truncate(length);
+    Ok(image.into())
 }
 
 /// The service's headers speak where the answer has no metadata.
@@ -125,9 +145,7 @@ fn number(value: &Value) -> Option<f64> {
 
 /// The JSON answer of a call that costs nothing.
 pub(super) async fn json<T: DeserializeOwned>(head: HeaderMap, body: Body) -> Result<T, Failure> {
-    paid_json(head, body)
-        .await
-        .map_err(|Failure { error, verdict }| Failure { error: error.with_maybe_billed(false), verdict })
+    paid_json(head, body).await.map_err(free)
 }
 
 /// The JSON answer of a call that was billed.
@@ -136,9 +154,14 @@ pub(super) async fn paid_json<T: DeserializeOwned>(_: HeaderMap, body: Body) -> 
     serde_json::from_slice(&body).map_err(|error| unreadable(&error, body.len()))
 }
 
-/// The answer of a call that says all by succeeding. It is read so that its connection can be used again.
+/// The answer of a call that costs nothing and says all by succeeding. It is read so that its connection can be used again.
 pub(super) async fn ignore(_: HeaderMap, body: Body) -> Result<(), Failure> {
-    body.whole().await.map(drop)
+    body.whole().await.map(drop).map_err(free)
+}
+
+/// The same failure, of a call that cannot have been billed.
+fn free(Failure { error, verdict }: Failure) -> Failure {
+    Failure { error: error.with_maybe_billed(false), verdict }
 }
 
 /// Serde's own message would quote the value that it did not expect, however long.
@@ -180,6 +203,21 @@ mod tests {
             let body = format!(r#"{{"data":[{{"b64_json":"{text}"}}]}}"#);
             assert_eq!(images(&body), [Content::Bytes("hello".into())], "{text}");
         }
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_read_costs_no_other() {
+        let answer =
+            read(br#"{"data":[{"b64_json":"aGVsbG8="},{"b64_json":"?"},{"b64_json":"n.a.","url":"https://x/1"}]}"#);
+        let Output { images, metadata } = answer.unwrap();
+        let contents: Vec<_> = images.into_iter().map(|image| image.content).collect();
+        assert_eq!(contents, [Content::Bytes("hello".into()), Content::Address("https://x/1".into())]);
+        assert_eq!(metadata.warnings, ["image 2 is left out: it is not valid base64"]);
+    }
+
+    #[test]
+    fn base64_in_the_alphabet_for_addresses_is_read() {
+        assert_eq!(images(r#"{"data":[{"b64_json":"-_-_"}]}"#), [Content::Bytes([251, 255, 191][..].into())]);
     }
 
     #[test]

@@ -8,11 +8,14 @@ use reqwest::Response;
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind};
 
+/// No more room than this is made on the word of the service alone.
+const MOST_ROOM: usize = 256 * 1024 * 1024;
+
 /// A body that is being read.
 pub(super) struct Body {
     response: Response,
     /// How many bytes the service announced, 0 where it did not.
-    pub(super) announced: usize,
+    announced: usize,
     limit: usize,
     /// How many more bytes may come.
     left: usize,
@@ -21,16 +24,21 @@ pub(super) struct Body {
 
 impl Body {
     /// At most `limit` bytes; `idle` bounds the silence between two pieces.
-    pub(super) fn new(response: Response, limit: usize, idle: Duration) -> Result<Self, Failure> {
+    pub(super) fn new(response: Response, limit: usize, idle: Duration) -> Self {
         let announced = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
-        if announced > limit {
-            return Err(too_large(limit));
-        }
-        Ok(Self { response, announced, limit, left: limit, idle })
+        Self { response, announced, limit, left: limit, idle }
+    }
+
+    /// For how many bytes to make room, so that a buffer need not grow by copying.
+    pub(super) fn room(&self) -> usize {
+        if self.announced > self.limit { 0 } else { self.announced.min(MOST_ROOM) }
     }
 
     /// The next bytes, or none at the end.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        if self.announced > self.limit {
+            return Err(too_large(self.limit));
+        }
         let piece = next(&mut self.response, self.idle).await?;
         let length = piece.as_ref().map_or(0, Bytes::len);
         self.left = self.left.checked_sub(length).ok_or_else(|| too_large(self.limit))?;
@@ -38,10 +46,8 @@ impl Body {
     }
 
     /// All of it.
-    ///
-    /// The buffer is made as large as the service announced, so that it need not grow by copying.
     pub(super) async fn whole(mut self) -> Result<Vec<u8>, Failure> {
-        let mut whole = Vec::with_capacity(self.announced);
+        let mut whole = Vec::with_capacity(self.room());
         while let Some(piece) = self.next().await? {
             whole.extend_from_slice(&piece);
         }

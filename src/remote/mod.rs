@@ -52,7 +52,7 @@ pub use builder::{ClientBuilder, DEFAULT_BASE_URL};
 pub use fal::FalBackend;
 pub use models::{Model, Models, ServedSchema};
 #[cfg(any(test, fuzzing))]
-pub(crate) use readers::{file_name, read_answer, read_failure, read_retry_after};
+pub(crate) use readers::{file_name, read_answer, read_failure, read_retry_after, read_untouched_answer};
 pub use replay::Replay;
 pub use replicate::ReplicateBackend;
 

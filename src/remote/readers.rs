@@ -8,7 +8,7 @@ use super::failure::Failure;
 use super::key::Key;
 pub(crate) use super::multipart::file_name;
 pub(crate) use super::retry_after::read as read_retry_after;
-use super::unpack::Unpack;
+use super::unpack::{Unpack, Unpacked};
 use crate::backend::Output;
 use crate::error::Error;
 
@@ -17,6 +17,11 @@ pub(crate) fn read_answer<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Res
     let mut unpack = Unpack::new(0);
     pieces.into_iter().for_each(|piece| unpack.push(piece));
     answer::output(HeaderMap::new(), &unpack.finish()).map_err(|failure| failure.error)
+}
+
+/// No image is taken out of the body before it is read.
+pub(crate) fn read_untouched_answer(body: &[u8]) -> Result<Output, Error> {
+    answer::output(HeaderMap::new(), &Unpacked::untouched(body)).map_err(|failure| failure.error)
 }
 
 pub(crate) fn read_failure(status: StatusCode, body: &[u8], key: &str) -> Error {

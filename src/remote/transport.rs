@@ -108,7 +108,7 @@ impl Transport {
             let response = self.send(self.request(method, url, payload).await?).await?;
             let mut response = self.success(response).await?;
             let head = std::mem::take(response.headers_mut());
-            read(head, Body::new(response, self.limit, self.idle)?).await
+            read(head, Body::new(response, self.limit, self.idle)).await
         })
         .await
     }

@@ -10,8 +10,8 @@ use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::support::{
-    Folder, ONE_ADDRESS, PNG, answering, builder, generate, generate_inline, generate_spec, json as answer, remote,
-    requests,
+    Act, Folder, ONE_ADDRESS, PNG, RawServer, answering, builder, generate, generate_inline, generate_spec,
+    json as answer, remote, requests,
 };
 
 /// `PNG` as base64.
@@ -221,6 +221,27 @@ async fn an_answer_over_the_limit_is_refused_before_it_is_read() {
     let error = generate(&remote).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidResponse);
     assert!(error.to_string().contains("3000"), "{error}");
+}
+
+#[tokio::test]
+async fn a_free_answer_over_the_limit_cannot_have_been_billed() {
+    let server = MockServer::start().await;
+    let list = json!({ "data": [], "padding": "x".repeat(4000) }).to_string();
+    Mock::given(path("/models")).respond_with(answer(200, &list)).mount(&server).await;
+    let remote = builder(&server.uri()).max_response_bytes(3000).backend().unwrap();
+    let error = remote.models().list().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidResponse);
+    assert!(!error.maybe_billed());
+}
+
+#[tokio::test]
+async fn no_room_is_made_for_an_impossible_length() {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", i64::MAX);
+    let server = RawServer::start(Act::Say([head.as_bytes(), br#"{"data":[{"b64_json":"aGVsbG8="#].concat())).await;
+    let remote = builder(&server.uri).max_response_bytes(usize::MAX).backend().unwrap();
+    let error = generate(&remote).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Connection);
+    assert!(error.maybe_billed());
 }
 
 #[tokio::test]

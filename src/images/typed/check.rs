@@ -106,6 +106,11 @@ impl<'a> Given<'a> {
         schema.parameters.iter().try_for_each(|parameter| self.check_parameter(parameter))
     }
 
+    /// What counts in a rule between parameters: those that the schema names.
+    fn counted(&self, name: &str) -> Option<Field<'a>> {
+        self.schema.parameter(name).and_then(|_| self.field(name))
+    }
+
     fn field(&self, name: &str) -> Option<Field<'a>> {
         let (options, sampling) = (self.options, &self.options.sampling);
         match name {
@@ -151,13 +156,15 @@ impl<'a> Given<'a> {
             }
             (Some(field), Presence::Required | Presence::Optional) => field,
         };
-        check_value(self.schema, parameter, &field)?;
-        if let Some(other) = parameter.overrides.iter().find(|other| self.field(other).is_some()) {
+        if !matches!(field, Field::File) {
+            check_value(self.schema, parameter, &field)?;
+        }
+        if let Some(other) = parameter.overrides.iter().find(|other| self.counted(other).is_some()) {
             let message = format!("`{name}` cannot be combined with `{other}`; drop one of the two");
             return Err(Violation::new(name, Rule::Exclusive, message));
         }
         for requirement in parameter.requires {
-            let other = self.field(requirement.parameter);
+            let other = self.counted(requirement.parameter);
             if !other.is_some_and(|other| other.text().is_some_and(|text| requirement.values.contains(&text))) {
                 let (needed, values) = (requirement.parameter, words(requirement.values));
                 let message = format!("`{name}` needs `{needed}` to be {values}; set it, or leave `{name}` out");
@@ -171,9 +178,6 @@ impl<'a> Given<'a> {
 /// The names that have a field of their own in a spec.
 const FIELDS: [&str; 11] = [
     "model",
-    "prompt",
-    "image",
-    "mask",
     "size",
     "aspect_ratio",
     "resolution",
@@ -181,6 +185,9 @@ const FIELDS: [&str; 11] = [
     "output_format",
     "output_compression",
     "n",
+    "prompt",
+    "image",
+    "mask",
 ];
 
 /// The fields of a spec that a model's schema need not name.
@@ -288,10 +295,7 @@ fn check_value(schema: &Schema, parameter: &Parameter, field: &Field) -> Result<
             number => wrong(Rule::Range, format!("is {number}; give {minimum} to {maximum}")),
         },
         Kind::Boolean => value.as_bool().map(|_| ()).ok_or_else(|| of_type(name, "true or false")),
-        Kind::File { .. } => match field {
-            Field::File => Ok(()),
-            Field::Text(_) | Field::Json(_) => Err(of_type(name, "a file")),
-        },
+        Kind::File { .. } => Err(of_type(name, "a file")),
     }
 }
 
