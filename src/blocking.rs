@@ -39,7 +39,8 @@ pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
         let _entered = handle.enter();
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
-        let mut call = pin!(self);
+        // A task around this one has its turns counted, and would be told to give way where nobody can take over.
+        let mut call = pin!(tokio::task::unconstrained(self));
         loop {
             if let Poll::Ready(result) = call.as_mut().poll(&mut context) {
                 return result;

@@ -66,7 +66,8 @@ impl RetryPolicy {
     /// wait would end after the deadline: that would end in a worse error than this one.
     pub(crate) fn next_wait(&self, attempts: u32, error: &Error, deadline: Option<Instant>) -> Option<Duration> {
         let wait = self.wait(attempts, error.retry_after());
-        let in_time = deadline.is_none_or(|deadline| Instant::now() + wait < deadline);
+        let in_time =
+            deadline.is_none_or(|deadline| Instant::now().checked_add(wait).is_some_and(|end| end < deadline));
         (attempts <= self.max_retries && in_time).then_some(wait)
     }
 

@@ -72,3 +72,20 @@ fn errors_come_through() {
     let error = Client::new(mock).images().generate("a lighthouse").send().wait().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RateLimited);
 }
+
+/// A task's turns are counted, and one that has used them up must not be told to wait for a runtime that this call holds up.
+#[test]
+fn a_call_within_a_task_may_take_many_turns() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let many_turns = async {
+            let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
+            for i in 0..1000 {
+                sender.send(i).unwrap();
+                receiver.recv().await.unwrap();
+            }
+            Ok(1000)
+        };
+        assert_eq!(many_turns.wait().unwrap(), 1000);
+    });
+}

@@ -297,7 +297,7 @@ def polish_decoder(state, seed, vae, encoded, pictures, steps, batch=8):
         generator = step_rng(seed + 4, trainer.step)
         chosen = torch.randint(len(pictures), (batch,), generator=generator)
         latents = encoded["latents"][chosen]
-        latents = latents + 0.1 * torch.randn(latents.shape, generator=generator)
+        latents = latents + 0.2 * torch.randn(latents.shape, generator=generator)
         x = to_tensor(pictures[chosen])
         y = vae.decode(latents / encoded["scale"] + encoded["shift"]).sample
         loss = difference(y, x, sharpness=0.3)
@@ -439,11 +439,11 @@ def main():
     parser.add_argument("--pictures", type=int, default=30000)
     parser.add_argument("--text-steps", type=int, default=600)
     parser.add_argument("--vae-steps", type=int, default=3000)
-    parser.add_argument("--decoder-steps", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=3500, help="of the denoiser; may be changed when resuming")
+    parser.add_argument("--decoder-steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=5000, help="of the denoiser; may be changed when resuming")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--evaluate-every", type=int, default=3500)
+    parser.add_argument("--evaluate-every", type=int, default=5000)
     args = parser.parse_args()
     torch.set_num_threads(2)
     args.state.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,9 @@ impl Rate {
         let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let start = match starts.front() {
-            Some(oldest) if starts.len() >= self.requests => now.max(*oldest + self.period),
+            Some(oldest) if starts.len() >= self.requests => {
+                now.max(oldest.checked_add(self.period).ok_or_else(too_late)?)
+            }
             _ => now,
         };
         if deadline.is_some_and(|deadline| start >= deadline) {

@@ -99,6 +99,9 @@ impl Default for ClientBuilder {
     }
 }
 
+/// A time-out beyond this is none; clocks cannot count much further.
+const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
 impl ClientBuilder {
     /// The settings that the environment gives: `LUMENFALL_API_KEY` and, if set, `LUMENFALL_BASE_URL`.
     pub fn from_env() -> Self {
@@ -173,7 +176,7 @@ impl ClientBuilder {
 
     /// The longest that a call may take, retries and waits included; 10 minutes by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.timeout = timeout.min(LONGEST);
         self
     }
 

@@ -71,7 +71,7 @@ impl Job {
                 Err(error) if passing(&error) => {}
                 Err(error) => return Err(error.with_maybe_billed(true)),
             }
-            if Instant::now() + interval >= deadline {
+            if Instant::now().checked_add(interval).is_none_or(|next| next >= deadline) {
                 let message = "the deadline passed while the provider was at work; the job was cancelled";
                 return Err(Error::new(ErrorKind::Timeout, message).with_maybe_billed(true));
             }

@@ -221,7 +221,7 @@ fn step(prediction: &Value) -> Result<Step<Vec<String>>, Error> {
             }
             Ok(Step::Done(addresses))
         }
-        Some(status @ ("failed" | "canceled")) => {
+        Some(status @ ("failed" | "canceled" | "aborted")) => {
             let why = prediction.get("error").and_then(Value::as_str).unwrap_or("no reason was given");
             let message = format!("the prediction {status}: {}", clean::message(why, None));
             Err(Error::new(ErrorKind::Upstream, message).with_maybe_billed(true))

@@ -1,8 +1,10 @@
 //! Settings that cannot work say so before anything is sent.
 
+use std::time::Duration;
+
 use lumenfall::{Client, ErrorKind};
 
-use crate::support::{ONE_ADDRESS, answering, generate, json, own_http_client, requests};
+use crate::support::{ONE_ADDRESS, answering, builder, generate, json, own_http_client, requests};
 
 #[test]
 fn a_missing_key_names_the_variable_and_the_remedy() {
@@ -67,4 +69,12 @@ async fn the_callers_own_http_client_and_proxy_are_used() {
     let remote = Client::builder().without_key().base_url(server.uri()).http_client(own).backend().unwrap();
     generate(&remote).await.unwrap();
     assert_eq!(requests(&server).await[1].headers["user-agent"], "mine");
+}
+
+#[tokio::test]
+async fn the_longest_time_out_is_none() {
+    let server = answering(json(200, ONE_ADDRESS)).await;
+    let builder = builder(&server.uri()).timeout(Duration::MAX).first_byte_timeout(Duration::MAX);
+    let remote = builder.idle_timeout(Duration::MAX).connect_timeout(Duration::MAX).backend().unwrap();
+    assert_eq!(generate(&remote).await.unwrap().len(), 1);
 }
