@@ -30,7 +30,8 @@ pub fn answer(data: &[u8]) {
         assert_eq!(told(&whole), told(&pieces), "where the pieces end makes no difference");
     }
     let untouched = remote::read_untouched_answer(data);
-    assert_eq!(told(&whole), told(&untouched), "taking the images out makes no difference");
+    // Of an answer that is cut and wrong in the same image, each tells the other half.
+    assert_eq!(told(&whole).ok(), told(&untouched).ok(), "taking the images out makes no difference");
     match whole {
         Ok(output) => assert!(!output.images.is_empty(), "an answer without an image is an error"),
         Err(error) => {

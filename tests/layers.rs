@@ -6,7 +6,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use lumenfall::backend::{Backend, Content, EditSpec, GenerateSpec, Output, RequestContext};
+use lumenfall::backend::{
+    Backend, BoxFuture, Capabilities, Content, EditSpec, Estimate, GenerateSpec, Output, Request, RequestContext,
+};
 use lumenfall::layers::{Cache, Fallback, Limit, Retry, SpendCap};
 use lumenfall::testing::{MockBackend, PIXEL, conformance};
 use lumenfall::{Error, ErrorKind, Input, ResponseFormat, RetryPolicy};
@@ -333,4 +335,45 @@ async fn a_cache_that_cannot_write_loses_no_image() {
     let output = generate(&Cache::new(MockBackend::new(), &folder.0), seeded(1)).await.unwrap();
     assert!(output.metadata.warnings[0].contains("not kept"), "{:?}", output.metadata.warnings);
     std::fs::remove_file(&folder.0).unwrap();
+}
+
+/// Makes one image fewer than it is asked for.
+#[derive(Debug)]
+struct Short(MockBackend);
+
+impl Backend for Short {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities()
+    }
+
+    fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(async move {
+            let mut output = self.0.generate(spec, context).await?;
+            output.images.pop();
+            Ok(output)
+        })
+    }
+
+    fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        self.0.edit(spec, context)
+    }
+
+    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        self.0.estimate(request, context)
+    }
+}
+
+#[tokio::test]
+async fn a_cache_keeps_no_answer_that_lacks_an_image() {
+    let folder = Folder::new("short");
+    let (mock, mut two) = (MockBackend::new(), seeded(7));
+    two.options.n = Some(2);
+    for calls in [1, 2] {
+        let output = generate(&Cache::new(Short(mock.clone()), &folder.0), two.clone()).await.unwrap();
+        assert_eq!((output.images.len(), mock.requests().len()), (1, calls));
+    }
 }

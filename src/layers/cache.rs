@@ -18,8 +18,8 @@ use crate::images::{Input, ResponseFormat, save};
 /// of the backend's name. The cache holds bytes, so it answers with bytes even where addresses were asked for:
 /// `save` and `download` work all the same.
 ///
-/// An answer from the cache has no cost. A damaged entry counts as none. The folder may be
-/// deleted at any time.
+/// An answer from the cache has no cost. One with fewer images than were asked for is not kept. A damaged entry counts as
+/// none. The folder may be deleted at any time.
 #[derive(Clone, Debug)]
 pub struct Cache<B> {
     inner: B,
@@ -56,6 +56,7 @@ impl<B: Backend> Cache<B> {
             return request.send(&self.inner, context).await;
         }
         options.response_format = Some(ResponseFormat::B64Json);
+        let asked = options.n.unwrap_or(1) as usize;
         context.check_deadline()?;
         let key = key(self.inner.name(), &request).await?;
         if let Some(output) = self.look_up(&key).await {
@@ -63,6 +64,10 @@ impl<B: Backend> Cache<B> {
         }
         let output = request.send(&self.inner, context).await?;
         let mut output = backend::fetch_addresses(&self.inner, output).await?;
+        // What is missing now may come next time.
+        if output.images.len() < asked {
+            return Ok(output);
+        }
         // The images are made and paid for: a full disk is no reason to lose them.
         if let Err(error) = self.keep(&key, &output).await {
             output.metadata.warnings.push(format!("the answer was not kept: {error}"));
