@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Proxy, Url};
 
@@ -261,15 +261,12 @@ impl ClientBuilder {
             headers.extend(replay.headers()?);
         }
         headers.extend(key.as_ref().map(|key| (AUTHORIZATION, key.header())));
-        let mut json_headers = headers.clone();
-        json_headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let http = match &self.http {
             Some(client) => client.clone(),
             None => self.http(&base)?,
         };
         let Self { retry, timeout, first_byte, idle, limit, .. } = self;
-        let transport =
-            Transport { http, base, native, key, headers, json_headers, retry, timeout, first_byte, idle, limit };
+        let transport = Transport { http, base, native, key, headers, retry, timeout, first_byte, idle, limit };
         Ok(Arc::new(transport))
     }
 

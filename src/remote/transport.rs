@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 
@@ -35,8 +35,6 @@ pub(super) struct Transport {
     pub(super) key: Option<Key>,
     /// Those of each call to the API, with the key among them.
     pub(super) headers: HeaderMap,
-    /// The same and the content type: a call copies them as they are.
-    pub(super) json_headers: HeaderMap,
     pub(super) retry: RetryPolicy,
     pub(super) timeout: Duration,
     pub(super) first_byte: Duration,
@@ -116,13 +114,15 @@ impl Transport {
     /// What one try sends.
     async fn request(&self, method: &Method, url: &Url, payload: &Payload) -> Result<Request, Failure> {
         let mut request = Request::new(method.clone(), url.clone());
-        let headers = if matches!(payload, Payload::Json(_)) { &self.json_headers } else { &self.headers };
-        *request.headers_mut() = headers.clone();
+        *request.headers_mut() = self.headers.clone();
         #[cfg(feature = "otel")]
         super::trace::inject(request.headers_mut());
         match payload {
             Payload::Nothing => {}
-            Payload::Json(body) => *request.body_mut() = Some(body.clone().into()),
+            Payload::Json(body) => {
+                request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                *request.body_mut() = Some(body.clone().into());
+            }
             Payload::Edit(edit) => {
                 // Boxed, or the future of every call would have room for it.
                 let form = Box::pin(edit.form()).await.map_err(Failure::last)?;

@@ -160,7 +160,8 @@ impl Unpack {
 
 /// Whether `json` ends with the quote that opens the text of an image.
 ///
-/// Within a text every quote has a backslash before it, so that no text can look like the field.
+/// Within a text every quote has a backslash before it, so that no text can look like the field. (A name that ends in
+/// `\"b64_json` can; nothing reads a field of such a name.)
 fn opens_image(json: &[u8]) -> bool {
     let name = json.strip_suffix(b"\"").and_then(|json| json.trim_ascii_end().strip_suffix(b":"));
     name.is_some_and(|name| name.trim_ascii_end().ends_with(FIELD))
