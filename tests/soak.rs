@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lumenfall::RetryPolicy;
 use lumenfall::testing::{Fault, MockGateway};
 use peak_alloc::PeakAlloc;
 use tokio::runtime::Handle;
@@ -72,7 +73,8 @@ async fn round() {
             _ => Fault::Garbage,
         });
     }
-    let client = gateway.client().unwrap();
+    // A retry draws from the same faults: however unlucky, a request must not run out of tries.
+    let client = gateway.builder().retry(RetryPolicy::default().max_retries(100)).build().unwrap();
     let turn = Arc::new(Semaphore::new(AT_ONCE));
     let calls: Vec<_> = (0..REQUESTS)
         .map(|i| {
