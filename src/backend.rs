@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt};
+use bytes::Bytes;
+use futures_util::Stream;
 use reqwest::header::{HeaderMap, SET_COOKIE};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -30,6 +30,12 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 pub trait Backend: Send + Sync + fmt::Debug {
     /// A short name for messages and metadata, such as `remote` or `local`.
     fn name(&self) -> &str;
+
+    /// What tells its answers from those of another backend, for a cache: two backends of one identity give the same
+    /// answer to the same seeded request. It holds no secret. The name, unless a backend knows better.
+    fn identity(&self) -> String {
+        self.name().to_owned()
+    }
 
     /// What this backend can do.
     fn capabilities(&self) -> Capabilities;
@@ -60,6 +66,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
         (**self).name()
     }
 
+    fn identity(&self) -> String {
+        (**self).identity()
+    }
+
     fn capabilities(&self) -> Capabilities {
         (**self).capabilities()
     }
@@ -79,26 +89,6 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
     fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
         (**self).fetch(address)
     }
-}
-
-/// Fetches the image at `address` into memory.
-pub(crate) async fn fetch_bytes<B: Backend + ?Sized>(backend: &B, address: &str) -> Result<Bytes, Error> {
-    let mut stream = backend.fetch(address).await?;
-    let mut whole = BytesMut::new();
-    while let Some(piece) = stream.next().await {
-        whole.extend_from_slice(&piece?);
-    }
-    Ok(whole.freeze())
-}
-
-/// Fetches each image that came as an address although bytes were asked for.
-pub(crate) async fn fetch_addresses<B: Backend + ?Sized>(backend: &B, mut output: Output) -> Result<Output, Error> {
-    for image in &mut output.images {
-        if let Content::Address(address) = &image.content {
-            image.content = Content::Bytes(fetch_bytes(backend, address).await?);
-        }
-    }
-    Ok(output)
 }
 
 /// What a backend can do.
@@ -344,8 +334,10 @@ pub struct Metadata {
     pub provider: Option<String>,
     /// The model that was executed.
     pub model: Option<String>,
-    /// What it cost.
+    /// What it cost, where the service tells; without the tries of [`lost_bills`](Self::lost_bills).
     pub cost: Option<Cost>,
+    /// How many tries before this success may have been billed although their images were lost.
+    pub lost_bills: u32,
     /// The service's name for the request.
     pub request_id: Option<String>,
     /// The answer's HTTP headers; empty where there was no HTTP.
@@ -397,6 +389,13 @@ pub struct Cost {
     pub amount: f64,
     /// The currency's three letters, in upper case.
     pub currency: String,
+}
+
+impl Cost {
+    /// What is free costs nothing in any currency; this says so in USD.
+    pub fn nothing() -> Self {
+        Self { amount: 0.0, currency: "USD".into() }
+    }
 }
 
 /// What a request would cost.

@@ -63,10 +63,27 @@ struct Details {
     status: Option<u16>,
     request_id: Option<String>,
     retry_after: Option<Duration>,
-    maybe_billed: bool,
+    bills: Bills,
     attempts: u32,
     elapsed: Option<Duration>,
     source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// What the tries of a request may have cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Bills {
+    /// How many of them may have been billed.
+    pub(crate) tries: u32,
+    /// Whether one of those may have made images.
+    pub(crate) made: bool,
+}
+
+impl Bills {
+    /// Those of further tries besides.
+    pub(crate) fn add(&mut self, further: Self) {
+        self.tries = self.tries.saturating_add(further.tries);
+        self.made |= further.made;
+    }
 }
 
 impl Error {
@@ -82,7 +99,7 @@ impl Error {
             status: None,
             request_id: None,
             retry_after: None,
-            maybe_billed: false,
+            bills: Bills::default(),
             attempts: 0,
             elapsed: None,
             source: None,
@@ -121,13 +138,25 @@ impl Error {
 
     /// Whether the request may have been executed and billed although no result arrived.
     pub fn maybe_billed(&self) -> bool {
-        self.0.maybe_billed
+        self.0.bills.tries > 0
     }
 
-    /// Whether the service made nothing, so that another try does not pay twice for a result.
-    pub(crate) fn made_nothing(&self) -> bool {
-        // The gateway says with this code that it delivered nothing, whatever part of the cost it keeps.
-        !self.maybe_billed() || self.code() == Some("ALL_PROVIDERS_EXHAUSTED")
+    /// How many of the tries may have been billed; more than one only where the caller allowed it, or where the
+    /// service said each time that it made nothing.
+    pub fn maybe_billed_tries(&self) -> u32 {
+        self.0.bills.tries
+    }
+
+    /// Whether surely no images were made, so that another try cannot pay twice for one result.
+    ///
+    /// A request that cannot have been billed made nothing. One that may have been billed can have made nothing, too:
+    /// the gateway's `ALL_PROVIDERS_EXHAUSTED` says so, and may still charge a part of the cost.
+    pub fn made_nothing(&self) -> bool {
+        !self.0.bills.made
+    }
+
+    pub(crate) fn bills(&self) -> Bills {
+        self.0.bills
     }
 
     /// How many times the request was tried; 0 where it was never sent.
@@ -189,10 +218,23 @@ impl Error {
         self
     }
 
-    /// Says whether the request may have been billed.
+    /// Says whether the request may have been executed and billed.
     #[must_use]
-    pub fn with_maybe_billed(mut self, maybe_billed: bool) -> Self {
-        self.0.maybe_billed = maybe_billed;
+    pub fn with_maybe_billed(self, maybe_billed: bool) -> Self {
+        let tries = if maybe_billed { self.0.bills.tries.max(1) } else { 0 };
+        self.with_bills(Bills { tries, made: maybe_billed })
+    }
+
+    /// Says that no images were made, whatever the request cost; see [`made_nothing`](Self::made_nothing).
+    #[must_use]
+    pub fn with_nothing_made(mut self) -> Self {
+        self.0.bills.made = false;
+        self
+    }
+
+    #[must_use]
+    pub(crate) fn with_bills(mut self, bills: Bills) -> Self {
+        self.0.bills = bills;
         self
     }
 
@@ -227,10 +269,11 @@ impl fmt::Display for Error {
         if self.0.attempts > 1 {
             write!(f, " (after {} tries)", self.0.attempts)?;
         }
-        if self.0.maybe_billed {
-            f.write_str(" (the request may have been billed)")?;
+        match self.0.bills.tries {
+            0 => Ok(()),
+            1 => f.write_str(" (the request may have been billed)"),
+            tries => write!(f, " (the request may have been billed {tries} times)"),
         }
-        Ok(())
     }
 }
 
@@ -245,7 +288,8 @@ impl fmt::Debug for Error {
             .field("status", &details.status)
             .field("request_id", &details.request_id)
             .field("retry_after", &details.retry_after)
-            .field("maybe_billed", &details.maybe_billed)
+            .field("maybe_billed_tries", &details.bills.tries)
+            .field("made_nothing", &!details.bills.made)
             .field("attempts", &details.attempts)
             .field("elapsed", &details.elapsed)
             .field("source", &details.source.as_ref().map(ToString::to_string))

@@ -2,6 +2,8 @@
 
 mod options;
 
+use std::any::Any;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -26,7 +28,7 @@ use crate::images::OutputFormat;
 ///
 /// Requests are computed one after the other on a thread of its own, which uses all processors; the caller's async
 /// runtime is never blocked. Dropping a request's future stops its work before the next transformer block. The weights
-/// are read when the first request comes.
+/// are read when the first request comes, and to their end even if it is dropped: the next request has them then.
 ///
 /// An answer always holds bytes, whatever was asked for, and costs nothing.
 #[derive(Debug)]
@@ -152,7 +154,10 @@ impl Local {
                 let progress = |stage| tell(&context, stage);
                 make(pipeline, &parameters, Control { stop: &stop, progress: &progress }).map_err(from_diffusion)
             };
-            let output = work().and_then(|pictures| model.output(&pictures, format, started));
+            // A panic, in the caller's own progress function for one, must not end the thread that serves the others.
+            let output = panic::catch_unwind(AssertUnwindSafe(work))
+                .unwrap_or_else(|payload| Err(panicked(&*payload)))
+                .and_then(|pictures| model.output(&pictures, format, started));
             // Where nobody waits any more there is nobody to tell.
             let _ = answer.send(output);
         };
@@ -196,6 +201,7 @@ impl Model {
                 backend: "local".into(),
                 model: Some(self.name.clone()),
                 steps: Some(pictures.steps),
+                cost: Some(Cost::nothing()),
                 elapsed: started.elapsed(),
                 warnings: pictures.warnings.clone(),
                 ..Metadata::default()
@@ -207,6 +213,16 @@ impl Model {
 impl Backend for Local {
     fn name(&self) -> &str {
         "local"
+    }
+
+    /// The folder, how it is loaded, and this crate's version, since another may round otherwise.
+    fn identity(&self) -> String {
+        let Model { files, options, .. } = &*self.model;
+        let place = match files {
+            ModelFiles::Folder(folder) => folder.canonicalize().unwrap_or_else(|_| folder.clone()),
+            ModelFiles::Embedded(_) => PathBuf::new(),
+        };
+        format!("local {} {place:?} {:?} {:?}", env!("CARGO_PKG_VERSION"), options.without_t5, options.ops)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -269,8 +285,7 @@ impl Backend for Local {
     }
 
     fn estimate<'a>(&'a self, _request: Request, _context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        let free = Estimate::new(Cost { amount: 0.0, currency: "USD".into() });
-        Box::pin(std::future::ready(Ok(free)))
+        Box::pin(std::future::ready(Ok(Estimate::new(Cost::nothing()))))
     }
 }
 
@@ -291,6 +306,12 @@ fn at_home(folder: &Path) -> PathBuf {
         (Ok(rest), Some(home)) => home.join(rest),
         _ => folder.to_path_buf(),
     }
+}
+
+fn panicked(payload: &(dyn Any + Send)) -> Error {
+    let said = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
+    let message = format!("the work panicked: {}", said.unwrap_or("it said nothing"));
+    Error::new(ErrorKind::Compute, message)
 }
 
 fn timed_out() -> Error {

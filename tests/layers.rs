@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use lumenfall::backend::{
-    Backend, BoxFuture, Capabilities, Content, EditSpec, Estimate, GenerateSpec, Output, Request, RequestContext,
+    Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, Output, Request,
+    RequestContext,
 };
 use lumenfall::layers::{Cache, Fallback, Limit, Retry, SpendCap};
 use lumenfall::testing::{MockBackend, PIXEL, conformance};
@@ -112,7 +113,7 @@ async fn a_fallback_never_pays_twice_unless_allowed() {
     generate(&fallback.clone().even_if_billed(), spec()).await.unwrap();
 
     // The gateway's word that nothing was made is enough.
-    first.fail_next(error(ErrorKind::Upstream).with_maybe_billed(true).with_code("ALL_PROVIDERS_EXHAUSTED"));
+    first.fail_next(error(ErrorKind::Upstream).with_maybe_billed(true).with_nothing_made());
     generate(&fallback, spec()).await.unwrap();
 }
 
@@ -124,7 +125,40 @@ async fn a_fallback_that_runs_out_says_that_an_earlier_backend_may_have_billed()
     let fallback = Fallback::new(first).then(second).even_if_billed();
     let error = generate(&fallback, spec()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RateLimited);
-    assert!(error.maybe_billed());
+    assert!(error.maybe_billed() && !error.made_nothing());
+}
+
+#[tokio::test]
+async fn a_fallback_is_as_dear_as_the_dearest_backend_that_takes_the_request() {
+    let estimate = async |fallback: Fallback, request: Request| {
+        fallback.estimate(request, RequestContext::default()).await.map(|estimate| estimate.total.amount)
+    };
+    let cost = |amount| MockBackend::new().cost_per_image(amount);
+    let three = || Fallback::new(cost(0.1)).then(cost(0.3).without_edits()).then(cost(0.2));
+    assert_eq!(estimate(three(), Request::Generate(spec())).await.unwrap(), 0.3);
+    assert_eq!(estimate(three(), Request::Edit(edit())).await.unwrap(), 0.2);
+
+    let none = Fallback::new(MockBackend::new().without_edits());
+    assert_eq!(estimate(none, Request::Edit(edit())).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    let mute = Fallback::new(cost(0.1)).then(Changed { estimate: false, ..Changed::new(cost(9.0)) });
+    assert!(!mute.capabilities().estimate);
+    let error = estimate(mute, Request::Generate(spec())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    let euros = Fallback::new(cost(0.1)).then(Changed { currency: "EUR", ..Changed::new(cost(0.1)) });
+    let error = estimate(euros, Request::Generate(spec())).await.unwrap_err();
+    assert!(error.to_string().contains("EUR"), "{error}");
+}
+
+#[tokio::test]
+async fn a_fallback_fetches_through_whichever_backend_can() {
+    let shut = Changed { addresses: Some(""), ..Changed::new(MockBackend::new()) };
+    let open = Changed { addresses: Some("https://b.example/"), ..Changed::new(MockBackend::new()) };
+    let fallback = Fallback::new(MockBackend::new()).then(shut).then(open);
+    assert!(fallback.fetch("https://b.example/1.png").await.is_ok());
+    let error = fallback.fetch("https://a.example/1.png").await.err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let none = Fallback::new(MockBackend::new()).fetch("https://a.example/1.png").await.err().unwrap();
+    assert_eq!(none.kind(), ErrorKind::Unsupported);
 }
 
 #[tokio::test]
@@ -132,7 +166,7 @@ async fn a_retry_tries_again_what_cannot_have_been_billed() {
     let mock = MockBackend::new();
     let retry = Retry::new(mock.clone(), RetryPolicy::default());
     mock.fail_next(error(ErrorKind::RateLimited).with_retry_after(Duration::from_millis(30)));
-    mock.fail_next(error(ErrorKind::Upstream).with_maybe_billed(true).with_code("ALL_PROVIDERS_EXHAUSTED"));
+    mock.fail_next(error(ErrorKind::Upstream).with_maybe_billed(true).with_nothing_made());
     let started = Instant::now();
     generate(&retry, spec()).await.unwrap();
     assert!(started.elapsed() >= Duration::from_millis(30), "it waits as long as it is asked to");
@@ -156,7 +190,7 @@ async fn a_retry_leaves_alone_what_may_have_been_billed_or_would_fail_again() {
         mock.fail_next(error(ErrorKind::Timeout).with_maybe_billed(true));
     }
     let last = generate(&bold, spec()).await.unwrap_err();
-    assert_eq!((last.attempts(), last.maybe_billed(), mock.requests().len()), (2, true, 4));
+    assert_eq!((last.attempts(), last.maybe_billed_tries(), mock.requests().len()), (2, 2, 4));
 }
 
 #[tokio::test]
@@ -195,6 +229,20 @@ async fn a_rate_holds_within_every_period() {
         generate(&limit, spec()).await.unwrap();
     }
     assert!(started.elapsed() >= Duration::from_millis(400), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_while_it_waits_gives_its_place_back() {
+    let limit = Limit::new(MockBackend::new()).rate(1, Duration::from_millis(300));
+    let started = Instant::now();
+    generate(&limit, spec()).await.unwrap();
+    for _ in 0..20 {
+        assert!(tokio::time::timeout(Duration::from_millis(2), generate(&limit, spec())).await.is_err());
+    }
+    let (first, second) = tokio::join!(generate(&limit, spec()), generate(&limit, spec()));
+    assert!(first.is_ok() && second.is_ok());
+    let elapsed = started.elapsed();
+    assert!(elapsed >= Duration::from_millis(600) && elapsed < Duration::from_secs(4), "{elapsed:?}");
 }
 
 #[tokio::test]
@@ -262,6 +310,39 @@ async fn a_call_that_was_dropped_counts_as_spent() {
 }
 
 #[tokio::test]
+async fn a_spend_cap_counts_every_try_that_may_have_been_billed() {
+    let mock = MockBackend::new().cost_per_image(0.5);
+    let retry = Retry::new(mock.clone(), RetryPolicy::default().may_bill_twice().max_retries(2));
+    let fallback = Fallback::new(MockBackend::new().cost_per_image(1.0)).then(mock.clone()).even_if_billed();
+    let billed = || error(ErrorKind::Timeout).with_maybe_billed(true);
+    mock.fail_next(billed());
+    let cap = SpendCap::new(retry, 10.0, "USD");
+    generate(&cap, spec()).await.unwrap();
+    assert!((cap.spent().amount - 1.0).abs() < 1e-9, "one lost, one made: {:?}", cap.spent());
+    (0..3).for_each(|_| mock.fail_next(billed()));
+    generate(&cap, spec()).await.unwrap_err();
+    assert!((cap.spent().amount - 2.5).abs() < 1e-9, "three lost: {:?}", cap.spent());
+    mock.fail_next(error(ErrorKind::RateLimited));
+    generate(&cap, spec()).await.unwrap();
+    assert!((cap.spent().amount - 3.0).abs() < 1e-9, "one refused, one made: {:?}", cap.spent());
+
+    // Expected is the dearest, and the answer tells what it was.
+    let cap = SpendCap::new(fallback, 10.0, "USD");
+    generate(&cap, spec()).await.unwrap();
+    assert!((cap.spent().amount - 1.0).abs() < 1e-9);
+}
+
+#[tokio::test]
+async fn a_spend_cap_counts_nothing_for_what_the_cache_gives_again() {
+    let folder = Folder::new("capped");
+    let cap = SpendCap::new(Cache::new(MockBackend::new().cost_per_image(0.4), &folder.0), 1.0, "USD");
+    for _ in 0..5 {
+        generate(&cap, seeded(1)).await.unwrap();
+    }
+    assert!((cap.spent().amount - 0.4).abs() < 1e-9, "{:?}", cap.spent());
+}
+
+#[tokio::test]
 async fn a_spend_cap_in_another_currency_refuses() {
     let error = generate(&SpendCap::new(MockBackend::new(), 1.0, "EUR"), spec()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
@@ -275,7 +356,7 @@ async fn a_cache_gives_a_seeded_answer_again_without_cost() {
     assert!(made.metadata.cost.is_some());
     // Another value, as another run of the program would make it.
     let kept = generate(&Cache::new(mock.clone(), &folder.0), seeded(7)).await.unwrap();
-    assert_eq!((kept.metadata.backend.as_str(), kept.metadata.cost), ("cache", None));
+    assert_eq!((kept.metadata.backend.as_str(), kept.metadata.cost.unwrap().amount), ("cache", 0.0));
     assert_eq!(kept.images[0].content, made.images[0].content);
     assert_eq!(kept.images[0].seed, Some(7));
     assert_eq!(mock.requests().len(), 1);
@@ -312,6 +393,61 @@ async fn a_cache_tells_requests_apart_and_lets_unseeded_ones_pass() {
 }
 
 #[tokio::test]
+async fn a_cache_tells_backends_apart_by_more_than_their_names() {
+    let folder = Folder::new("backends");
+    let mock = MockBackend::new();
+    for (identity, made) in [("one", 1), ("two", 2), ("one", 2)] {
+        let backend = Changed { identity: Some(identity), ..Changed::new(mock.clone()) };
+        // Through another layer, too.
+        generate(&Cache::new(Limit::new(std::sync::Arc::new(backend)), &folder.0), seeded(1)).await.unwrap();
+        assert_eq!(mock.requests().len(), made, "{identity}");
+    }
+}
+
+#[test]
+fn servers_providers_and_the_recorders_modes_are_told_apart() {
+    let builder =
+        || lumenfall::Client::builder().api_key("lmnfl_id.canary").base_url("https://a.example/v1?key=canary");
+    let elsewhere = builder().base_url("https://b.example/v1");
+    let mocked = builder().replay(lumenfall::remote::Replay::mock());
+    let remotes = [builder(), elsewhere, mocked].map(|builder| builder.backend().unwrap());
+    let mut identities: Vec<_> = remotes.iter().map(Backend::identity).collect();
+    identities.push(builder().fal().unwrap().identity());
+    identities.push(builder().replicate().unwrap().identity());
+    identities.push(Fallback::new(remotes[0].clone()).then(remotes[1].clone()).identity());
+    identities.push(Fallback::new(remotes[0].clone()).then(remotes[2].clone()).identity());
+    assert!(identities.iter().all(|identity| !identity.contains("canary")), "{identities:?}");
+    let different = identities.iter().collect::<std::collections::HashSet<_>>().len();
+    assert_eq!(different, identities.len(), "{identities:?}");
+}
+
+#[tokio::test]
+async fn what_is_sent_is_what_the_cache_looked_at() {
+    let folder = Folder::new("file");
+    std::fs::create_dir(&folder.0).unwrap();
+    let file = folder.0.join("source.png");
+    std::fs::write(&file, PIXEL).unwrap();
+    let mut spec = EditSpec::new(MODEL, Input::path(&file));
+    spec.options.sampling.seed = Some(1);
+    let mock = MockBackend::new();
+    Cache::new(mock.clone(), folder.0.join("cache")).edit(spec, RequestContext::default()).await.unwrap();
+    std::fs::write(&file, [PIXEL, b"changed"].concat()).unwrap();
+    let Some(Request::Edit(sent)) = mock.requests().pop() else { panic!("no edit came") };
+    assert_eq!(sent.images[0].read().await.unwrap(), PIXEL);
+}
+
+#[tokio::test]
+async fn a_cache_keeps_the_warnings_of_the_making() {
+    let folder = Folder::new("warnings");
+    let (first, second) = (MockBackend::new().named("first"), MockBackend::new());
+    first.fail_next(error(ErrorKind::RateLimited));
+    let cache = Cache::new(Fallback::new(first).then(second), &folder.0);
+    let made = generate(&cache, seeded(1)).await.unwrap().metadata.warnings;
+    let kept = generate(&cache, seeded(1)).await.unwrap().metadata.warnings;
+    assert_eq!((made.len(), made), (1, kept));
+}
+
+#[tokio::test]
 async fn a_damaged_entry_is_made_again() {
     let folder = Folder::new("damaged");
     let mock = MockBackend::new();
@@ -337,33 +473,70 @@ async fn a_cache_that_cannot_write_loses_no_image() {
     std::fs::remove_file(&folder.0).unwrap();
 }
 
-/// Makes one image fewer than it is asked for.
+/// A mock that differs from others in one way or another.
 #[derive(Debug)]
-struct Short(MockBackend);
+struct Changed {
+    mock: MockBackend,
+    identity: Option<&'static str>,
+    /// Whether it tells prices.
+    estimate: bool,
+    currency: &'static str,
+    /// What its addresses begin with; an empty text fits none.
+    addresses: Option<&'static str>,
+    /// How many images fewer than asked for it makes.
+    missing: usize,
+}
 
-impl Backend for Short {
+impl Changed {
+    fn new(mock: MockBackend) -> Self {
+        Self { mock, identity: None, estimate: true, currency: "USD", addresses: None, missing: 0 }
+    }
+}
+
+impl Backend for Changed {
     fn name(&self) -> &str {
-        self.0.name()
+        self.mock.name()
+    }
+
+    fn identity(&self) -> String {
+        self.identity.map_or_else(|| self.mock.identity(), str::to_owned)
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.0.capabilities()
+        let mut can = self.mock.capabilities();
+        can.estimate = self.estimate;
+        can.addresses = self.addresses.is_some();
+        can
     }
 
     fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(async move {
-            let mut output = self.0.generate(spec, context).await?;
-            output.images.pop();
+            let mut output = self.mock.generate(spec, context).await?;
+            output.images.truncate(output.images.len() - self.missing);
             Ok(output)
         })
     }
 
     fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        self.0.edit(spec, context)
+        self.mock.edit(spec, context)
     }
 
     fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        self.0.estimate(request, context)
+        Box::pin(async move {
+            if !self.estimate {
+                return Err(error(ErrorKind::Unsupported));
+            }
+            let mut estimate = self.mock.estimate(request, context).await?;
+            estimate.total.currency = self.currency.into();
+            Ok(estimate)
+        })
+    }
+
+    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        let own = self.addresses.is_some_and(|start| !start.is_empty() && address.starts_with(start));
+        let answer: Result<ByteStream, Error> =
+            if own { Ok(Box::pin(futures_util::stream::empty())) } else { Err(error(ErrorKind::NotFound)) };
+        Box::pin(std::future::ready(answer))
     }
 }
 
@@ -373,7 +546,8 @@ async fn a_cache_keeps_no_answer_that_lacks_an_image() {
     let (mock, mut two) = (MockBackend::new(), seeded(7));
     two.options.n = Some(2);
     for calls in [1, 2] {
-        let output = generate(&Cache::new(Short(mock.clone()), &folder.0), two.clone()).await.unwrap();
+        let short = Changed { missing: 1, ..Changed::new(mock.clone()) };
+        let output = generate(&Cache::new(short, &folder.0), two.clone()).await.unwrap();
         assert_eq!((output.images.len(), mock.requests().len()), (1, calls));
     }
 }

@@ -8,10 +8,12 @@ use bytes::Bytes;
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 
-use super::OutputFormat;
+use super::{OutputFormat, fetch};
 use crate::Client;
-use crate::backend;
 use crate::error::{Error, ErrorKind};
+
+/// 64 MiB.
+const MOST_ROOM: u64 = 64 << 20;
 
 /// An image that goes into a request: PNG, JPEG, WebP or GIF.
 ///
@@ -76,7 +78,7 @@ impl Input {
     /// # Errors
     /// Where the address cannot be fetched; [`ErrorKind::Unsupported`] where the client's backend fetches nothing.
     pub async fn fetch(client: &Client, address: &str) -> Result<Self, Error> {
-        backend::fetch_bytes(&**client.backend(), address).await.map(Self::bytes)
+        fetch::bytes(&**client.backend(), address).await.map(Self::bytes)
     }
 
     /// The whole image in memory, for backends that do not stream.
@@ -88,7 +90,8 @@ impl Input {
         match self.open("image").await? {
             Opened { content: Reading::Bytes(bytes), .. } => Ok(bytes),
             Opened { content: Reading::File(mut file), length, name, .. } => {
-                let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
+                // A file can state any length: no more room than this is made on its word alone.
+                let mut bytes = Vec::with_capacity(length.min(MOST_ROOM) as usize);
                 file.read_to_end(&mut bytes).await.map_err(|error| unreadable(&name, &error))?;
                 Ok(bytes.into())
             }

@@ -1,6 +1,7 @@
 //! Requests and results: the hand-written half of the typed API.
 
 mod expiry;
+pub(crate) mod fetch;
 mod format;
 mod input;
 mod layout;

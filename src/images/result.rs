@@ -5,13 +5,13 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
 use super::{OutputFormat, ResponseFormat};
-use super::{expiry, save};
-use crate::backend::{self, Backend, Content, ImageData, Metadata, Output};
+use super::{expiry, fetch, save};
+use crate::backend::{Backend, Content, ImageData, Metadata, Output};
 use crate::error::{Error, ErrorKind};
 
 /// Marks images that were asked for as temporary addresses.
@@ -127,14 +127,23 @@ pub struct Images<A: Delivery> {
 impl<A: Delivery> Images<A> {
     /// Takes over a backend's answer.
     ///
-    /// Where bytes were asked for and an address came, the address is fetched through `backend`,
-    /// which also serves later downloads.
+    /// Where bytes were asked for and addresses came, they are fetched through `backend`,
+    /// which also serves later downloads. An image that cannot be fetched is left out, with a warning in the metadata.
     ///
     /// # Errors
-    /// Where the answer holds no image, or an address that cannot be fetched.
+    /// Where the answer holds no image, or none that can be fetched.
     pub async fn receive(backend: Arc<dyn Backend>, output: Output) -> Result<Self, Error> {
+        Self::receive_before(None, backend, output).await
+    }
+
+    /// As [`receive`](Self::receive), until the deadline.
+    pub(crate) async fn receive_before(
+        deadline: Option<Instant>,
+        backend: Arc<dyn Backend>,
+        output: Output,
+    ) -> Result<Self, Error> {
         let output = match A::RESPONSE_FORMAT {
-            ResponseFormat::B64Json => backend::fetch_addresses(&*backend, output).await?,
+            ResponseFormat::B64Json => fetch::all(&*backend, output, deadline).await?,
             ResponseFormat::Url => output,
         };
         if output.images.is_empty() {
@@ -256,7 +265,7 @@ impl<A: Delivery> Image<A> {
     pub async fn download(&self) -> Result<Bytes, Error> {
         match A::content(&self.held) {
             Content::Bytes(bytes) => Ok(bytes),
-            Content::Address(address) => backend::fetch_bytes(&*self.backend, &address).await,
+            Content::Address(address) => fetch::bytes(&*self.backend, &address).await,
         }
     }
 
@@ -272,7 +281,9 @@ impl<A: Delivery> Image<A> {
         let path = path.as_ref();
         match A::content(&self.held) {
             Content::Bytes(bytes) => save::bytes(path, &bytes).await,
-            Content::Address(address) => save::stream(path, self.backend.fetch(&address).await?).await,
+            Content::Address(address) => {
+                fetch::stream(&*self.backend, &address, |stream| save::stream(path, stream)).await
+            }
         }
     }
 

@@ -1,9 +1,8 @@
 //! Writing a file so that it appears whole or not at all.
 
-use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::StreamExt;
 use tokio::fs::{self, File};
@@ -37,18 +36,22 @@ struct Draft {
 
 impl Draft {
     async fn create(target: &Path) -> Result<Self, Error> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let target = target.to_owned();
+        // The thread that opens the file also makes its owner: where this call is dropped meanwhile, the file goes with it.
+        let opened = tokio::task::spawn_blocking(move || Self::open(target)).await;
+        opened.unwrap_or_else(|error| Err(Error::new(ErrorKind::Io, format!("cannot open a file: {error}"))))
+    }
 
-        let name = target
-            .file_name()
-            .ok_or_else(|| failed(target, &io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")))?;
-        let mut draft_name = OsString::from(".");
-        draft_name.push(name);
-        draft_name.push(format!(".{}-{}.part", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
-        let path = target.with_file_name(draft_name);
-        let file =
-            File::options().write(true).create_new(true).open(&path).await.map_err(|error| failed(target, &error))?;
-        Ok(Self { file, path, target: target.to_owned() })
+    fn open(target: PathBuf) -> Result<Self, Error> {
+        if target.file_name().is_none() {
+            return Err(failed(&target, &io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")));
+        }
+        // Drawn, since another container may have the same process id, and short, since names have a longest length.
+        let drawn = RandomState::new().build_hasher().finish();
+        let path = target.with_file_name(format!(".lumenfall-{drawn:016x}.part"));
+        let file = std::fs::File::options().write(true).create_new(true).open(&path);
+        let file = file.map_err(|error| failed(&target, &error))?;
+        Ok(Self { file: file.into(), path, target })
     }
 
     async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {

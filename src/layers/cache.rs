@@ -7,18 +7,18 @@ use sha2::{Digest, Sha256};
 use tokio::fs;
 
 use super::{inner_does_the_rest, run_both_modes};
-use crate::backend::{self, Backend, Content, EditSpec, ImageData, Metadata, Output, Request, RequestContext};
+use crate::backend::{Backend, Content, Cost, EditSpec, ImageData, Metadata, Output, Request, RequestContext};
 use crate::error::{Error, ErrorKind};
-use crate::images::{Input, ResponseFormat, save};
+use crate::images::{Input, ResponseFormat, fetch, save};
 
 /// Keeps the answers to seeded requests in a folder and gives them again.
 ///
 /// Only a request with a seed (`Sampling::seed`, or an extra parameter `seed`) has one right answer;
 /// others pass through. An entry is found by the SHA-256 of the whole request, input images included, and
-/// of the backend's name. The cache holds bytes, so it answers with bytes even where addresses were asked for:
+/// of the backend's [identity](Backend::identity). The cache holds bytes, so it answers with bytes even where addresses were asked for:
 /// `save` and `download` work all the same.
 ///
-/// An answer from the cache has no cost. One with fewer images than were asked for is not kept. A damaged entry counts as
+/// An answer from the cache costs nothing. One with fewer images than were asked for is not kept. A damaged entry counts as
 /// none. The folder may be deleted at any time.
 #[derive(Clone, Debug)]
 pub struct Cache<B> {
@@ -34,6 +34,7 @@ struct Entry {
     model: Option<String>,
     created: Option<u64>,
     steps: Option<u32>,
+    warnings: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -58,12 +59,13 @@ impl<B: Backend> Cache<B> {
         options.response_format = Some(ResponseFormat::B64Json);
         let asked = options.n.unwrap_or(1) as usize;
         context.check_deadline()?;
-        let key = key(self.inner.name(), &request).await?;
+        let key = key(&self.inner.identity(), &mut request).await?;
         if let Some(output) = self.look_up(&key).await {
             return Ok(output);
         }
+        let deadline = context.deadline;
         let output = request.send(&self.inner, context).await?;
-        let mut output = backend::fetch_addresses(&self.inner, output).await?;
+        let mut output = fetch::all(&self.inner, output, deadline).await?;
         // What is missing now may come next time.
         if output.images.len() < asked {
             return Ok(output);
@@ -94,8 +96,17 @@ impl<B: Backend> Cache<B> {
             }
             images.push(ImageData { content: Content::Bytes(bytes.into()), revised_prompt, seed });
         }
-        let Entry { provider, model, created, steps, .. } = entry;
-        let metadata = Metadata { backend: "cache".into(), provider, model, created, steps, ..Metadata::default() };
+        let Entry { images: _, provider, model, created, steps, warnings } = entry;
+        let metadata = Metadata {
+            backend: "cache".into(),
+            provider,
+            model,
+            cost: Some(Cost::nothing()),
+            created,
+            steps,
+            warnings,
+            ..Metadata::default()
+        };
         (!images.is_empty()).then_some(Output { images, metadata })
     }
 
@@ -112,8 +123,8 @@ impl<B: Backend> Cache<B> {
             let sha256 = hex(&Sha256::digest(bytes));
             images.push(EntryImage { file, sha256, revised_prompt: revised_prompt.clone(), seed: *seed });
         }
-        let Metadata { provider, model, created, steps, .. } = output.metadata.clone();
-        let entry = serde_json::to_vec(&Entry { images, provider, model, created, steps })
+        let Metadata { provider, model, created, steps, warnings, .. } = output.metadata.clone();
+        let entry = serde_json::to_vec(&Entry { images, provider, model, created, steps, warnings })
             .map_err(|error| Error::new(ErrorKind::Io, "the entry cannot be written").with_source(error))?;
         // Last, so that an entry is never seen before its images.
         save::bytes(&folder.join(format!("{key}.json")), &entry).await
@@ -121,14 +132,15 @@ impl<B: Backend> Cache<B> {
 }
 
 /// The hash of everything that decides the answer. Each part goes with its length, so that no two
-/// requests run together to the same bytes.
-async fn key(backend: &str, request: &Request) -> Result<String, Error> {
+/// requests run together to the same bytes. The images are read for it, and the request has their bytes from then on:
+/// a file that changes meanwhile must not be sent under the key of its former content.
+async fn key(backend: &str, request: &mut Request) -> Result<String, Error> {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    part(b"lumenfall cache 1");
+    part(b"lumenfall cache 2");
     part(backend.as_bytes());
     match request {
         Request::Generate(spec) => {
@@ -138,8 +150,10 @@ async fn key(backend: &str, request: &Request) -> Result<String, Error> {
         Request::Edit(EditSpec { model, images, mask, prompt, options }) => {
             part(b"edit");
             part(&json(&(model, prompt, options, mask.is_some()))?);
-            for input in images.iter().chain(mask) {
-                part(&Input::read(input).await?);
+            for input in images.iter_mut().chain(mask) {
+                let bytes = input.read().await?;
+                part(&bytes);
+                *input = Input::bytes(bytes);
             }
         }
     }

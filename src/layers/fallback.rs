@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::run_both_modes;
 use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Estimate, Output, Request, RequestContext};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Bills, Error, ErrorKind};
 
 /// Tries backends in order, until one succeeds.
 ///
@@ -61,16 +61,17 @@ impl Fallback {
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         let mut warnings = Vec::new();
-        let mut billed = false;
+        let mut bills = Bills::default();
         let mut last = Error::new(ErrorKind::Configuration, "there is no backend to try");
         for backend in &self.backends {
             match request.clone().send(backend, context.clone()).await {
                 Ok(mut output) => {
                     output.metadata.warnings.append(&mut warnings);
+                    output.metadata.lost_bills += bills.tries;
                     return Ok(output);
                 }
                 Err(error) => {
-                    billed |= error.maybe_billed();
+                    bills.add(error.bills());
                     let stop = !self.falls_back(&error);
                     warnings.push(format!("the backend `{}` failed: {error}", backend.name()));
                     last = error;
@@ -80,15 +81,51 @@ impl Fallback {
                 }
             }
         }
-        Err(last.with_maybe_billed(billed))
+        Err(last.with_bills(bills))
     }
 
-    async fn estimate_first(&self, request: Request, context: RequestContext) -> Result<Estimate, Error> {
-        let mut last = Error::new(ErrorKind::Configuration, "there is no backend to ask");
+    async fn estimate_dearest(&self, request: Request, context: RequestContext) -> Result<Estimate, Error> {
+        let mut dearest: Option<Estimate> = None;
+        let mut refusal = None;
         for backend in &self.backends {
-            match backend.estimate(request.clone(), context.clone()).await {
-                Err(error) if self.kinds.contains(&error.kind()) => last = error,
-                answer => return answer,
+            let name = backend.name();
+            if !backend.capabilities().estimate {
+                let message =
+                    format!("the backend `{name}` cannot tell what it would cost, and may be the one that runs");
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
+            let estimate = match backend.estimate(request.clone(), context.clone()).await {
+                Ok(estimate) => estimate,
+                // It would refuse the request itself, too.
+                Err(error) if error.kind() == ErrorKind::Unsupported => {
+                    refusal = Some(error);
+                    continue;
+                }
+                Err(error) => return Err(error.context(format!("asking the backend `{name}`"))),
+            };
+            match &dearest {
+                Some(known) if known.total.currency != estimate.total.currency => {
+                    let message = format!(
+                        "the backends count in {} and in {}, which do not compare",
+                        known.total.currency, estimate.total.currency
+                    );
+                    return Err(Error::new(ErrorKind::Unsupported, message));
+                }
+                Some(known) if known.total.amount >= estimate.total.amount => {}
+                _ => dearest = Some(estimate),
+            }
+        }
+        dearest.ok_or_else(|| {
+            refusal.unwrap_or_else(|| Error::new(ErrorKind::Configuration, "there is no backend to ask"))
+        })
+    }
+
+    async fn fetch_by_any(&self, address: &str) -> Result<ByteStream, Error> {
+        let mut last = Error::new(ErrorKind::Unsupported, "none of the backends has addresses to fetch");
+        for backend in self.backends.iter().filter(|backend| backend.capabilities().addresses) {
+            match backend.fetch(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
             }
         }
         Err(last)
@@ -100,14 +137,21 @@ impl Backend for Fallback {
         "fallback"
     }
 
-    /// What any of the backends can do: one that cannot refuses, and the next is tried.
+    fn identity(&self) -> String {
+        let all: Vec<_> = self.backends.iter().map(|backend| backend.identity()).collect();
+        format!("fallback {all:?}")
+    }
+
+    /// What any of the backends can do: one that cannot refuses, and the next is tried. Only the price must be told by
+    /// all of them.
     fn capabilities(&self) -> Capabilities {
-        self.backends.iter().fold(Capabilities::none(), |mut all, backend| {
+        let none = Capabilities { estimate: true, ..Capabilities::none() };
+        self.backends.iter().fold(none, |mut all, backend| {
             let Capabilities { generate, edit, mask, estimate, addresses, output_formats } = backend.capabilities();
             all.generate |= generate;
             all.edit |= edit;
             all.mask |= mask;
-            all.estimate |= estimate;
+            all.estimate &= estimate;
             all.addresses |= addresses;
             for format in output_formats {
                 if !all.output_formats.contains(&format) {
@@ -120,17 +164,12 @@ impl Backend for Fallback {
 
     run_both_modes!();
 
-    /// Of the first backend that can tell.
+    /// Of the dearest backend that takes the request, since each may be the one that runs it.
     fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        Box::pin(self.estimate_first(request, context))
+        Box::pin(self.estimate_dearest(request, context))
     }
 
     fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        match self.backends.iter().find(|backend| backend.capabilities().addresses) {
-            Some(backend) => backend.fetch(address),
-            None => Box::pin(async {
-                Err(Error::new(ErrorKind::Unsupported, "none of the backends has addresses to fetch"))
-            }),
-        }
+        Box::pin(self.fetch_by_any(address))
     }
 }

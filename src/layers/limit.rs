@@ -1,7 +1,7 @@
 //! Not too many at a time, not too many in a time.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
@@ -26,7 +26,7 @@ pub struct Limit<B> {
 struct Rate {
     requests: usize,
     period: Duration,
-    /// When the latest requests start, oldest first; some lie ahead.
+    /// When the requests of the last period have started, and when those that wait will; oldest first.
     starts: Mutex<VecDeque<Instant>>,
 }
 
@@ -55,8 +55,9 @@ impl<B: Backend> Limit<B> {
             None => None,
         };
         if let Some(rate) = &self.rate {
-            let start = rate.book(context.deadline)?;
-            tokio::time::sleep_until(start.into()).await;
+            let mut turn = rate.book(context.deadline)?;
+            tokio::time::sleep_until(turn.start.into()).await;
+            turn.taken = true;
         }
         request.send(&self.inner, context).await
     }
@@ -64,23 +65,47 @@ impl<B: Backend> Limit<B> {
 
 impl Rate {
     /// The next time at which a request may start.
-    fn book(&self, deadline: Option<Instant>) -> Result<Instant, Error> {
-        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+    fn book(&self, deadline: Option<Instant>) -> Result<Turn<'_>, Error> {
+        let mut starts = self.starts();
         let now = Instant::now();
-        let start = match starts.front() {
-            Some(oldest) if starts.len() >= self.requests => {
-                now.max(oldest.checked_add(self.period).ok_or_else(too_late)?)
-            }
-            _ => now,
+        while starts
+            .front()
+            .is_some_and(|start| now.checked_duration_since(*start).is_some_and(|ago| ago >= self.period))
+        {
+            starts.pop_front();
+        }
+        let start = match starts.len().checked_sub(self.requests).and_then(|nth| starts.get(nth)) {
+            Some(before) => before.checked_add(self.period).ok_or_else(too_late)?,
+            None => now,
         };
         if deadline.is_some_and(|deadline| start >= deadline) {
             return Err(too_late());
         }
-        if starts.len() >= self.requests {
-            starts.pop_front();
+        let place = starts.partition_point(|other| *other <= start);
+        starts.insert(place, start);
+        Ok(Turn { rate: self, start, taken: false })
+    }
+
+    fn starts(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// When a request may start. One that is dropped while it waits gives its place back.
+struct Turn<'a> {
+    rate: &'a Rate,
+    start: Instant,
+    taken: bool,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if !self.taken {
+            let mut starts = self.rate.starts();
+            if let Ok(place) = starts.binary_search(&self.start) {
+                starts.remove(place);
+            }
         }
-        starts.push_back(start);
-        Ok(start)
     }
 }
 

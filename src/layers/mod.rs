@@ -63,6 +63,10 @@ macro_rules! inner_does_the_rest {
             self.inner.name()
         }
 
+        fn identity(&self) -> String {
+            self.inner.identity()
+        }
+
         fn capabilities(&self) -> $crate::backend::Capabilities {
             self.inner.capabilities()
         }

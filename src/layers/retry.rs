@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{inner_does_the_rest, run_both_modes};
 use crate::backend::{Backend, Output, Request, RequestContext};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Bills, Error, ErrorKind};
 use crate::retry::RetryPolicy;
 
 /// Sends a request again where the backend failed and cannot have billed it, as the policy says.
@@ -36,21 +36,24 @@ impl<B: Backend> Retry<B> {
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         let started = Instant::now();
-        let (mut attempts, mut tries, mut billed) = (0, 0, false);
+        let (mut attempts, mut tries, mut bills) = (0, 0, Bills::default());
         loop {
             attempts += 1;
             let error = match request.clone().send(&self.inner, context.clone()).await {
-                Ok(output) => return Ok(output),
+                Ok(mut output) => {
+                    output.metadata.lost_bills += bills.tries;
+                    return Ok(output);
+                }
                 Err(error) => error,
             };
-            billed |= error.maybe_billed();
+            bills.add(error.bills());
             // What was never sent counts as no try.
             tries += error.attempts();
             let wait = self.policy.next_wait(attempts, &error, context.deadline);
             match wait.filter(|_| self.passes(&error)) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => {
-                    return Err(error.with_maybe_billed(billed).with_attempts(tries.max(attempts), started.elapsed()));
+                    return Err(error.with_bills(bills).with_attempts(tries.max(attempts), started.elapsed()));
                 }
             }
         }

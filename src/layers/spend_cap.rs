@@ -3,14 +3,15 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{inner_does_the_rest, run_both_modes};
-use crate::backend::{Backend, Cost, Output, Request, RequestContext};
+use crate::backend::{Backend, Cost, Metadata, Output, Request, RequestContext};
 use crate::error::{Error, ErrorKind};
 
 /// Refuses requests whose expected cost would exceed a cap, before they are sent. Clones share the cap.
 ///
 /// The expected cost is set aside while a request runs, so that requests at the same time cannot exceed
-/// the cap together. Afterwards the real cost counts: what the answer says, or else what was expected. A
-/// request that failed counts only if it may have been billed, and so does one whose future was dropped.
+/// the cap together. Afterwards the real cost counts: what the answer says, or else what was expected, and the expected
+/// cost once more for each try before that may have been billed. A request that failed counts only if it may have been
+/// billed, and so does one whose future was dropped.
 ///
 /// The refusal is an [`ErrorKind::InsufficientBalance`] with the code `SPEND_CAP`.
 #[derive(Clone, Debug)]
@@ -98,14 +99,13 @@ impl<B: Backend> SpendCap<B> {
         let expected = self.expected(&request, &context).await?;
         let mut reservation = self.set_aside(expected)?;
         let result = request.send(&self.inner, context).await;
-        match &result {
-            Ok(output) => match &output.metadata.cost {
-                Some(cost) if cost.currency == self.cap.currency => reservation.cost = cost.amount,
-                _ => {}
-            },
-            Err(error) if !error.maybe_billed() => reservation.cost = 0.0,
-            Err(_) => {}
-        }
+        reservation.cost = match &result {
+            Ok(Output { metadata: Metadata { cost, lost_bills, .. }, .. }) => {
+                let real = cost.as_ref().filter(|cost| cost.currency == self.cap.currency || cost.amount == 0.0);
+                real.map_or(expected, |cost| cost.amount) + f64::from(*lost_bills) * expected
+            }
+            Err(error) => f64::from(error.maybe_billed_tries()) * expected,
+        };
         result
     }
 }

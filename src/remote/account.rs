@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Remote;
 use super::answer;
-use super::transport::{Billing, Payload};
+use super::transport::Payload;
 use crate::backend::Cost;
 use crate::error::Error;
 
@@ -222,7 +222,7 @@ impl<'a> Account<'a> {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
     pub async fn purge(&self, id: &str) -> Result<(), Error> {
         let url = self.0.transport.native(&["requests", id, "payloads"])?;
-        self.0.transport.call(Method::DELETE, &url, &Payload::Nothing, Billing::Free, None, answer::ignore).await
+        self.0.transport.ask(Method::DELETE, &url, &Payload::Nothing, None, answer::ignore).await
     }
 
     /// All requests that `filter` lets through, newest first, fetched as they are read.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::body::Body;
-use super::failure::Failure;
+use super::failure::{Failure, Verdict};
 use super::headers;
 use super::unpack::{Unpack, Unpacked};
 use crate::backend::{Content, Cost, Headers, ImageData, Metadata, Output};
@@ -143,9 +143,13 @@ fn number(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|number: &f64| number.is_finite())
 }
 
-/// The JSON answer of a call that costs nothing.
-pub(super) async fn json<T: DeserializeOwned>(head: HeaderMap, body: Body) -> Result<T, Failure> {
-    paid_json(head, body).await.map_err(free)
+/// The JSON answer of a call that costs nothing: one that is no JSON may come whole next time.
+pub(super) async fn json<T: DeserializeOwned>(_: HeaderMap, body: Body) -> Result<T, Failure> {
+    let body = body.whole().await.map_err(free)?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let Failure { error, .. } = free(unreadable(&error, body.len()));
+        Failure { error, verdict: Verdict::Ambiguous }
+    })
 }
 
 /// The JSON answer of a call that was billed.

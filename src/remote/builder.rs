@@ -21,6 +21,7 @@ use crate::retry::RetryPolicy;
 
 /// The gateway's OpenAI-compatible base address.
 pub const DEFAULT_BASE_URL: &str = "https://api.lumenfall.ai/openai/v1";
+const GATEWAY_HOST: &str = "api.lumenfall.ai";
 
 /// Whom a key and a base address belong to.
 struct Service {
@@ -103,9 +104,15 @@ impl Default for ClientBuilder {
 const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
 impl ClientBuilder {
-    /// The settings that the environment gives: `LUMENFALL_API_KEY` and, if set, `LUMENFALL_BASE_URL`.
+    /// The settings that the environment gives: `LUMENFALL_API_KEY` and, if set, `LUMENFALL_BASE_URL` and
+    /// `LUMENFALL_NATIVE_URL`.
     pub fn from_env() -> Self {
-        Self { key: variable(GATEWAY.variable), base_url: variable("LUMENFALL_BASE_URL"), ..Self::default() }
+        Self {
+            key: variable(GATEWAY.variable),
+            base_url: variable("LUMENFALL_BASE_URL"),
+            native_url: variable("LUMENFALL_NATIVE_URL"),
+            ..Self::default()
+        }
     }
 
     /// The settings for fal.ai that the environment gives: `FAL_KEY`.
@@ -136,8 +143,11 @@ impl ClientBuilder {
         self
     }
 
-    /// The base address of the gateway's own API (account, schemas). By default it is found beside a base
-    /// address that ends in `/openai/v1`.
+    /// The base address of the gateway's own API (account, schemas), for a gateway under another address than the
+    /// vendor's, such as `http://localhost:8080/v1`.
+    ///
+    /// It also says that the server *is* the gateway: no other server is asked for an estimate, since one that does not
+    /// know the dry run would make the images and bill them.
     pub fn native_url(mut self, url: impl Into<String>) -> Self {
         self.native_url = Some(url.into());
         self
@@ -331,8 +341,10 @@ fn base_url(text: &str) -> Result<Url, Error> {
     Ok(url)
 }
 
-/// The gateway's two APIs lie beside each other: `/openai/v1` and `/v1`.
+/// The gateway's two APIs lie beside each other: `/openai/v1` and `/v1`. The path alone does not tell the gateway:
+/// servers of others have the same.
 fn native_url(base: &Url) -> Option<Url> {
+    base.host_str().filter(|host| *host == GATEWAY_HOST)?;
     let path = base.path().trim_end_matches('/').strip_suffix("/openai/v1")?;
     let mut native = base.clone();
     native.set_path(&format!("{path}/v1"));

@@ -16,13 +16,16 @@ pub(super) async fn fetch(transport: &Transport, address: &str) -> Result<ByteSt
     let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(malformed)?;
     let deadline = Instant::now() + transport.timeout;
     let response = transport.download(url, deadline).await?;
-    let (idle, limit) = (transport.idle, transport.limit);
+    let (transport_timeout, idle, limit) = (transport.timeout, transport.idle, transport.limit);
     let start = Download { response, left: limit };
     Ok(Box::pin(stream::try_unfold(start, move |mut download| async move {
         let piece = tokio::time::timeout_at(deadline.into(), body::next(&mut download.response, idle)).await;
         let piece = match piece {
             Ok(piece) => piece.map_err(|failure| failure.error.with_maybe_billed(false))?,
-            Err(_) => return Err(Error::new(ErrorKind::Timeout, "the download did not end before the deadline")),
+            Err(_) => {
+                let error = Error::new(ErrorKind::Timeout, "the download did not end before the deadline");
+                return Err(error.with_attempts(1, transport_timeout));
+            }
         };
         let Some(piece) = piece else { return Ok(None) };
         download.left = download.left.checked_sub(piece.len()).ok_or_else(|| {

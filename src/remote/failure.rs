@@ -82,9 +82,11 @@ impl Failure {
             Some(message) => format!("the service refused: {}", clean::message(&message, key)),
             None => format!("the service answered {status} without an explanation"),
         };
-        let mut error = Error::new(kind, message)
-            .with_status(status.as_u16())
-            .with_maybe_billed(verdict == Verdict::Ambiguous || all_exhausted(body.code.as_deref()));
+        let mut error =
+            Error::new(kind, message).with_status(status.as_u16()).with_maybe_billed(verdict == Verdict::Ambiguous);
+        if all_exhausted(body.code.as_deref()) {
+            error = error.with_maybe_billed(true).with_nothing_made();
+        }
         if let Some(code) = body.code {
             error = error.with_code(clean::message(&code, key));
         }
@@ -130,7 +132,7 @@ fn judge(status: u16, code: Option<&str>) -> (ErrorKind, Verdict) {
     }
 }
 
-/// The vendor says that such a failure can carry a part of the cost.
+/// The vendor says that such a failure delivered nothing and can carry a part of the cost.
 fn all_exhausted(code: Option<&str>) -> bool {
     code.is_some_and(|code| code.eq_ignore_ascii_case("ALL_PROVIDERS_EXHAUSTED"))
 }

@@ -8,14 +8,14 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::job::{self, Job, Step};
-use super::transport::{Billing, Payload, Transport};
+use super::transport::{Paid, Payload, Transport};
 use super::{answer, clean, download, fields};
 use crate::backend::{
-    self, Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
+    Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
     Options, Output, Progress, Request, RequestContext,
 };
 use crate::error::{Error, ErrorKind};
-use crate::images::{AspectRatio, OutputFormat, ResponseFormat, Sampling, Size};
+use crate::images::{AspectRatio, OutputFormat, ResponseFormat, Sampling, Size, fetch};
 
 /// The provider's own id of the model.
 const MODEL: [&str; 2] = ["fal-ai", "stable-diffusion-v35-medium"];
@@ -59,11 +59,10 @@ impl FalBackend {
         let payload = Payload::json(&input(spec)?)?;
 
         let submit = self.transport.address(&MODEL);
-        let submitted = self
-            .transport
-            .call(Method::POST, &submit, &payload, Billing::Paid, Some(deadline), answer::paid_json::<Value>)
-            .await?;
+        let Paid { result: submitted, lost_bills } =
+            self.transport.pay(&submit, &payload, Some(deadline), answer::paid_json::<Value>).await?;
         let id = job::id(&submitted, "request_id")?;
+        let named = |error: Error| error.with_maybe_billed(true).with_request_id(id.clone());
         let address = |tail: &[&str]| {
             self.transport.address(&[MODEL.as_slice(), ["requests", id.as_str()].as_slice(), tail].concat())
         };
@@ -73,23 +72,17 @@ impl FalBackend {
             cancel: (Method::PUT, address(&["cancel"])),
             ended: false,
         };
-        job.wait(self.interval, deadline, &context, |status| Ok(step(&status))).await?;
+        job.wait(self.interval, deadline, &context, |status| Ok(step(&status))).await.map_err(named)?;
 
         let result_address = address(&[]);
-        let result = self.transport.call(
-            Method::GET,
-            &result_address,
-            &Payload::Nothing,
-            Billing::Free,
-            Some(deadline),
-            answer::json::<Value>,
-        );
-        let mut output =
-            result.await.and_then(|result| read(&result)).map_err(|error| error.with_maybe_billed(true))?;
-        if asked == Some(ResponseFormat::B64Json) {
-            output = backend::fetch_addresses(self, output).await.map_err(|error| error.with_maybe_billed(true))?;
-        }
+        let result =
+            self.transport.ask(Method::GET, &result_address, &Payload::Nothing, Some(deadline), answer::json::<Value>);
+        let mut output = result.await.and_then(|result| read(&result)).map_err(named)?;
         output.metadata.request_id = Some(id.clone());
+        output.metadata.lost_bills = lost_bills;
+        if asked == Some(ResponseFormat::B64Json) {
+            output = fetch::all(self, output, Some(deadline)).await?;
+        }
         output.metadata.elapsed = started.elapsed();
         Ok(output)
     }
@@ -217,6 +210,10 @@ fn no_edits<T>() -> Result<T, Error> {
 impl Backend for FalBackend {
     fn name(&self) -> &str {
         "fal"
+    }
+
+    fn identity(&self) -> String {
+        format!("fal {}", clean::address(&self.transport.base))
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, Url};
 use serde_json::{Map, Value};
+use tokio::task::JoinHandle;
 
 use super::answer;
-use super::transport::{Billing, Payload, Transport};
+use super::transport::{Payload, Transport};
 use crate::backend::{Cost, Options, Progress, RequestContext};
 use crate::error::{Error, ErrorKind};
 // The one model that the direct backends run.
@@ -43,15 +44,9 @@ impl Job {
         read: impl Fn(Value) -> Result<Step<T>, Error>,
     ) -> Result<T, Error> {
         loop {
-            let status = Arc::clone(&self.transport);
-            let status = status.call(
-                Method::GET,
-                &self.status,
-                &Payload::Nothing,
-                Billing::Free,
-                Some(deadline),
-                answer::json::<Value>,
-            );
+            let transport = Arc::clone(&self.transport);
+            let status =
+                transport.ask(Method::GET, &self.status, &Payload::Nothing, Some(deadline), answer::json::<Value>);
             match status.await {
                 Ok(status) => match read(status) {
                     Ok(Step::Going(progress)) => {
@@ -72,6 +67,7 @@ impl Job {
                 Err(error) => return Err(error.with_maybe_billed(true)),
             }
             if Instant::now().checked_add(interval).is_none_or(|next| next >= deadline) {
+                self.cancel_before(deadline).await;
                 let message = "the deadline passed while the provider was at work; the job was cancelled";
                 return Err(Error::new(ErrorKind::Timeout, message).with_maybe_billed(true));
             }
@@ -80,24 +76,45 @@ impl Job {
     }
 }
 
-impl Drop for Job {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
+impl Job {
+    /// Has the provider stop. It is waited for until the deadline, since a program may end with this call; what then
+    /// is not done goes on beside it.
+    async fn cancel_before(&mut self, deadline: Instant) {
+        if let Some(cancelling) = self.cancel() {
+            let _ = tokio::time::timeout_at(deadline.into(), cancelling).await;
+        }
+    }
+
+    fn cancel(&mut self) -> Option<JoinHandle<()>> {
+        if std::mem::replace(&mut self.ended, true) {
+            return None;
         }
         // Outside a runtime there is nobody to send it.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (transport, (method, url)) = (Arc::clone(&self.transport), self.cancel.clone());
-            runtime.spawn(async move {
-                let _ = transport.call(method, &url, &Payload::Nothing, Billing::Free, None, answer::ignore).await;
-            });
-        }
+        let runtime = tokio::runtime::Handle::try_current().ok()?;
+        let (transport, (method, url)) = (Arc::clone(&self.transport), self.cancel.clone());
+        Some(runtime.spawn(async move {
+            let _ = transport.ask(method, &url, &Payload::Nothing, None, answer::ignore).await;
+        }))
+    }
+}
+
+impl Drop for Job {
+    fn drop(&mut self) {
+        self.cancel();
     }
 }
 
 /// Whether a failure to ask says nothing about the job.
 fn passing(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::RateLimited | ErrorKind::Upstream)
+    matches!(
+        error.kind(),
+        ErrorKind::Connection
+            | ErrorKind::Timeout
+            | ErrorKind::RateLimited
+            | ErrorKind::Upstream
+            // A page of somebody between, such as a proxy.
+            | ErrorKind::InvalidResponse
+    )
 }
 
 /// The job's id in the answer to its submission.

@@ -57,13 +57,12 @@ pub use replay::Replay;
 pub use replicate::ReplicateBackend;
 
 use self::multipart::Edit;
-use self::transport::{Billing, Payload, Transport};
+use self::transport::{Paid, Payload, Transport};
 use crate::backend::{
-    self, Backend, BoxFuture, ByteStream, Capabilities, EditSpec, Estimate, GenerateSpec, Output, Request,
-    RequestContext,
+    Backend, BoxFuture, ByteStream, Capabilities, EditSpec, Estimate, GenerateSpec, Output, Request, RequestContext,
 };
-use crate::error::Error;
-use crate::images::{OutputFormat, ResponseFormat};
+use crate::error::{Error, ErrorKind};
+use crate::images::{OutputFormat, ResponseFormat, fetch};
 
 /// How long an address works after its making: what the gateway and OpenAI document.
 const ADDRESS_LIFETIME: Duration = Duration::from_secs(3600);
@@ -133,14 +132,13 @@ impl Remote {
         context: RequestContext,
     ) -> Result<Output, Error> {
         let started = Instant::now();
-        let mut output = self
-            .transport
-            .call(Method::POST, endpoint, &payload, Billing::Paid, context.deadline, answer::read)
-            .await?;
+        let deadline = self.transport.deadline(context.deadline);
+        let Paid { result: mut output, lost_bills } =
+            self.transport.pay(endpoint, &payload, Some(deadline), answer::read).await?;
         if asked == Some(ResponseFormat::B64Json) {
-            // Paid for by now, so the address that a server sent instead of bytes is followed.
-            output = backend::fetch_addresses(self, output).await.map_err(|error| error.with_maybe_billed(true))?;
+            output = fetch::all(self, output, Some(deadline)).await?;
         }
+        output.metadata.lost_bills = lost_bills;
         let made = output.metadata.created.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
         output.metadata.addresses_expire = made.unwrap_or_else(SystemTime::now).checked_add(ADDRESS_LIFETIME);
         output.metadata.backend = self.name().to_owned();
@@ -149,9 +147,14 @@ impl Remote {
     }
 
     async fn dry_run(&self, endpoint: &Url, payload: Payload, context: RequestContext) -> Result<Estimate, Error> {
+        if self.transport.native.is_none() {
+            let message = "this server is not known to tell prices, and one that does not know the dry run would make the \
+                           images and bill them; for a gateway under another address call `.native_url(..)`";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let mut url = endpoint.clone();
         url.query_pairs_mut().append_pair("dryRun", "true");
-        self.transport.call(Method::POST, &url, &payload, Billing::Free, context.deadline, estimate::read).await
+        self.transport.ask(Method::POST, &url, &payload, context.deadline, estimate::read).await
     }
 }
 
@@ -160,12 +163,17 @@ impl Backend for Remote {
         "remote"
     }
 
+    /// The base address without its query, and what the gateway's recorder is told.
+    fn identity(&self) -> String {
+        format!("remote {} {}", clean::address(&self.transport.base), replay::told(&self.transport.headers))
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             generate: true,
             edit: true,
             mask: true,
-            estimate: true,
+            estimate: self.transport.native.is_some(),
             addresses: true,
             output_formats: vec![
                 OutputFormat::Png,

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Remote;
 use super::answer;
-use super::transport::{Billing, Payload};
+use super::transport::Payload;
 use crate::error::Error;
 use crate::images::typed::{self, Change};
 
@@ -109,6 +109,6 @@ impl Remote {
         method: Method,
         url: reqwest::Url,
     ) -> Result<T, Error> {
-        self.transport.call(method, &url, &Payload::Nothing, Billing::Free, None, answer::json).await
+        self.transport.ask(method, &url, &Payload::Nothing, None, answer::json).await
     }
 }

@@ -3,6 +3,7 @@
 use reqwest::Body;
 use reqwest::multipart::{Form, Part};
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
 use super::fields::{self, Fields};
@@ -69,7 +70,8 @@ async fn part(input: &Input, parameter: &str) -> Result<(OutputFormat, Part), Er
     let opened = input.open(parameter).await?;
     let body = match opened.content {
         Reading::Bytes(bytes) => Body::from(bytes),
-        Reading::File(file) => Body::wrap_stream(ReaderStream::with_capacity(file, PIECE)),
+        // A file that grows meanwhile must not run over the length that was announced.
+        Reading::File(file) => Body::wrap_stream(ReaderStream::with_capacity(file.take(opened.length), PIECE)),
     };
     let part = Part::stream_with_length(body, opened.length)
         .file_name(file_name(input.stem().unwrap_or_default(), opened.format, parameter))

@@ -9,14 +9,15 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::job::{self, Job, Step};
-use super::transport::{Billing, Payload, Transport};
+use super::key::Key;
+use super::transport::{Paid, Payload, Transport};
 use super::{answer, clean, download, fields};
 use crate::backend::{
-    self, Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
+    Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
     Options, Output, Progress, Request, RequestContext,
 };
-use crate::error::{Error, ErrorKind};
-use crate::images::{Input, OutputFormat, ResponseFormat, Sampling, Size};
+use crate::error::{Bills, Error, ErrorKind};
+use crate::images::{Input, OutputFormat, ResponseFormat, Sampling, Size, fetch};
 
 /// The provider's own id of the model.
 const MODEL: &str = "stability-ai/stable-diffusion-3.5-medium";
@@ -67,32 +68,39 @@ impl ReplicateBackend {
         });
         let mut images = Vec::new();
         let mut failures = Vec::new();
+        let mut bills = Bills::default();
         for prediction in future::join_all(predictions).await {
             match prediction {
-                Ok(made) => images.extend(made),
-                Err(error) => failures.push(error),
+                Ok(Paid { result, lost_bills }) => {
+                    images.extend(result);
+                    bills.tries += lost_bills;
+                }
+                Err(error) => {
+                    bills.add(error.bills());
+                    failures.push(error);
+                }
             }
         }
+        // A bill for each image of the request is one for the request.
+        bills.tries = bills.tries.div_ceil(n.max(1));
         if images.is_empty() {
-            let billed = failures.iter().any(Error::maybe_billed);
             let first = failures.into_iter().next();
             let none =
                 || Error::new(ErrorKind::InvalidRequest, "n is 0; ask for at least one image").with_parameter("n");
-            return Err(first.unwrap_or_else(none).with_maybe_billed(billed));
+            return Err(first.unwrap_or_else(none).with_bills(bills));
         }
         let metadata = Metadata {
             backend: "replicate".into(),
             provider: Some("replicate".into()),
             model: Some(MODEL.into()),
+            lost_bills: bills.tries,
             elapsed: started.elapsed(),
             warnings: failures.iter().map(|error| format!("one of the {n} images failed: {error}")).collect(),
             ..Metadata::default()
         };
         let output = Output { images, metadata };
         match asked {
-            Some(ResponseFormat::B64Json) => {
-                backend::fetch_addresses(self, output).await.map_err(|error| error.with_maybe_billed(true))
-            }
+            Some(ResponseFormat::B64Json) => fetch::all(self, output, Some(deadline)).await,
             _ => Ok(output),
         }
     }
@@ -103,15 +111,13 @@ impl ReplicateBackend {
         seed: Option<u64>,
         deadline: Instant,
         context: &RequestContext,
-    ) -> Result<Vec<ImageData>, Error> {
+    ) -> Result<Paid<Vec<ImageData>>, Error> {
         input.extend(seed.map(|seed| ("seed".to_owned(), seed.into())));
         let payload = Payload::json(&json!({ "input": input }))?;
         let submit: Vec<_> = ["models"].into_iter().chain(MODEL.split('/')).chain(["predictions"]).collect();
         let submit = self.transport.address(&submit);
-        let submitted = self
-            .transport
-            .call(Method::POST, &submit, &payload, Billing::Paid, Some(deadline), answer::paid_json::<Value>)
-            .await?;
+        let Paid { result: submitted, lost_bills } =
+            self.transport.pay(&submit, &payload, Some(deadline), answer::paid_json::<Value>).await?;
         let id = job::id(&submitted, "id")?;
         let job = Job {
             transport: Arc::clone(&self.transport),
@@ -119,10 +125,11 @@ impl ReplicateBackend {
             cancel: (Method::POST, self.transport.address(&["predictions", &id, "cancel"])),
             ended: false,
         };
-        let addresses = job.wait(self.interval, deadline, context, |prediction| step(&prediction)).await;
+        let key = self.transport.key.as_ref();
+        let addresses = job.wait(self.interval, deadline, context, |prediction| step(&prediction, key)).await;
         let addresses = addresses.map_err(|error| error.with_request_id(id))?;
         let image = |url| ImageData { content: Content::Address(url), revised_prompt: None, seed };
-        Ok(addresses.into_iter().map(image).collect())
+        Ok(Paid { result: addresses.into_iter().map(image).collect(), lost_bills })
     }
 }
 
@@ -207,7 +214,7 @@ async fn data_uri(images: &[Input]) -> Result<String, Error> {
     }
 }
 
-fn step(prediction: &Value) -> Result<Step<Vec<String>>, Error> {
+fn step(prediction: &Value, key: Option<&Key>) -> Result<Step<Vec<String>>, Error> {
     match prediction.get("status").and_then(Value::as_str) {
         Some("succeeded") => {
             let addresses: Vec<_> = match prediction.get("output") {
@@ -223,7 +230,7 @@ fn step(prediction: &Value) -> Result<Step<Vec<String>>, Error> {
         }
         Some(status @ ("failed" | "canceled" | "aborted")) => {
             let why = prediction.get("error").and_then(Value::as_str).unwrap_or("no reason was given");
-            let message = format!("the prediction {status}: {}", clean::message(why, None));
+            let message = format!("the prediction {status}: {}", clean::message(why, key));
             Err(Error::new(ErrorKind::Upstream, message).with_maybe_billed(true))
         }
         Some("processing") => Ok(Step::Going(Progress::Running)),
@@ -234,6 +241,10 @@ fn step(prediction: &Value) -> Result<Step<Vec<String>>, Error> {
 impl Backend for ReplicateBackend {
     fn name(&self) -> &str {
         "replicate"
+    }
+
+    fn identity(&self) -> String {
+        format!("replicate {}", clean::address(&self.transport.base))
     }
 
     fn capabilities(&self) -> Capabilities {

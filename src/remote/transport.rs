@@ -14,7 +14,7 @@ use super::failure::{Failure, Verdict};
 use super::key::Key;
 use super::multipart::Edit;
 use super::{clean, headers};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Bills, Error, ErrorKind};
 use crate::retry::RetryPolicy;
 
 /// An error's body is read up to here.
@@ -59,9 +59,16 @@ impl Payload {
     }
 }
 
+/// What came of a paid call.
+pub(super) struct Paid<T> {
+    pub(super) result: T,
+    /// How many tries before may have been billed.
+    pub(super) lost_bills: u32,
+}
+
 /// Whether a call costs money when it runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Billing {
+enum Billing {
     Paid,
     Free,
 }
@@ -91,8 +98,30 @@ impl Transport {
         callers.map_or(own, |callers| callers.min(own))
     }
 
-    /// Calls the API and has `read` make sense of the answer's headers and body.
-    pub(super) async fn call<T>(
+    /// A call that makes images and costs money. `read` makes sense of the answer's headers and body.
+    pub(super) async fn pay<T>(
+        &self,
+        url: &Url,
+        payload: &Payload,
+        deadline: Option<Instant>,
+        read: impl AsyncFn(HeaderMap, Body) -> Result<T, Failure>,
+    ) -> Result<Paid<T>, Error> {
+        self.call(Method::POST, url, payload, Billing::Paid, deadline, read).await
+    }
+
+    /// A call that costs nothing.
+    pub(super) async fn ask<T>(
+        &self,
+        method: Method,
+        url: &Url,
+        payload: &Payload,
+        deadline: Option<Instant>,
+        read: impl AsyncFn(HeaderMap, Body) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        self.call(method, url, payload, Billing::Free, deadline, read).await.map(|answer| answer.result)
+    }
+
+    async fn call<T>(
         &self,
         method: Method,
         url: &Url,
@@ -100,7 +129,7 @@ impl Transport {
         billing: Billing,
         deadline: Option<Instant>,
         read: impl AsyncFn(HeaderMap, Body) -> Result<T, Failure>,
-    ) -> Result<T, Error> {
+    ) -> Result<Paid<T>, Error> {
         let (method, read) = (&method, &read);
         self.repeat(billing, deadline, || async move {
             let response = self.send(self.request(method, url, payload).await?).await?;
@@ -154,7 +183,8 @@ impl Transport {
                     let response = self.send(Request::new(Method::GET, url.clone())).await?;
                     if response.status().is_redirection() { Ok(response) } else { self.success(response).await }
                 })
-                .await?;
+                .await?
+                .result;
             if !response.status().is_redirection() {
                 return Ok(response);
             }
@@ -201,25 +231,27 @@ impl Transport {
         billing: Billing,
         deadline: Option<Instant>,
         attempt: impl Fn() -> F,
-    ) -> Result<T, Error> {
+    ) -> Result<Paid<T>, Error> {
         let started = Instant::now();
         let deadline = self.deadline(deadline);
         if started >= deadline {
             return Err(Error::new(ErrorKind::Timeout, "the deadline had passed before the request was sent"));
         }
         let mut attempts = 0;
-        let mut maybe_billed = false;
+        let mut bills = Bills::default();
         loop {
             attempts += 1;
             let attempt = pin!(attempt());
             let failure = match tokio::time::timeout_at(deadline.into(), attempt).await {
-                Ok(Ok(success)) => return Ok(success),
+                Ok(Ok(result)) => return Ok(Paid { result, lost_bills: bills.tries }),
                 Ok(Err(failure)) => failure,
                 Err(_) => Failure::last(out_of_time(started).with_maybe_billed(billing == Billing::Paid)),
             };
             // A free call that broke was not billed; one whose answer is of no use says itself whether it was.
             let free = billing == Billing::Free && failure.verdict == Verdict::Ambiguous;
-            maybe_billed |= failure.error.maybe_billed() && !free;
+            if !free {
+                bills.add(failure.error.bills());
+            }
             let again = match (failure.verdict, billing) {
                 (Verdict::Final, _) => false,
                 (Verdict::NotExecuted, _) | (Verdict::Ambiguous, Billing::Free) => true,
@@ -229,8 +261,7 @@ impl Transport {
             match wait.filter(|_| again) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => {
-                    let error = failure.error.with_maybe_billed(maybe_billed);
-                    return Err(error.with_attempts(attempts, started.elapsed()));
+                    return Err(failure.error.with_bills(bills).with_attempts(attempts, started.elapsed()));
                 }
             }
         }

@@ -7,7 +7,7 @@ use futures_util::{FutureExt, future};
 use super::pixel::FORMATS;
 use crate::backend::{self, Backend, Content, EditSpec, GenerateSpec, Output, Request, RequestContext};
 use crate::error::{Error, ErrorKind};
-use crate::images::{OutputFormat, ResponseFormat};
+use crate::images::{OutputFormat, ResponseFormat, fetch};
 
 /// Asks a backend everything that the trait promises, and tells each promise that it breaks.
 ///
@@ -84,7 +84,7 @@ impl Suite<'_> {
     /// The images' bytes, wherever they are.
     async fn bytes(&mut self, promise: &str, output: Result<Output, Error>) -> Option<Output> {
         let fetched = match output {
-            Ok(output) => backend::fetch_addresses(self.backend, output).await,
+            Ok(output) => fetch::all(self.backend, output, None).await,
             Err(error) => Err(error),
         };
         fetched.map_err(|error| self.broken.push(format!("{promise}: {error:?}"))).ok()

@@ -121,7 +121,7 @@ impl MockGateway {
 
     /// Settings of a client of this gateway.
     pub fn builder(&self) -> ClientBuilder {
-        Client::builder().api_key(KEY).base_url(self.base_url())
+        Client::builder().api_key(KEY).base_url(self.base_url()).native_url(format!("http://{}/v1", self.address))
     }
 
     /// A client of this gateway.

@@ -60,6 +60,8 @@ async fn steps_guidance_strength_and_prompts_out_of_range_are_named() {
         assert_eq!((result.0, result.1.as_deref()), (ErrorKind::InvalidRequest, Some(name)), "{}", result.2);
     };
     invalid(refusal(|spec| spec.options.sampling.steps = Some(0)).await, "steps");
+    invalid(refusal(|spec| spec.options.sampling.steps = Some(1001)).await, "steps");
+    invalid(refusal(|spec| spec.options.sampling.steps = Some(u32::MAX)).await, "steps");
     invalid(refusal(|spec| spec.options.sampling.guidance = Some(f32::NAN)).await, "guidance");
     invalid(refusal(|spec| spec.options.sampling.strength = Some(0.5)).await, "strength");
     invalid(refusal(|spec| spec.options.n = Some(0)).await, "n");

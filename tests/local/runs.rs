@@ -137,8 +137,8 @@ async fn the_runtime_goes_on_while_images_are_made() {
 #[tokio::test]
 async fn dropping_the_future_stops_the_work() {
     let client = client();
-    // Hours of work, which the next request would have to wait for.
-    let request = client.images().generate("a star").steps(10_000_000).send();
+    // Minutes of work, which the next request would have to wait for.
+    let request = client.images().generate("a star").size(size!("192x192")).steps(1000).n(count!(10)).send();
     assert!(tokio::time::timeout(Duration::from_millis(300), request).await.is_err());
     let started = Instant::now();
     client.images().generate("a star").size(size!("32x32")).steps(1).send().await.unwrap();
@@ -147,10 +147,26 @@ async fn dropping_the_future_stops_the_work() {
 
 #[tokio::test]
 async fn a_deadline_ends_the_work_with_a_time_out() {
-    let request = client().images().generate("a star").steps(10_000_000).timeout(Duration::from_millis(300));
+    let request = client().images().generate("a star").steps(1000).n(count!(10)).timeout(Duration::from_millis(300));
     let error = request.send().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(!error.maybe_billed());
+}
+
+#[tokio::test]
+async fn a_panic_in_a_progress_function_fails_its_own_request_only() {
+    let client = client();
+    let request = || client.images().generate("a star").size(size!("32x32")).steps(1);
+    let error = request().on_progress(|_| panic!("of the caller's own")).send().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Compute);
+    assert!(error.to_string().contains("of the caller's own"), "{error}");
+    request().send().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_made_here_costs_nothing() {
+    let images = client().images().generate("a star").size(size!("32x32")).steps(1).send().await.unwrap();
+    assert_eq!(images.metadata().cost.as_ref().unwrap().amount, 0.0);
 }
 
 #[tokio::test]

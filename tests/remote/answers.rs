@@ -1,10 +1,11 @@
 //! What is made of an answer.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt;
 use lumenfall::backend::{Backend, RequestContext};
-use lumenfall::{Address, ErrorKind, Images};
+use lumenfall::{Address, Client, ErrorKind, Images};
 use serde_json::json;
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -182,7 +183,6 @@ async fn an_expired_address_is_not_found_and_prints_no_signature() {
 
 #[tokio::test]
 async fn a_download_that_breaks_off_leaves_no_file() {
-    use crate::support::{Act, RawServer};
     let folder = Folder::new();
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nhalf".to_vec();
     let files = RawServer::start(Act::Say(head)).await;
@@ -193,6 +193,97 @@ async fn a_download_that_breaks_off_leaves_no_file() {
     assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
     assert!(!error.maybe_billed());
     assert!(folder.names().is_empty());
+    assert_eq!(files.requests(), 4, "it is begun again");
+}
+
+/// A server whose answer has these addresses.
+async fn with_addresses(addresses: &[&str]) -> MockServer {
+    let data: Vec<_> = addresses.iter().map(|address| json!({ "url": address })).collect();
+    let body = json!({ "data": data }).to_string();
+    answering(answer(200, &body).insert_header("X-Lumenfall-Request-Id", "req_9")).await
+}
+
+#[tokio::test]
+async fn a_download_that_broke_off_is_begun_again() {
+    let folder = Folder::new();
+    let whole = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", PNG.len());
+    let whole = [whole.as_bytes(), PNG].concat();
+    for inline in [true, false] {
+        let broken = Act::Say(whole[..whole.len() - 3].to_vec());
+        let files = RawServer::start_with(vec![broken.clone(), broken, Act::Say(whole.clone())]).await;
+        let server = with_addresses(&[&files.uri]).await;
+        if inline {
+            assert_eq!(generate_inline(&remote(&server)).await.unwrap()[0].bytes(), PNG);
+        } else {
+            let path = folder.path("a.png");
+            generate(&remote(&server)).await.unwrap()[0].save(&path).await.unwrap();
+            assert_eq!(std::fs::read(path).unwrap(), PNG);
+        }
+        assert_eq!(files.requests(), 3);
+    }
+    assert_eq!(folder.names(), ["a.png"]);
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_fetched_costs_no_other() {
+    let files = MockServer::start().await;
+    Mock::given(path("/1.png")).respond_with(ResponseTemplate::new(200).set_body_bytes(PNG)).mount(&files).await;
+    let [good, gone] = ["/1.png", "/gone.png?sig=canary"].map(|path| format!("{}{path}", files.uri()));
+    let images = generate_inline(&remote(&with_addresses(&[&gone, &good]).await)).await.unwrap();
+    assert_eq!((images.len(), images[0].bytes()), (1, &PNG.into()));
+    let warnings = &images.metadata().warnings;
+    assert!(warnings[0].starts_with("image 1 is left out: cannot fetch"), "{warnings:?}");
+    assert!(!warnings[0].contains("canary"), "{warnings:?}");
+
+    let error = generate_inline(&remote(&with_addresses(&[&gone, &gone]).await)).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::NotFound, true));
+    assert_eq!(error.request_id(), Some("req_9"));
+}
+
+#[tokio::test]
+async fn the_deadline_of_a_call_bounds_the_fetching_of_its_images() {
+    let files = RawServer::start(Act::SayAndHang(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n".to_vec())).await;
+    let server = with_addresses(&[&files.uri]).await;
+    let callers = remote(&server);
+    let clients = builder(&server.uri()).timeout(Duration::from_millis(500)).backend().unwrap();
+    for (remote, timeout) in [(callers, Some(Duration::from_millis(500))), (clients, None)] {
+        let mut request = Client::new(remote).images().generate("a cat").inline();
+        request = timeout.into_iter().fold(request, |request, timeout| request.timeout(timeout));
+        let started = Instant::now();
+        let error = request.send().await.unwrap_err();
+        assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true));
+        assert!(started.elapsed() < Duration::from_secs(5));
+    }
+}
+
+#[tokio::test]
+async fn a_save_that_is_dropped_at_any_time_leaves_no_file() {
+    let folder = Folder::new();
+    let body = json!({ "data": [{ "b64_json": png_base64() }] }).to_string();
+    let images = generate_inline(&remote(&answering(answer(200, &body)).await)).await.unwrap();
+    for polls in 0..60 {
+        let mut save = Box::pin(images[0].save(folder.path("a.png")));
+        for _ in 0..polls % 4 {
+            let _ = (&mut save).now_or_never();
+            std::thread::yield_now();
+        }
+    }
+    // What had begun to open a file comes to its end.
+    let started = Instant::now();
+    while folder.names().iter().any(|name| name.ends_with(".part")) {
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", folder.names());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_name_of_the_longest_length_can_be_saved() {
+    let folder = Folder::new();
+    let body = json!({ "data": [{ "b64_json": png_base64() }] }).to_string();
+    let images = generate_inline(&remote(&answering(answer(200, &body)).await)).await.unwrap();
+    let name = "a".repeat(251) + ".png";
+    images[0].save(folder.path(&name)).await.unwrap();
+    assert_eq!(folder.names(), [name]);
 }
 
 #[tokio::test]

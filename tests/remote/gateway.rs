@@ -1,6 +1,7 @@
 //! What only the gateway offers: models and schemas, the account, the recorder.
 
 use futures_util::TryStreamExt;
+use lumenfall::backend::Backend;
 use lumenfall::remote::{Billed, Remote, Replay, RequestFilter, RequestStatus};
 use lumenfall::{Client, ErrorKind};
 use serde_json::json;
@@ -9,12 +10,16 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::support::{KEY, ONE_ADDRESS, answering, builder, generate, json as answer, requests};
 
+fn gateway_at(uri: &str) -> Remote {
+    builder(&format!("{uri}/openai/v1")).native_url(format!("{uri}/v1")).backend().unwrap()
+}
+
 /// A gateway with one answer to a GET of `at`.
 async fn gateway(at: &str, body: serde_json::Value) -> (MockServer, Remote) {
     let server = MockServer::start().await;
     let template = ResponseTemplate::new(200).set_body_json(body);
     Mock::given(method("GET")).and(path(at)).respond_with(template).mount(&server).await;
-    let remote = builder(&format!("{}/openai/v1", server.uri())).backend().unwrap();
+    let remote = gateway_at(&server.uri());
     (server, remote)
 }
 
@@ -57,11 +62,14 @@ async fn a_balance_is_an_amount_or_without_limit() {
 }
 
 #[tokio::test]
-async fn another_server_has_no_account() {
-    let remote = builder("http://127.0.0.1:9/v1").backend().unwrap();
-    let error = remote.account().balance().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("native_url"), "{error}");
+async fn another_server_has_no_account_whatever_its_path() {
+    for path in ["/v1", "/openai/v1"] {
+        let remote = builder(&format!("http://127.0.0.1:9{path}")).backend().unwrap();
+        let error = remote.account().balance().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("native_url"), "{error}");
+    }
+    assert!(Client::builder().api_key(KEY).backend().unwrap().capabilities().estimate);
 }
 
 #[tokio::test]
@@ -78,7 +86,7 @@ async fn requests_are_read_page_after_page_without_following_an_address() {
         .await;
     at().and(query_param("starting_after", "req_3")).respond_with(page(["req_2", "req_1"], None)).mount(&server).await;
 
-    let remote = builder(&format!("{}/openai/v1", server.uri())).backend().unwrap();
+    let remote = gateway_at(&server.uri());
     let filter = RequestFilter {
         status: Some(RequestStatus::UpstreamFailure),
         page_size: Some(1000),

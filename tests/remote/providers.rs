@@ -137,14 +137,39 @@ async fn a_job_beyond_the_deadline_may_have_been_billed_and_is_cancelled() {
     status(&server, None, ok(json!({ "status": "IN_PROGRESS" }))).await;
     on(&server, "PUT", &format!("{FAL}/requests/r1/cancel"), None, ok(json!({}))).await;
     let mut context = RequestContext::default();
-    context.deadline = Some(Instant::now() + Duration::from_millis(300));
-    let error = fal(&server).generate(generate_spec(), context).await.unwrap_err();
+    context.deadline = Some(Instant::now() + Duration::from_millis(1500));
+    // The next question would come after the deadline, so half a second is left to cancel in.
+    let fal = fal(&server).poll_interval(Duration::from_secs(1));
+    let error = fal.generate(generate_spec(), context).await.unwrap_err();
     assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true));
-    let started = Instant::now();
-    while count(&server, "PUT", "/cancel").await == 0 {
-        assert!(started.elapsed() < Duration::from_secs(5), "no cancellation came");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    assert_eq!(error.request_id(), Some("r1"));
+    // At once: a program may end here.
+    assert_eq!(count(&server, "PUT", "/cancel").await, 1);
+}
+
+#[tokio::test]
+async fn a_page_of_somebody_between_does_not_end_a_job() {
+    let server = queue().await;
+    let page = ResponseTemplate::new(200).set_body_string("<html>please wait</html>");
+    status(&server, Some(5), page.clone()).await;
+    status(&server, None, ok(json!({ "status": "COMPLETED" }))).await;
+    let result = format!("{FAL}/requests/r1");
+    on(&server, "GET", &result, Some(1), page).await;
+    on(&server, "GET", &result, None, ok(json!({ "images": [{ "url": "https://files.example/1.png" }] }))).await;
+    let fal = Client::builder().api_key(KEY).base_url(server.uri()).fal().unwrap();
+    let fal = fal.poll_interval(Duration::from_millis(10));
+    let output = fal.generate(generate_spec(), RequestContext::default()).await.unwrap();
+    assert_eq!(output.images[0].content, Content::Address("https://files.example/1.png".into()));
+    assert_eq!(count(&server, "PUT", "/cancel").await, 0);
+}
+
+#[tokio::test]
+async fn a_result_that_is_lost_names_the_request() {
+    let server = queue().await;
+    status(&server, None, ok(json!({ "status": "COMPLETED" }))).await;
+    on(&server, "GET", &format!("{FAL}/requests/r1"), None, ResponseTemplate::new(500)).await;
+    let error = fal(&server).generate(generate_spec(), RequestContext::default()).await.unwrap_err();
+    assert_eq!((error.request_id(), error.maybe_billed()), (Some("r1"), true));
 }
 
 #[tokio::test]
@@ -271,13 +296,18 @@ async fn the_images_of_other_predictions_outlive_one_that_failed() {
 
 #[tokio::test]
 async fn a_prediction_that_failed_tells_why() {
-    let server = MockServer::start().await;
-    prediction(&server, 1, "p0", json!({ "status": "failed", "error": "out of memory" })).await;
-    let mut spec = generate_spec();
-    spec.options.sampling.seed = Some(1);
-    let error = replicate(&server).generate(spec, RequestContext::default()).await.unwrap_err();
-    assert_eq!((error.kind(), error.request_id()), (ErrorKind::Upstream, Some("p0")));
-    assert!(error.to_string().contains("out of memory"), "{error}");
+    for status in ["failed", "canceled", "aborted"] {
+        let server = MockServer::start().await;
+        let why = format!("out of memory, key {KEY}");
+        prediction(&server, 1, "p0", json!({ "status": status, "error": why })).await;
+        let mut spec = generate_spec();
+        spec.options.sampling.seed = Some(1);
+        let error = replicate(&server).generate(spec, RequestContext::default()).await.unwrap_err();
+        assert_eq!((error.kind(), error.request_id()), (ErrorKind::Upstream, Some("p0")));
+        assert_eq!((error.maybe_billed_tries(), error.made_nothing()), (1, false));
+        let said = error.to_string();
+        assert!(said.contains(&format!("{status}: out of memory, key [key]")), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -5,8 +5,8 @@ use lumenfall::{ErrorKind, Input, OutputFormat, ResponseFormat, Sampling, SkipLa
 use serde_json::{Value, json};
 
 use crate::support::{
-    Folder, JPEG, KEY, MODEL, ONE_ADDRESS, PNG, Part, answering, builder, edit_spec, generate_spec, json as answer,
-    parts, remote, requests,
+    Folder, JPEG, KEY, MODEL, ONE_ADDRESS, PNG, Part, answering, builder, edit_spec, gateway, generate_spec,
+    json as answer, parts, remote, requests,
 };
 
 #[tokio::test]
@@ -171,7 +171,7 @@ async fn an_estimate_is_a_dry_run_in_both_modes() {
     let dry_run = r#"{"estimated":true,"model":"fal/stable-diffusion-3.5-medium","provider":"fal",
         "total_cost_micros":20971,"currency":"usd","components":[{"type":"output"}]}"#;
     let server = answering(answer(200, dry_run)).await;
-    let remote = remote(&server);
+    let remote = gateway(&server);
     let edit = edit_spec(vec![Input::bytes(PNG)]);
     for request in [Request::Generate(generate_spec()), Request::Edit(edit)] {
         let estimate = remote.estimate(request, RequestContext::default()).await.unwrap();
@@ -189,9 +189,23 @@ async fn an_estimate_is_a_dry_run_in_both_modes() {
 async fn a_server_that_ignores_the_dry_run_is_an_error() {
     let server = answering(answer(200, ONE_ADDRESS)).await;
     let request = Request::Generate(generate_spec());
-    let error = remote(&server).estimate(request, RequestContext::default()).await.unwrap_err();
+    let error = gateway(&server).estimate(request, RequestContext::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidResponse);
     assert!(error.maybe_billed());
+    assert_eq!(requests(&server).await.len(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_the_gateway_is_not_asked_for_a_price() {
+    let server = answering(answer(200, ONE_ADDRESS)).await;
+    let remote = builder(&format!("{}/openai/v1", server.uri())).backend().unwrap();
+    assert!(!remote.capabilities().estimate);
+    for request in [Request::Generate(generate_spec()), Request::Edit(edit_spec(vec![Input::bytes(PNG)]))] {
+        let error = remote.estimate(request, RequestContext::default()).await.unwrap_err();
+        assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Unsupported, false));
+        assert!(error.to_string().contains("native_url"), "{error}");
+    }
+    assert!(requests(&server).await.is_empty());
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::support::{
-    ONE_ADDRESS, answering, builder, generate, generate_spec, generate_with, json, patient, remote, requests,
+    ONE_ADDRESS, answering, builder, gateway, generate, generate_spec, generate_with, json, patient, remote, requests,
 };
 
 /// A server that fails once and then answers.
@@ -68,12 +68,39 @@ async fn may_bill_twice_opts_in_to_trying_again() {
 }
 
 #[tokio::test]
+async fn tries_that_may_have_been_billed_before_a_success_are_counted() {
+    let server = MockServer::start().await;
+    for status in [500, 503, 502] {
+        Mock::given(method("POST")).respond_with(ResponseTemplate::new(status)).up_to_n_times(1).mount(&server).await;
+    }
+    Mock::given(method("POST")).respond_with(json(200, ONE_ADDRESS)).mount(&server).await;
+    let remote = builder(&server.uri()).retry(RetryPolicy::default().may_bill_twice()).backend().unwrap();
+    assert_eq!(generate(&remote).await.unwrap().metadata().lost_bills, 2);
+    assert_eq!(generate(&remote).await.unwrap().metadata().lost_bills, 0);
+}
+
+#[tokio::test]
+async fn the_last_words_of_the_gateway_do_not_undo_an_earlier_bill() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(500)).up_to_n_times(1).mount(&server).await;
+    let exhausted = json(502, &error("ALL_PROVIDERS_EXHAUSTED"));
+    Mock::given(method("POST")).respond_with(exhausted).mount(&server).await;
+    let once = RetryPolicy::default().may_bill_twice().max_retries(1);
+    let remote = builder(&server.uri()).retry(once.clone()).backend().unwrap();
+    let error = generate(&remote).await.unwrap_err();
+    assert_eq!((error.maybe_billed_tries(), error.made_nothing()), (2, false));
+    let error = generate(&remote).await.unwrap_err();
+    assert_eq!((error.maybe_billed_tries(), error.made_nothing()), (2, true));
+    assert!(error.to_string().ends_with("(the request may have been billed 2 times)"), "{error}");
+}
+
+#[tokio::test]
 async fn a_dry_run_costs_nothing_and_is_tried_again() {
     let server = MockServer::start().await;
     Mock::given(method("POST")).respond_with(ResponseTemplate::new(500)).up_to_n_times(1).mount(&server).await;
     Mock::given(method("POST")).respond_with(json(200, r#"{"total_cost_micros":5}"#)).mount(&server).await;
     let request = Request::Generate(generate_spec());
-    let estimate = remote(&server).estimate(request, RequestContext::default()).await.unwrap();
+    let estimate = gateway(&server).estimate(request, RequestContext::default()).await.unwrap();
     assert_eq!(estimate.total.amount, 5e-6);
 }
 

@@ -37,6 +37,11 @@ pub(crate) fn remote(server: &MockServer) -> Remote {
     builder(&server.uri()).backend().unwrap()
 }
 
+/// The same, of a server that is said to be the gateway.
+pub(crate) fn gateway(server: &MockServer) -> Remote {
+    builder(&server.uri()).native_url(server.uri()).backend().unwrap()
+}
+
 pub(crate) fn patient(retries: u32) -> RetryPolicy {
     RetryPolicy::default().max_retries(retries)
 }
@@ -196,14 +201,22 @@ pub(crate) struct RawServer {
 
 impl RawServer {
     pub(crate) async fn start(act: Act) -> Self {
+        Self::start_with(vec![act]).await
+    }
+
+    /// The acts follow each other; the last one holds from then on.
+    pub(crate) async fn start_with(acts: Vec<Act>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&requests);
         let task = tokio::spawn(async move {
+            let last = acts.last().cloned();
+            let mut acts = acts.into_iter();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, act.clone(), Arc::clone(&count)));
+                let act = acts.next().or(last.clone()).unwrap();
+                tokio::spawn(serve(stream, act, Arc::clone(&count)));
             }
         });
         Self { uri, requests, task }

@@ -29,6 +29,10 @@ impl Schedule {
         if steps == 0 {
             return Err(Error::parameter("steps", "is 0; at least 1 denoising step is needed, and 28 is usual"));
         }
+        let most = config.num_train_timesteps;
+        if steps as usize > most {
+            return Err(Error::parameter("steps", format!("is {steps}; the model knows {most}, and 28 is usual")));
+        }
         let shift = |t: f64| config.shift * t / (1.0 + (config.shift - 1.0) * t);
         let smallest = shift(1.0 / config.num_train_timesteps as f64);
         let last = f64::from(steps.saturating_sub(1).max(1));

@@ -117,8 +117,9 @@ impl<S: Spec, Answer> Draft<S, Answer> {
         }
         let context = self.checked()?;
         let backend = Arc::clone(self.client.backend());
+        let deadline = context.deadline;
         let output = self.spec.send(&*backend, context).await?;
-        Images::receive(backend, output).await
+        Images::receive_before(deadline, backend, output).await
     }
 
     /// What travels beside the request, if the model takes it.

@@ -26,7 +26,8 @@ async fn pull(folder: &Path, edit: impl FnOnce(&mut Value)) -> Output {
         .mount(&server)
         .await;
     let mut program = Command::new(env!("CARGO_BIN_EXE_schema-pull"));
-    program.arg(folder).env("LUMENFALL_API_KEY", "key").env("LUMENFALL_BASE_URL", server.uri() + "/openai/v1");
+    program.arg(folder).env("LUMENFALL_API_KEY", "key");
+    program.env("LUMENFALL_BASE_URL", server.uri() + "/openai/v1").env("LUMENFALL_NATIVE_URL", server.uri() + "/v1");
     tokio::task::spawn_blocking(move || program.output().unwrap()).await.unwrap()
 }
 
