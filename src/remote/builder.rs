@@ -100,6 +100,9 @@ impl Default for ClientBuilder {
     }
 }
 
+/// Headers that are added to a call on its way: content type and length, host, user agent, accept, trace.
+const CALL_HEADERS: usize = 8;
+
 /// A time-out beyond this is none; clocks cannot count much further.
 const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
 
@@ -271,6 +274,8 @@ impl ClientBuilder {
             headers.extend(replay.headers()?);
         }
         headers.extend(key.as_ref().map(|key| (AUTHORIZATION, key.header())));
+        // A copy of a map has its room: those that each call adds must not make it grow.
+        headers.reserve(CALL_HEADERS);
         let http = match &self.http {
             Some(client) => client.clone(),
             None => self.http(&base)?,

@@ -39,7 +39,8 @@ impl Serialize for Fields {
 
 impl Fields {
     fn new(model: String, prompt: Option<String>) -> Self {
-        let mut fields = vec![("model".into(), model.into())];
+        let mut fields = Vec::with_capacity(8);
+        fields.push(("model".into(), model.into()));
         fields.extend(prompt.map(|prompt| ("prompt".into(), prompt.into())));
         Self(fields)
     }

@@ -16,8 +16,8 @@ impl Schema {
     pub fn check_generate(&self, spec: &GenerateSpec) -> Result<(), Violation> {
         let GenerateSpec { model, prompt, options } = spec;
         let prompt = (!prompt.is_empty()).then_some(&**prompt);
-        let given = Given { schema: self, mode: Mode::TextToImage, prompt, image: false, mask: false, options };
-        given.check(model)
+        let given = Given::new(self, Mode::TextToImage, options, prompt, false, false);
+        given.check(model, options)
     }
 
     /// Whether the model takes `spec`.
@@ -27,8 +27,8 @@ impl Schema {
     pub fn check_edit(&self, spec: &EditSpec) -> Result<(), Violation> {
         let EditSpec { model, images, mask, prompt, options } = spec;
         let (image, mask) = (!images.is_empty(), mask.is_some());
-        let given = Given { schema: self, mode: Mode::ImageEdit, prompt: prompt.as_deref(), image, mask, options };
-        given.check(model)
+        let given = Given::new(self, Mode::ImageEdit, options, prompt.as_deref(), image, mask);
+        given.check(model, options)
     }
 
     /// Whether the parameter `name` takes `value`, whatever else the request says.
@@ -43,14 +43,11 @@ impl Schema {
     }
 }
 
-/// What a request gives. Most of it is not there, and is asked for by its name on the wire.
+/// What a request gives, under the names on the wire: few fields, so that a list is the fastest map.
 struct Given<'a> {
     schema: &'a Schema,
     mode: Mode,
-    prompt: Option<&'a str>,
-    image: bool,
-    mask: bool,
-    options: &'a Options,
+    fields: Vec<(&'a str, Field<'a>)>,
 }
 
 /// The value of a parameter.
@@ -87,8 +84,53 @@ impl Field<'_> {
 }
 
 impl<'a> Given<'a> {
-    fn check(&self, model: &str) -> Result<(), Violation> {
-        let Self { schema, mode, options, .. } = self;
+    /// No `..`: a field that is added to a spec must be checked.
+    fn new(
+        schema: &'a Schema,
+        mode: Mode,
+        options: &'a Options,
+        prompt: Option<&'a str>,
+        image: bool,
+        mask: bool,
+    ) -> Self {
+        let Options {
+            provider: _,
+            size,
+            aspect_ratio,
+            resolution,
+            response_format,
+            output_format,
+            output_compression,
+            n,
+            user,
+            sampling,
+            extra,
+        } = options;
+        let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance: _ } = sampling;
+        let mut fields = Vec::with_capacity(4);
+        let mut give = |name, field: Option<Field<'a>>| fields.extend(field.map(|field| (name, field)));
+        give("size", size.map(|size| Field::of(size.to_string())));
+        give("aspect_ratio", aspect_ratio.map(|ratio| Field::of(ratio.to_string())));
+        give("resolution", resolution.map(|resolution| Field::of(resolution.to_string())));
+        give("response_format", response_format.map(|format| Field::Text(format.into())));
+        give("output_format", output_format.map(|format| Field::Text(format.into())));
+        give("output_compression", output_compression.map(Field::of));
+        give("n", n.map(Field::of));
+        give("prompt", prompt.map(Field::Text));
+        give("image", image.then_some(Field::File));
+        give("mask", mask.then_some(Field::File));
+        give("user", user.as_deref().map(Field::Text));
+        give("seed", seed.map(Field::of));
+        give("num_inference_steps", steps.map(Field::of));
+        give("guidance_scale", guidance.map(Field::decimal));
+        give("negative_prompt", negative_prompt.as_deref().map(Field::Text));
+        give("strength", strength.map(Field::decimal));
+        fields.extend(extra.iter().map(|(name, value)| (name.as_str(), Field::Json(Cow::Borrowed(value)))));
+        Self { schema, mode, fields }
+    }
+
+    fn check(&self, model: &str, options: &Options) -> Result<(), Violation> {
+        let Self { schema, mode, fields } = self;
         if model != schema.id {
             let message = format!("the request names the model `{model}`, but is sent to `{}`", schema.id);
             return Err(Violation::new("model", Rule::Model, message));
@@ -100,42 +142,20 @@ impl<'a> Given<'a> {
         check_provider(schema, *mode, options.provider.as_deref())?;
         check_sampling(*mode, &options.sampling)?;
         options.extra.keys().try_for_each(|name| check_extra(name))?;
-        if let Some(name) = FIELDS.iter().find(|name| self.field(name).is_some() && schema.parameter(name).is_none()) {
+        let foreign = |name: &str| FIELDS.contains(&name) && schema.parameter(name).is_none();
+        if let Some((name, _)) = fields.iter().find(|(name, _)| foreign(name)) {
             return Err(unknown(schema, name));
         }
         schema.parameters.iter().try_for_each(|parameter| self.check_parameter(parameter))
     }
 
-    /// What counts in a rule between parameters: those that the schema names.
-    fn counted(&self, name: &str) -> Option<Field<'a>> {
-        self.schema.parameter(name).and_then(|_| self.field(name))
+    fn field(&self, name: &str) -> Option<&Field<'a>> {
+        self.fields.iter().find(|(given, _)| *given == name).map(|(_, field)| field)
     }
 
-    fn field(&self, name: &str) -> Option<Field<'a>> {
-        let (options, sampling) = (self.options, &self.options.sampling);
-        match name {
-            "prompt" => self.prompt.map(Field::Text),
-            "image" => self.image.then_some(Field::File),
-            "mask" => self.mask.then_some(Field::File),
-            "size" => options.size.map(|size| Field::of(size.to_string())),
-            "aspect_ratio" => options.aspect_ratio.map(|ratio| Field::of(ratio.to_string())),
-            "resolution" => options.resolution.map(|resolution| Field::of(resolution.to_string())),
-            "response_format" => {
-                options.response_format.and_then(|format| serde_json::to_value(format).ok()).map(Field::of)
-            }
-            "output_format" => {
-                options.output_format.and_then(|format| serde_json::to_value(format).ok()).map(Field::of)
-            }
-            "output_compression" => options.output_compression.map(Field::of),
-            "n" => options.n.map(Field::of),
-            "user" => options.user.as_deref().map(Field::Text),
-            "seed" => sampling.seed.map(Field::of),
-            "num_inference_steps" => sampling.steps.map(Field::of),
-            "guidance_scale" => sampling.guidance.map(Field::decimal),
-            "negative_prompt" => sampling.negative_prompt.as_deref().map(Field::Text),
-            "strength" => sampling.strength.map(Field::decimal),
-            _ => options.extra.get(name).map(|value| Field::Json(Cow::Borrowed(value))),
-        }
+    /// What counts in a rule between parameters: those that the schema names.
+    fn counted(&self, name: &str) -> Option<&Field<'a>> {
+        self.field(name).filter(|_| self.schema.parameter(name).is_some())
     }
 
     fn check_parameter(&self, parameter: &Parameter) -> Result<(), Violation> {
@@ -157,7 +177,7 @@ impl<'a> Given<'a> {
             (Some(field), Presence::Required | Presence::Optional) => field,
         };
         if !matches!(field, Field::File) {
-            check_value(self.schema, parameter, &field)?;
+            check_value(self.schema, parameter, field)?;
         }
         if let Some(other) = parameter.overrides.iter().find(|other| self.counted(other).is_some()) {
             let message = format!("`{name}` cannot be combined with `{other}`; drop one of the two");
