@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, future};
 
-use crate::backend::{Backend, ByteStream, Content, ImageData, Output};
+use crate::backend::{Backend, BoxFuture, ByteStream, Content, ImageData, Output};
 use crate::error::{Error, ErrorKind};
 use crate::retry::RetryPolicy;
 
@@ -50,7 +50,17 @@ pub(crate) async fn stream<B: Backend + ?Sized, T, F: Future<Output = Result<T, 
 ///
 /// They are paid for, so one that cannot be fetched costs no other: it is left out, and a warning says so. Where none
 /// is left the error says that they may have been billed. What has not come by the `deadline` cannot be fetched.
-pub(crate) async fn all<B: Backend + ?Sized>(
+///
+/// Boxed, since it is the rare case: the futures of all calls would have room for it.
+pub(crate) fn all<'a, B: Backend + ?Sized>(
+    backend: &'a B,
+    output: Output,
+    deadline: Option<Instant>,
+) -> BoxFuture<'a, Result<Output, Error>> {
+    Box::pin(fetch_all(backend, output, deadline))
+}
+
+async fn fetch_all<B: Backend + ?Sized>(
     backend: &B,
     output: Output,
     deadline: Option<Instant>,

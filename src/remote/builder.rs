@@ -294,7 +294,9 @@ impl ClientBuilder {
             .pool_idle_timeout(Duration::from_secs(30))
             // Nothing is heard while an image is made, and routers forget connections on which nothing is heard.
             .tcp_keepalive(Duration::from_secs(30))
-            .redirect(Policy::none());
+            .redirect(Policy::none())
+            // What may be tried again is decided here, for every request and with its count.
+            .retry(reqwest::retry::never().max_retries_per_request(0));
         #[cfg(feature = "rustls")]
         {
             builder = builder.tls_backend_preconfigured(super::tls::config(base)?);

@@ -56,6 +56,11 @@ impl Failure {
             let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Connection };
             return Self { error: Error::new(kind, message).with_source(error), verdict: Verdict::NotExecuted };
         }
+        if is_refused(&error) {
+            let message = "the service refused the request before it began; it closes this connection or is too busy";
+            let error = Error::new(ErrorKind::Connection, message).with_source(error);
+            return Self { error, verdict: Verdict::NotExecuted };
+        }
         let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Connection };
         let message = format!("the connection broke before an answer came: {}", innermost(&error));
         Self::ambiguous(Error::new(kind, message).with_source(error))
@@ -177,6 +182,20 @@ fn text(object: &Value, names: &[&str]) -> Option<String> {
         Value::Array(list) => list.first()?.get("msg")?.as_str().map(str::to_owned),
         _ => None,
     })
+}
+
+/// Whether the server says, by HTTP/2's own means (RFC 9113, 6.8 and 8.7), that it did not process the request.
+fn is_refused(error: &reqwest::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<h2::Error>() {
+            let closing = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            return error.is_remote() && (closing || refused);
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// The error at the bottom says what happened; those above it say only where.

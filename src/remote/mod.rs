@@ -136,8 +136,7 @@ impl Remote {
         let Paid { result: mut output, lost_bills } =
             self.transport.pay(endpoint, &payload, Some(deadline), answer::read).await?;
         if asked == Some(ResponseFormat::B64Json) {
-            // Boxed, or the future of every call would have room for it.
-            output = Box::pin(fetch::all(self, output, Some(deadline))).await?;
+            output = fetch::all(self, output, Some(deadline)).await?;
         }
         output.metadata.lost_bills = lost_bills;
         let made = output.metadata.created.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
