@@ -313,6 +313,8 @@ pub enum Content {
     Bytes(Bytes),
     /// A temporary address. It may carry a signature, so it is not printed.
     Address(String),
+    /// An address from which the bytes that were asked for could not be fetched. It may work later.
+    Unfetched(String),
 }
 
 impl fmt::Debug for Content {
@@ -320,6 +322,7 @@ impl fmt::Debug for Content {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
             Self::Address(_) => f.write_str("Address(…)"),
+            Self::Unfetched(_) => f.write_str("Unfetched(…)"),
         }
     }
 }
@@ -342,6 +345,13 @@ pub struct Metadata {
     pub request_id: Option<String>,
     /// The answer's HTTP headers; empty where there was no HTTP.
     pub headers: Headers,
+    /// The size that the service says the images have.
+    pub size: Option<Size>,
+    /// The file format that the service says the images have; their own bytes know better.
+    pub output_format: Option<OutputFormat>,
+    /// What the service itself says of the making, as it came: what has no field here has no documented form. Null where it
+    /// says nothing.
+    pub service: Value,
     /// When the service made the images, in seconds since 1970.
     pub created: Option<u64>,
     /// When the addresses of the images stop working, by the service's documentation. An address that is signed
@@ -408,11 +418,31 @@ pub struct Estimate {
     pub provider: Option<String>,
     /// The model it was estimated for.
     pub model: Option<String>,
+    /// What the total is made of, where the service tells.
+    pub components: Vec<EstimateComponent>,
+}
+
+/// A part of an [`Estimate`]. What the service does not tell is `None`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct EstimateComponent {
+    /// What is paid for, such as `output`.
+    pub kind: Option<String>,
+    /// What it is counted in, such as `megapixels`.
+    pub metric: Option<String>,
+    /// How much of it there is.
+    pub quantity: Option<f64>,
+    /// How much of it is billed, where a provider rounds up.
+    pub billable_quantity: Option<f64>,
+    /// What one costs.
+    pub unit_price: Option<Cost>,
+    /// What the part costs.
+    pub total: Option<Cost>,
 }
 
 impl Estimate {
     /// An estimate of `total`.
     pub fn new(total: Cost) -> Self {
-        Self { total, provider: None, model: None }
+        Self { total, provider: None, model: None, components: Vec::new() }
     }
 }

@@ -66,6 +66,7 @@ struct Details {
     bills: Bills,
     attempts: u32,
     elapsed: Option<Duration>,
+    addresses: Vec<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -102,6 +103,7 @@ impl Error {
             bills: Bills::default(),
             attempts: 0,
             elapsed: None,
+            addresses: Vec::new(),
             source: None,
         }))
     }
@@ -167,6 +169,12 @@ impl Error {
     /// How long all tries and the waits between them took; `None` where the request was never sent.
     pub fn elapsed(&self) -> Option<Duration> {
         self.0.elapsed
+    }
+
+    /// Where images lie that were made, and paid for, but could not be fetched. They may come later, for as long as such
+    /// addresses work: [`Input::fetch`](crate::Input::fetch) gets them. An address may carry a signature, so it stands in no message.
+    pub fn addresses(&self) -> &[String] {
+        &self.0.addresses
     }
 
     /// Changes the kind, for a caller that knows better what the failure means.
@@ -246,6 +254,13 @@ impl Error {
         self
     }
 
+    /// Adds where images lie that could not be fetched.
+    #[must_use]
+    pub fn with_addresses(mut self, addresses: impl IntoIterator<Item = String>) -> Self {
+        self.0.addresses.extend(addresses);
+        self
+    }
+
     /// Adds the error underneath. It must not print secrets: addresses are to be stripped before.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
@@ -292,6 +307,7 @@ impl fmt::Debug for Error {
             .field("made_nothing", &!details.bills.made)
             .field("attempts", &details.attempts)
             .field("elapsed", &details.elapsed)
+            .field("addresses", &details.addresses.len())
             .field("source", &details.source.as_ref().map(ToString::to_string))
             .finish()
     }

@@ -409,8 +409,10 @@ fn servers_providers_and_the_recorders_modes_are_told_apart() {
     let builder =
         || lumenfall::Client::builder().api_key("lmnfl_id.canary").base_url("https://a.example/v1?key=canary");
     let elsewhere = builder().base_url("https://b.example/v1");
+    let deployment = builder().base_url("https://a.example/v1?key=another");
+    let team = builder().header("x-team", "canary");
     let mocked = builder().replay(lumenfall::remote::Replay::mock());
-    let remotes = [builder(), elsewhere, mocked].map(|builder| builder.backend().unwrap());
+    let remotes = [builder(), elsewhere, mocked, deployment, team].map(|builder| builder.backend().unwrap());
     let mut identities: Vec<_> = remotes.iter().map(Backend::identity).collect();
     identities.push(builder().fal().unwrap().identity());
     identities.push(builder().replicate().unwrap().identity());
@@ -434,6 +436,32 @@ async fn what_is_sent_is_what_the_cache_looked_at() {
     std::fs::write(&file, [PIXEL, b"changed"].concat()).unwrap();
     let Some(Request::Edit(sent)) = mock.requests().pop() else { panic!("no edit came") };
     assert_eq!(sent.images[0].read().await.unwrap(), PIXEL);
+}
+
+#[tokio::test]
+async fn a_cache_that_cannot_fetch_passes_addresses_on_to_whoever_asked_for_them() {
+    let folder = Folder::new("unfetched");
+    let far = || Changed { addresses: Some(""), answers_address: true, ..Changed::new(MockBackend::new()) };
+    let asked = async |format: ResponseFormat| {
+        let mut spec = seeded(1);
+        spec.options.response_format = Some(format);
+        generate(&Cache::new(far(), &folder.0), spec).await
+    };
+    let output = asked(ResponseFormat::Url).await.unwrap();
+    assert_eq!(output.images[0].content, Content::Address("https://far.example/1.png".into()));
+    let error = asked(ResponseFormat::B64Json).await.unwrap_err();
+    assert_eq!(error.addresses(), ["https://far.example/1.png"]);
+}
+
+#[tokio::test]
+async fn a_cache_has_no_place_for_what_is_no_number() {
+    let folder = Folder::new("nan");
+    let mock = MockBackend::new();
+    let cache = Cache::new(mock.clone(), &folder.0);
+    generate(&cache, seeded(1)).await.unwrap();
+    let mut broken = seeded(1);
+    broken.options.sampling.guidance = Some(f32::NAN);
+    assert_eq!(generate(&cache, broken).await.unwrap_err().kind(), ErrorKind::InvalidRequest);
 }
 
 #[tokio::test]
@@ -483,13 +511,23 @@ struct Changed {
     currency: &'static str,
     /// What its addresses begin with; an empty text fits none.
     addresses: Option<&'static str>,
+    /// Whether it answers with an address, whatever was asked for.
+    answers_address: bool,
     /// How many images fewer than asked for it makes.
     missing: usize,
 }
 
 impl Changed {
     fn new(mock: MockBackend) -> Self {
-        Self { mock, identity: None, estimate: true, currency: "USD", addresses: None, missing: 0 }
+        Self {
+            mock,
+            identity: None,
+            estimate: true,
+            currency: "USD",
+            addresses: None,
+            answers_address: false,
+            missing: 0,
+        }
     }
 }
 
@@ -513,6 +551,9 @@ impl Backend for Changed {
         Box::pin(async move {
             let mut output = self.mock.generate(spec, context).await?;
             output.images.truncate(output.images.len() - self.missing);
+            if self.answers_address {
+                output.images[0].content = Content::Address("https://far.example/1.png".into());
+            }
             Ok(output)
         })
     }

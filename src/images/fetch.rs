@@ -5,16 +5,12 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, future};
 
-use crate::backend::{Backend, BoxFuture, ByteStream, Content, ImageData, Output};
-use crate::error::{Error, ErrorKind};
-use crate::retry::RetryPolicy;
+use crate::backend::{Backend, BoxFuture, Content, ImageData, Output};
+use crate::error::{Bills, Error, ErrorKind};
 
 /// Fetches the image at `address` into memory.
 pub(crate) async fn bytes<B: Backend + ?Sized>(backend: &B, address: &str) -> Result<Bytes, Error> {
-    stream(backend, address, whole).await
-}
-
-async fn whole(mut stream: ByteStream) -> Result<Bytes, Error> {
+    let mut stream = backend.fetch(address).await?;
     let mut whole = BytesMut::new();
     while let Some(piece) = stream.next().await {
         whole.extend_from_slice(&piece?);
@@ -22,34 +18,10 @@ async fn whole(mut stream: ByteStream) -> Result<Bytes, Error> {
     Ok(whole.freeze())
 }
 
-/// Fetches the image at `address` and has `receive` read it, again from its start where the stream breaks.
-pub(crate) async fn stream<B: Backend + ?Sized, T, F: Future<Output = Result<T, Error>>>(
-    backend: &B,
-    address: &str,
-    receive: impl Fn(ByteStream) -> F,
-) -> Result<T, Error> {
-    let policy = RetryPolicy::default();
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let error = match receive(backend.fetch(address).await?).await {
-            Ok(received) => return Ok(received),
-            Err(error) => error,
-        };
-        // A failure that counts its tries has had them.
-        let broke = error.attempts() == 0
-            && matches!(error.kind(), ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::Upstream);
-        match policy.next_wait(attempts, &error, None).filter(|_| broke) {
-            Some(wait) => tokio::time::sleep(wait).await,
-            None => return Err(error),
-        }
-    }
-}
-
 /// Fetches all images that came as addresses although bytes were asked for, at the same time.
 ///
-/// They are paid for, so one that cannot be fetched costs no other: it is left out, and a warning says so. Where none
-/// is left the error says that they may have been billed. What has not come by the `deadline` cannot be fetched.
+/// They are paid for, so one that cannot be fetched costs no other: it keeps its address, and a warning says so. Where none
+/// comes at all the error has the addresses. What has not come by the `deadline` could not be fetched.
 ///
 /// Boxed, since it is the rare case: the futures of all calls would have room for it.
 pub(crate) fn all<'a, B: Backend + ?Sized>(
@@ -69,39 +41,48 @@ async fn fetch_all<B: Backend + ?Sized>(
     let fetches: Vec<_> = images.into_iter().map(|image| with_bytes(backend, image, deadline)).collect();
     let mut images = Vec::new();
     let mut first_failure = None;
-    for (index, fetched) in future::join_all(fetches).await.into_iter().enumerate() {
-        match fetched {
-            Ok(image) => images.push(image),
-            Err(error) => {
-                metadata.warnings.push(format!("image {} is left out: {error}", index + 1));
-                first_failure.get_or_insert(error);
-            }
+    for (index, (image, failure)) in future::join_all(fetches).await.into_iter().enumerate() {
+        images.push(image);
+        if let Some(error) = failure {
+            metadata.warnings.push(format!("image {} is still at its address: {error}", index + 1));
+            first_failure.get_or_insert(error);
         }
     }
-    match first_failure {
-        Some(error) if images.is_empty() => {
-            let error = error.with_maybe_billed(true);
+    let none_came = images.iter().all(|image| !matches!(image.content, Content::Bytes(_)));
+    match first_failure.filter(|_| none_came) {
+        None => Ok(Output { images, metadata }),
+        Some(error) => {
+            let addresses = images.into_iter().filter_map(|image| match image.content {
+                Content::Unfetched(address) => Some(address),
+                Content::Address(_) | Content::Bytes(_) => None,
+            });
+            let bills = Bills { tries: metadata.lost_bills.saturating_add(1), made: true };
+            let error = error.with_bills(bills).with_addresses(addresses);
             Err(match metadata.request_id {
                 Some(id) => error.with_request_id(id),
                 None => error,
             })
         }
-        _ => Ok(Output { images, metadata }),
     }
 }
 
+/// The image with its bytes, or with its address and the reason why.
 async fn with_bytes<B: Backend + ?Sized>(
     backend: &B,
     image: ImageData,
     deadline: Option<Instant>,
-) -> Result<ImageData, Error> {
-    let Content::Address(address) = &image.content else { return Ok(image) };
-    let fetch = bytes(backend, address);
-    let bytes = match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), fetch).await.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Timeout, "the image was made but could not be fetched before the deadline"))
-        }),
+) -> (ImageData, Option<Error>) {
+    let Content::Address(address) = image.content else { return (image, None) };
+    let fetch = bytes(backend, &address);
+    let fetched = match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), fetch)
+            .await
+            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "it could not be fetched before the deadline"))),
         None => fetch.await,
     };
-    Ok(ImageData { content: Content::Bytes(bytes?), ..image })
+    let (content, failure) = match fetched {
+        Ok(bytes) => (Content::Bytes(bytes), None),
+        Err(error) => (Content::Unfetched(address), Some(error)),
+    };
+    (ImageData { content, ..image }, failure)
 }

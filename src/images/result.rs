@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::{OutputFormat, ResponseFormat};
 use super::{expiry, fetch, save};
 use crate::backend::{Backend, Content, ImageData, Metadata, Output};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Bills, Error, ErrorKind};
 
 /// Marks images that were asked for as temporary addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,13 +62,13 @@ mod sealed {
     use bytes::Bytes;
 
     use crate::backend::Content;
-    use crate::error::{Error, ErrorKind};
 
     /// What an image of this delivery holds.
     pub trait Held: Sized {
         type Held: Clone + Send + Sync;
 
-        fn hold(content: Content) -> Result<Self::Held, Error>;
+        /// Or where the image lies instead.
+        fn hold(content: Content) -> Result<Self::Held, String>;
         /// A cheap copy: bytes are shared.
         fn content(held: &Self::Held) -> Content;
     }
@@ -77,8 +77,11 @@ mod sealed {
     impl Held for super::Address {
         type Held = Content;
 
-        fn hold(content: Content) -> Result<Content, Error> {
-            Ok(content)
+        fn hold(content: Content) -> Result<Content, String> {
+            Ok(match content {
+                Content::Unfetched(address) => Content::Address(address),
+                content => content,
+            })
         }
 
         fn content(held: &Content) -> Content {
@@ -89,13 +92,10 @@ mod sealed {
     impl Held for super::Inline {
         type Held = Bytes;
 
-        fn hold(content: Content) -> Result<Bytes, Error> {
+        fn hold(content: Content) -> Result<Bytes, String> {
             match content {
                 Content::Bytes(bytes) => Ok(bytes),
-                Content::Address(_) => Err(Error::new(
-                    ErrorKind::InvalidResponse,
-                    "the backend answered with an address where bytes were asked for",
-                )),
+                Content::Address(address) | Content::Unfetched(address) => Err(address),
             }
         }
 
@@ -121,6 +121,7 @@ mod sealed {
 #[derive(Clone, Debug)]
 pub struct Images<A: Delivery> {
     images: Vec<Image<A>>,
+    unfetched: Vec<Image<Address>>,
     metadata: Metadata,
 }
 
@@ -128,7 +129,7 @@ impl<A: Delivery> Images<A> {
     /// Takes over a backend's answer.
     ///
     /// Where bytes were asked for and addresses came, they are fetched through `backend`,
-    /// which also serves later downloads. An image that cannot be fetched is left out, with a warning in the metadata.
+    /// which also serves later downloads. One that cannot be fetched now is [`unfetched`](Self::unfetched).
     ///
     /// # Errors
     /// Where the answer holds no image, or none that can be fetched.
@@ -146,25 +147,27 @@ impl<A: Delivery> Images<A> {
             ResponseFormat::B64Json => fetch::all(&*backend, output, deadline).await?,
             ResponseFormat::Url => output,
         };
-        if output.images.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidResponse, "the answer holds no image").with_maybe_billed(true));
+        let Output { images: data, metadata } = output;
+        if data.is_empty() {
+            let bills = Bills { tries: metadata.lost_bills.saturating_add(1), made: true };
+            return Err(Error::new(ErrorKind::InvalidResponse, "the answer holds no image").with_bills(bills));
         }
-        let addresses_expire = output.metadata.addresses_expire;
-        let images = output
-            .images
-            .into_iter()
-            .map(|ImageData { content, revised_prompt, seed }| {
-                Ok(Image {
-                    held: A::hold(content)?,
-                    revised_prompt,
-                    seed,
-                    addresses_expire,
-                    backend: Arc::clone(&backend),
-                    delivery: PhantomData,
-                })
-            })
-            .collect::<Result<_, Error>>()?;
-        Ok(Self { images, metadata: output.metadata })
+        let mut images = Vec::with_capacity(data.len());
+        let mut unfetched = Vec::new();
+        for ImageData { content, revised_prompt, seed } in data {
+            let about = About { revised_prompt, seed, addresses_expire: metadata.addresses_expire };
+            match A::hold(content) {
+                Ok(held) => images.push(Image::new(held, about, &backend)),
+                Err(address) => unfetched.push(Image::new(Content::Address(address), about, &backend)),
+            }
+        }
+        Ok(Self { images, unfetched, metadata })
+    }
+
+    /// Images whose bytes were asked for, and which are paid for, but which could not be fetched from where the service put
+    /// them: [`save`](Image::save) or [`download`](Image::download) may work later, while their addresses do.
+    pub fn unfetched(&self) -> &[Image<Address>] {
+        &self.unfetched
     }
 
     /// What is known of the making: provider, model, cost, request id, time.
@@ -210,14 +213,24 @@ impl<'a, A: Delivery> IntoIterator for &'a Images<A> {
 #[derive(Clone)]
 pub struct Image<A: Delivery> {
     held: A::Held,
-    revised_prompt: Option<String>,
-    seed: Option<u64>,
-    addresses_expire: Option<SystemTime>,
+    about: About,
     backend: Arc<dyn Backend>,
     delivery: PhantomData<fn() -> A>,
 }
 
+/// What is known of an image besides its content.
+#[derive(Clone)]
+struct About {
+    revised_prompt: Option<String>,
+    seed: Option<u64>,
+    addresses_expire: Option<SystemTime>,
+}
+
 impl<A: Delivery> Image<A> {
+    fn new(held: A::Held, about: About, backend: &Arc<dyn Backend>) -> Self {
+        Self { held, about, backend: Arc::clone(backend), delivery: PhantomData }
+    }
+
     /// The encoded file. Only for images asked for with `.inline()`.
     pub fn bytes(&self) -> &Bytes
     where
@@ -245,7 +258,7 @@ impl<A: Delivery> Image<A> {
     {
         match &self.held {
             Content::Address(address) => Some(address),
-            Content::Bytes(_) => None,
+            Content::Bytes(_) | Content::Unfetched(_) => None,
         }
     }
 
@@ -255,7 +268,7 @@ impl<A: Delivery> Image<A> {
     where
         A: HasAddress,
     {
-        expiry::of_address(self.url()?).or(self.addresses_expire)
+        expiry::of_address(self.url()?).or(self.about.addresses_expire)
     }
 
     /// The encoded file, fetched from its address where it is not here yet.
@@ -265,7 +278,7 @@ impl<A: Delivery> Image<A> {
     pub async fn download(&self) -> Result<Bytes, Error> {
         match A::content(&self.held) {
             Content::Bytes(bytes) => Ok(bytes),
-            Content::Address(address) => fetch::bytes(&*self.backend, &address).await,
+            Content::Address(address) | Content::Unfetched(address) => fetch::bytes(&*self.backend, &address).await,
         }
     }
 
@@ -281,27 +294,27 @@ impl<A: Delivery> Image<A> {
         let path = path.as_ref();
         match A::content(&self.held) {
             Content::Bytes(bytes) => save::bytes(path, &bytes).await,
-            Content::Address(address) => {
-                fetch::stream(&*self.backend, &address, |stream| save::stream(path, stream)).await
+            Content::Address(address) | Content::Unfetched(address) => {
+                save::stream(path, self.backend.fetch(&address).await?).await
             }
         }
     }
 
     /// The prompt that the service used instead of the caller's.
     pub fn revised_prompt(&self) -> Option<&str> {
-        self.revised_prompt.as_deref()
+        self.about.revised_prompt.as_deref()
     }
 
     /// The seed that made this image, where the backend tells.
     pub fn seed(&self) -> Option<u64> {
-        self.seed
+        self.about.seed
     }
 
     /// The file format, by the bytes themselves; `None` while they lie at an address.
     pub fn format(&self) -> Option<OutputFormat> {
         match A::content(&self.held) {
             Content::Bytes(bytes) => OutputFormat::of(&bytes),
-            Content::Address(_) => None,
+            Content::Address(_) | Content::Unfetched(_) => None,
         }
     }
 
@@ -315,8 +328,8 @@ impl<A: Delivery> fmt::Debug for Image<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Image")
             .field("content", &A::content(&self.held))
-            .field("revised_prompt", &self.revised_prompt)
-            .field("seed", &self.seed)
+            .field("revised_prompt", &self.about.revised_prompt)
+            .field("seed", &self.about.seed)
             .finish_non_exhaustive()
     }
 }

@@ -53,9 +53,14 @@ impl<B: Backend> Cache<B> {
 
     async fn run(&self, mut request: Request, context: RequestContext) -> Result<Output, Error> {
         let options = request.options_mut();
-        if options.sampling.seed.is_none() && !options.extra.contains_key("seed") {
+        let seeded = options.sampling.seed.is_some() || options.extra.contains_key("seed");
+        // What is no number has no place in a key, and the backend will refuse it.
+        let finite =
+            [options.sampling.guidance, options.sampling.strength].iter().flatten().all(|value| value.is_finite());
+        if !(seeded && finite) {
             return request.send(&self.inner, context).await;
         }
+        let bytes_asked = options.response_format == Some(ResponseFormat::B64Json);
         options.response_format = Some(ResponseFormat::B64Json);
         let asked = options.n.unwrap_or(1) as usize;
         context.check_deadline()?;
@@ -64,10 +69,16 @@ impl<B: Backend> Cache<B> {
             return Ok(output);
         }
         let deadline = context.deadline;
-        let output = request.send(&self.inner, context).await?;
-        let mut output = fetch::all(&self.inner, output, deadline).await?;
+        let made = request.send(&self.inner, context).await?;
+        let mut output = match fetch::all(&self.inner, made.clone(), deadline).await {
+            Ok(output) => output,
+            // Whoever asked for addresses can have them.
+            Err(_) if !bytes_asked => return Ok(made),
+            Err(error) => return Err(error),
+        };
         // What is missing now may come next time.
-        if output.images.len() < asked {
+        let come = output.images.iter().filter(|image| matches!(image.content, Content::Bytes(_))).count();
+        if come < asked {
             return Ok(output);
         }
         // The images are made and paid for: a full disk is no reason to lose them.

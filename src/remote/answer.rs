@@ -1,12 +1,14 @@
 //! The answer to a generation or an edit.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::body::Body;
 use super::failure::{Failure, Verdict};
@@ -14,34 +16,77 @@ use super::headers;
 use super::unpack::{Unpack, Unpacked};
 use crate::backend::{Content, Cost, Headers, ImageData, Metadata, Output};
 
-/// Read leniently: compatible servers leave fields out, add their own, and give some another type.
+/// Some servers write it before their JSON.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
+/// Read leniently: compatible servers leave fields out, add their own, and give some another type. So each field is only
+/// found here, and read on its own.
 #[derive(Deserialize)]
 struct Answer<'a> {
-    #[serde(default)]
-    created: Value,
-    #[serde(default)]
-    id: Value,
     #[serde(borrow, default)]
-    data: Option<Vec<Item<'a>>>,
-    #[serde(default)]
-    metadata: Value,
+    created: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    data: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    size: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    output_format: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    metadata: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Item<'a> {
     #[serde(borrow, default)]
-    url: Option<Text<'a>>,
+    url: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    b64_json: Option<Text<'a>>,
-    #[serde(default)]
-    revised_prompt: Value,
-    #[serde(default)]
-    seed: Value,
+    b64_json: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    revised_prompt: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    seed: Option<&'a RawValue>,
 }
 
-/// Borrowed from the body where the text has no escapes. (Serde would always copy an `Option<Cow<str>>`.)
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+/// What `raw` holds, if it is of that type.
+fn read_as<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
+    serde_json::from_str(raw?.get()).ok()
+}
+
+/// A text that is not empty; borrowed from the body where it has no escapes. Half a character, as it is left where a text
+/// was cut within an emoji, becomes a mark.
+fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
+    read_as::<Text>(raw).map(|Text(text)| text).filter(|text| !text.is_empty())
+}
+
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // As bytes: that alone takes half a character.
+        deserializer.deserialize_bytes(TextVisitor)
+    }
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Text<'de>, E> {
+        // Where an image was taken out, the place of its empty text in the body tells which one.
+        Ok(Text(std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)))
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Text<'de>, E> {
+        Ok(Text(String::from_utf8_lossy(bytes).into_owned().into()))
+    }
+}
 
 /// The images that the body holds.
 pub(super) async fn read(head: HeaderMap, mut body: Body) -> Result<Output, Failure> {
@@ -54,16 +99,19 @@ pub(super) async fn read(head: HeaderMap, mut body: Body) -> Result<Output, Fail
 
 /// No error tells any of the answer's content: it may be megabytes of image.
 pub(super) fn output(head: HeaderMap, unpacked: &Unpacked) -> Result<Output, Failure> {
-    let answer: Answer =
-        serde_json::from_slice(&unpacked.json).map_err(|error| unreadable(&error, unpacked.received))?;
+    let json = unpacked.json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&unpacked.json);
+    let answer: Answer = serde_json::from_slice(json).map_err(|error| unreadable(&error, unpacked.received))?;
     let mut metadata = metadata(head, &answer);
     let mut images = Vec::new();
-    for (index, item) in answer.data.unwrap_or_default().into_iter().enumerate() {
-        let Item { url, b64_json, revised_prompt, seed } = item;
-        match content(url, b64_json, unpacked) {
+    // Where there is one image, some servers make no list.
+    let items = read_as::<Vec<&RawValue>>(answer.data).unwrap_or_else(|| Vec::from_iter(answer.data));
+    for (index, item) in items.into_iter().enumerate() {
+        let Item { url, b64_json, revised_prompt, seed } = read_as(Some(item)).unwrap_or_default();
+        match content(text(url), read_as(b64_json), unpacked) {
             Ok(None) => {}
             Ok(Some(content)) => {
-                images.push(ImageData { content, revised_prompt: text(&revised_prompt), seed: seed.as_u64() });
+                let revised_prompt = text(revised_prompt).map(Cow::into_owned);
+                images.push(ImageData { content, revised_prompt, seed: read_as(seed) });
             }
             // What else was paid for is kept.
             Err(NotBase64) => {
@@ -80,15 +128,14 @@ pub(super) fn output(head: HeaderMap, unpacked: &Unpacked) -> Result<Output, Fai
     Ok(Output { images, metadata })
 }
 
-struct NotBase64;
+pub(super) struct NotBase64;
 
 /// Bytes before an address: where a server sends both, the bytes need no second request.
-fn content(url: Option<Text>, base64: Option<Text>, unpacked: &Unpacked) -> Result<Option<Content>, NotBase64> {
+fn content(url: Option<Cow<'_, str>>, base64: Option<Text>, unpacked: &Unpacked) -> Result<Option<Content>, NotBase64> {
     let base64 = base64.map(|Text(base64)| match unpacked.image(&base64) {
         Some(image) => Ok(image),
         None => decode(base64),
     });
-    let url = url.map(|Text(url)| url).filter(|url| !url.is_empty());
     match (base64, url) {
         (Some(Ok(image)), _) if !image.is_empty() => Ok(Some(Content::Bytes(image))),
         // Some servers put the image itself into the address.
@@ -100,7 +147,7 @@ fn content(url: Option<Text>, base64: Option<Text>, unpacked: &Unpacked) -> Resu
 }
 
 /// Base64 that is not plain: in the alphabet for addresses, with a prefix that names the media type, with spaces.
-fn decode(text: Cow<'_, str>) -> Result<Bytes, NotBase64> {
+pub(super) fn decode(text: Cow<'_, str>) -> Result<Bytes, NotBase64> {
     let prefix = if text.starts_with("data:") { text.find(',').map_or(0, |comma| comma + 1) } else { 0 };
     let mut image = text.into_owned().into_bytes();
     image.drain(..prefix);
@@ -118,28 +165,28 @@ fn decode(text: Cow<'_, str>) -> Result<Bytes, NotBase64> {
 
 /// The service's headers speak where the answer has no metadata.
 fn metadata(head: HeaderMap, answer: &Answer) -> Metadata {
-    let field = |name: &str| answer.metadata.get(name).and_then(text);
+    let service: Value = read_as(answer.metadata).unwrap_or_default();
+    let field = |name: &str| service.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let header = |name| headers::text(&head, name).map(str::to_owned);
     Metadata {
         provider: field("provider").or_else(|| header(headers::PROVIDER)),
         model: field("executed_model").or_else(|| field("model")).or_else(|| header(headers::MODEL)),
-        cost: answer.metadata.get("cost").and_then(number).map(|amount| Cost {
+        cost: service.get("cost").and_then(number).map(|amount| Cost {
             amount,
             currency: field("cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
         }),
-        request_id: headers::request_id(&head).map(str::to_owned).or_else(|| text(&answer.id)),
+        request_id: headers::request_id(&head).map(str::to_owned).or_else(|| text(answer.id).map(Cow::into_owned)),
         headers: Headers::new(head),
-        created: answer.created.as_u64().or_else(|| answer.created.as_f64().map(|seconds| seconds as u64)),
+        created: read_as(answer.created).or_else(|| read_as::<f64>(answer.created).map(|seconds| seconds as u64)),
+        size: text(answer.size).and_then(|size| size.parse().ok()),
+        output_format: read_as(answer.output_format),
+        service,
         ..Metadata::default()
     }
 }
 
-fn text(value: &Value) -> Option<String> {
-    value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
-}
-
 /// Some servers write amounts as text.
-fn number(value: &Value) -> Option<f64> {
+pub(super) fn number(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|number: &f64| number.is_finite())
 }
 
@@ -235,6 +282,54 @@ mod tests {
         let body = r#"{"created":"yesterday","size":7,"quality":"new","usage":null,"metadata":[],
             "data":[{"url":"https://x/1","revised_prompt":["?"]},{"new":true},{"url":"https://x/2"}]}"#;
         assert_eq!(images(body), [Content::Address("https://x/1".into()), Content::Address("https://x/2".into())]);
+    }
+
+    #[test]
+    fn no_odd_item_costs_another_image() {
+        for odd in [
+            "null",
+            "7",
+            r#""https://x/0""#,
+            "[]",
+            r#"{"url":7}"#,
+            r#"{"b64_json":7}"#,
+            r#"{"url":"","b64_json":""}"#,
+            r#"{"url":{"href":"https://x/0"}}"#,
+        ] {
+            let body = format!(r#"{{"data":[{odd},{{"url":"https://x/1","b64_json":false}}]}}"#);
+            assert_eq!(images(&body), [Content::Address("https://x/1".into())], "{odd}");
+            let body = format!(r#"{{"data":[{{"b64_json":"aGVsbG8=","url":[]}},{odd}]}}"#);
+            assert_eq!(images(&body), [Content::Bytes("hello".into())], "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_is_cut_within_a_character_costs_no_image() {
+        let half = br#"{"data":[{"b64_json":"aGVsbG8=","revised_prompt":"a \ud83d"}],"id":"\udc00","metadata":{"x":"\ud800"}}"#;
+        let bytes = b"\xEF\xBB\xBF{\"data\":[{\"revised_prompt\":\"a \xF0\x9F\",\"b64_json\":\"aGVsbG8=\"}]}";
+        for body in [&half[..], bytes] {
+            let output = read(body).unwrap();
+            assert_eq!(output.images[0].content, Content::Bytes("hello".into()));
+            assert!(output.images[0].revised_prompt.as_ref().unwrap().starts_with("a "));
+        }
+    }
+
+    #[test]
+    fn one_image_may_come_without_a_list() {
+        assert_eq!(images(r#"{"data":{"url":"https://x/1"}}"#), [Content::Address("https://x/1".into())]);
+    }
+
+    #[test]
+    fn what_the_service_tells_of_the_making_is_kept() {
+        let body =
+            br#"{"created":1.5e9,"size":"1024x768","output_format":"webp","data":[{"url":"https://x/1","seed":7}],
+            "metadata":{"provider_name":"fal.ai","cost":"0.02","attempts":[{"provider":"replicate"}]}}"#;
+        let Output { images, metadata } = read(body).unwrap();
+        assert_eq!((images[0].seed, metadata.created), (Some(7), Some(1_500_000_000)));
+        assert_eq!(metadata.size, "1024x768".parse().ok());
+        assert_eq!(metadata.output_format, Some(crate::OutputFormat::Webp));
+        assert_eq!(metadata.service["attempts"][0]["provider"], "replicate");
+        assert_eq!(metadata.cost.unwrap().amount, 0.02);
     }
 
     #[test]

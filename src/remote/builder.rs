@@ -10,7 +10,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Proxy, Url};
 
 use super::fal::FalBackend;
-use super::key::Key;
+use super::key::{Key, Secrets};
 use super::replay::Replay;
 use super::replicate::ReplicateBackend;
 use super::transport::Transport;
@@ -280,8 +280,10 @@ impl ClientBuilder {
             Some(client) => client.clone(),
             None => self.http(&base)?,
         };
+        let own = self.headers.iter().map(|(_, value)| value.clone());
+        let secrets = Secrets::new(key.as_ref(), own.chain(base.query_pairs().map(|(_, value)| value.into_owned())));
         let Self { retry, timeout, first_byte, idle, limit, .. } = self;
-        let transport = Transport { http, base, native, key, headers, retry, timeout, first_byte, idle, limit };
+        let transport = Transport { http, base, native, secrets, headers, retry, timeout, first_byte, idle, limit };
         Ok(Arc::new(transport))
     }
 
@@ -295,6 +297,12 @@ impl ClientBuilder {
             // Nothing is heard while an image is made, and routers forget connections on which nothing is heard.
             .tcp_keepalive(Duration::from_secs(30))
             .redirect(Policy::none())
+            // Nobody asks for a compressed answer, and a small one could unfold without end. (These matter where another crate
+            // switches the features on.)
+            .no_gzip()
+            .no_brotli()
+            .no_zstd()
+            .no_deflate()
             // What may be tried again is decided here, for every request and with its count.
             .retry(reqwest::retry::never().max_retries_per_request(0));
         #[cfg(feature = "rustls")]
@@ -359,12 +367,14 @@ fn native_url(base: &Url) -> Option<Url> {
 }
 
 fn header((name, value): &(String, String)) -> Result<(HeaderName, HeaderValue), Error> {
-    let malformed = |what| configuration(format!("the {what} of the header {name:?} is malformed"));
-    let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| malformed("name"))?;
+    // A name that is none may be a whole line, with the value in it.
+    let parsed = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| configuration("the name of a header is malformed; give name and value apart"))?;
     if parsed == AUTHORIZATION {
         return Err(configuration("give the key with `.api_key(..)`, not as a header"));
     }
-    let mut value = HeaderValue::from_str(value).map_err(|_| malformed("value"))?;
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| configuration(format!("the value of the header {name:?} is malformed")))?;
     value.set_sensitive(true);
     Ok((parsed, value))
 }

@@ -1,6 +1,6 @@
 //! Text from outside, made fit for an error message.
 
-use super::key::Key;
+use super::key::Secrets;
 
 /// Longer messages are cut: a page of HTML or a base64 body helps nobody.
 const MESSAGE: usize = 500;
@@ -8,11 +8,10 @@ const MESSAGE: usize = 500;
 const WORD: usize = 160;
 
 /// A short text without secrets: no key, no address's query (which may be a signature), no data.
-pub(super) fn message(text: &str, key: Option<&Key>) -> String {
-    // Bounded before anything else, since the rest costs time and memory in proportion.
-    let text = head(text, 4 * MESSAGE);
-    let text = key.map_or_else(|| text.to_owned(), |key| key.blot(text));
-    let words: Vec<String> = text.split_whitespace().map(word).collect();
+pub(super) fn message(text: &str, secrets: &Secrets) -> String {
+    // Blotted before it is cut: a cut through a secret would leave its beginning.
+    let text = secrets.blot(text);
+    let words: Vec<String> = head(&text, 4 * MESSAGE).split_whitespace().map(word).collect();
     let text = words.join(" ");
     match head(&text, MESSAGE) {
         whole if whole.len() == text.len() => text,
@@ -28,13 +27,22 @@ pub(super) fn address(address: &reqwest::Url) -> String {
 }
 
 fn word(word: &str) -> String {
-    let word = match (word.find("://"), word.find(['?', '#'])) {
-        (Some(scheme), Some(query)) if scheme < query => {
-            format!("{}?…", word.get(..query).unwrap_or_default())
-        }
-        _ => word.to_owned(),
+    let is_address = word.contains("://") || word.contains('=');
+    let word = match word.find(['?', '#']).filter(|_| is_address).and_then(|query| word.get(..query)) {
+        Some(before) => format!("{}?…", without_user(before)),
+        None => without_user(word),
     };
     if word.len() > WORD { format!("{}…", head(&word, 40)) } else { word }
+}
+
+/// An address without the name and password before its host.
+fn without_user(word: &str) -> String {
+    let Some((scheme, rest)) = word.split_once("://") else { return word.to_owned() };
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.rfind('@').and_then(|at| rest.get(at..)) {
+        Some(rest) => format!("{scheme}://…{rest}"),
+        None => word.to_owned(),
+    }
 }
 
 /// The first `limit` bytes, cut between characters.
@@ -46,24 +54,39 @@ fn head(text: &str, limit: usize) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::remote::key::Key;
+
+    fn clean(text: &str) -> String {
+        message(text, &Secrets::default())
+    }
 
     #[test]
-    fn an_address_loses_its_signature() {
-        let text = message("cannot read https://media.example/a.png?sig=SECRET now", None);
-        assert_eq!(text, "cannot read https://media.example/a.png?… now");
+    fn an_address_loses_its_signature_and_its_user() {
+        assert_eq!(
+            clean("cannot read https://media.example/a.png?sig=SECRET now"),
+            "cannot read https://media.example/a.png?… now"
+        );
+        assert_eq!(clean("proxy?url=https://m/a.png?sig=SECRET"), "proxy?…");
+        assert_eq!(clean("m/a.png?X-Amz-Signature=SECRET"), "m/a.png?…");
+        assert_eq!(clean("https://user:SECRET@m.example/a"), "https://…@m.example/a");
+        assert_eq!(clean("why? no idea"), "why? no idea");
         let url = "https://user:pw@host.example:8080/a?sig=SECRET#x".parse().unwrap();
         assert_eq!(address(&url), "https://host.example:8080/a");
     }
 
     #[test]
-    fn a_key_that_the_service_quotes_is_blotted_out() {
+    fn what_the_service_quotes_of_secrets_is_blotted_out() {
         let key = Key::new("lmnfl_id.canary", "Bearer", "KEY").unwrap();
-        assert_eq!(message("bad key lmnfl_id.canary.", Some(&key)), "bad key [key].");
+        let secrets = Secrets::new(Some(&key), ["another-canary".to_owned(), "blue".to_owned()]);
+        assert_eq!(message("bad key lmnfl_id.canary.", &secrets), "bad key [key].");
+        assert_eq!(message("a blue another-canary", &secrets), "a blue [secret]");
+        let far = format!("denied{}lmnfl_id.canary", " ".repeat(4 * MESSAGE - 10));
+        assert!(!message(&far, &secrets).contains("lmn"));
     }
 
     #[test]
     fn data_is_cut_between_characters() {
-        assert!(message(&"A".repeat(1_000_000), None).len() < 50);
-        assert!(message(&"ä ".repeat(10_000), None).len() < 600);
+        assert!(clean(&"A".repeat(1_000_000)).len() < 50);
+        assert!(clean(&"ä ".repeat(10_000)).len() < 600);
     }
 }

@@ -1,44 +1,114 @@
 //! Fetching an image from the address that an answer gave.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures_util::stream;
+use reqwest::header::{ETAG, HeaderValue};
 use reqwest::{Response, Url};
 
+use super::answer;
 use super::body;
 use super::transport::Transport;
 use crate::backend::ByteStream;
 use crate::error::{Error, ErrorKind};
 
-/// The image at `address`, as it comes: at most `limit` bytes, before the total time-out.
-pub(super) async fn fetch(transport: &Transport, address: &str) -> Result<ByteStream, Error> {
-    let malformed = || Error::new(ErrorKind::InvalidResponse, "the image's address is no http or https address");
-    let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(malformed)?;
-    let deadline = Instant::now() + transport.timeout;
-    let response = transport.download(url, deadline).await?;
-    let (transport_timeout, idle, limit) = (transport.timeout, transport.idle, transport.limit);
-    let start = Download { response, left: limit };
-    Ok(Box::pin(stream::try_unfold(start, move |mut download| async move {
-        let piece = tokio::time::timeout_at(deadline.into(), body::next(&mut download.response, idle)).await;
-        let piece = match piece {
-            Ok(piece) => piece.map_err(|failure| failure.error.with_maybe_billed(false))?,
-            Err(_) => {
-                let error = Error::new(ErrorKind::Timeout, "the download did not end before the deadline");
-                return Err(error.with_attempts(1, transport_timeout));
-            }
-        };
-        let Some(piece) = piece else { return Ok(None) };
-        download.left = download.left.checked_sub(piece.len()).ok_or_else(|| {
-            let message =
-                format!("the image is larger than the limit of {limit} bytes; raise it with `.max_response_bytes(..)`");
-            Error::new(ErrorKind::InvalidResponse, message)
-        })?;
-        Ok(Some((piece, download)))
+/// The image at `address`, as it comes: at most `limit` bytes, before the total time-out. Where it breaks off it is begun
+/// again, as the client's policy says, and goes on where it was.
+pub(super) async fn fetch(transport: &Arc<Transport>, address: &str) -> Result<ByteStream, Error> {
+    if address.starts_with("data:") {
+        let image =
+            answer::decode(address.into()).map_err(|_| malformed("the image's address holds no valid base64"))?;
+        return Ok(Box::pin(stream::iter([Ok(image)])));
+    }
+    let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let url = url.ok_or_else(|| malformed("the image's address is no http or https address"))?;
+    let started = Instant::now();
+    let deadline = transport.deadline(None);
+    let response = transport.download(url.clone(), deadline).await?;
+    let version = Version::of(&response);
+    let transport = Arc::clone(transport);
+    let start = Download { transport, url, started, deadline, attempts: 1, version, response, position: 0, given: 0 };
+    Ok(Box::pin(stream::try_unfold(start, |mut download| async move {
+        Ok(download.next().await?.map(|piece| (piece, download)))
     })))
 }
 
 struct Download {
+    transport: Arc<Transport>,
+    url: Url,
+    started: Instant,
+    deadline: Instant,
+    attempts: u32,
+    version: Version,
     response: Response,
-    /// How many more bytes may come.
-    left: usize,
+    /// How many bytes of this answer have come.
+    position: usize,
+    /// How many bytes of the image have been passed on.
+    given: usize,
+}
+
+/// What tells whether an address still has the same content.
+#[derive(PartialEq)]
+struct Version {
+    length: Option<u64>,
+    tag: Option<HeaderValue>,
+}
+
+impl Version {
+    fn of(response: &Response) -> Self {
+        Self { length: response.content_length(), tag: response.headers().get(ETAG).cloned() }
+    }
+}
+
+impl Download {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        loop {
+            let piece = body::next(&mut self.response, self.transport.idle);
+            match tokio::time::timeout_at(self.deadline.into(), piece).await {
+                Ok(Ok(Some(piece))) => match self.new_part(piece)? {
+                    part if part.is_empty() => {}
+                    part => return Ok(Some(part)),
+                },
+                Ok(Ok(None)) if self.position < self.given => return Err(changed()),
+                Ok(Ok(None)) => return Ok(None),
+                Ok(Err(failure)) => self.begin_again(failure.error.with_maybe_billed(false)).await?,
+                Err(_) => return Err(Error::new(ErrorKind::Timeout, "the download did not end before the deadline")),
+            }
+        }
+    }
+
+    /// What of `piece` has not been passed on before.
+    fn new_part(&mut self, mut piece: Bytes) -> Result<Bytes, Error> {
+        let limit = self.transport.limit;
+        let seen = self.given.saturating_sub(self.position).min(piece.len());
+        self.position = self.position.saturating_add(piece.len());
+        if self.position > limit {
+            let message =
+                format!("the image is larger than the limit of {limit} bytes; raise it with `.max_response_bytes(..)`");
+            return Err(Error::new(ErrorKind::InvalidResponse, message));
+        }
+        self.given = self.given.max(self.position);
+        Ok(piece.split_off(seen))
+    }
+
+    async fn begin_again(&mut self, error: Error) -> Result<(), Error> {
+        let Some(wait) = self.transport.retry.next_wait(self.attempts, &error, Some(self.deadline)) else {
+            return Err(error.with_attempts(self.attempts, self.started.elapsed()));
+        };
+        tokio::time::sleep(wait).await;
+        self.attempts += 1;
+        self.response = self.transport.download(self.url.clone(), self.deadline).await?;
+        self.position = 0;
+        if Version::of(&self.response) == self.version { Ok(()) } else { Err(changed()) }
+    }
+}
+
+fn malformed(message: &str) -> Error {
+    Error::new(ErrorKind::InvalidResponse, message)
+}
+
+fn changed() -> Error {
+    Error::new(ErrorKind::InvalidResponse, "the image changed while it was fetched; fetch it again")
 }

@@ -7,34 +7,59 @@ use serde_json::Value;
 use super::answer;
 use super::body::Body;
 use super::failure::Failure;
-use crate::backend::{Cost, Estimate};
+use crate::backend::{Cost, Estimate, EstimateComponent};
+
+/// Of a dollar, or whatever the currency's unit is.
+const MICROS: f64 = 1e6;
 
 #[derive(Deserialize)]
 struct DryRun {
-    total_cost_micros: Option<f64>,
+    #[serde(default)]
+    estimated: Value,
+    #[serde(default)]
+    total_cost_micros: Value,
     #[serde(default)]
     currency: Value,
     #[serde(default)]
     provider: Value,
     #[serde(default)]
     model: Value,
+    #[serde(default)]
+    components: Value,
 }
 
 pub(super) async fn read(head: HeaderMap, body: Body) -> Result<Estimate, Failure> {
     let dry_run: DryRun = answer::paid_json(head, body).await?;
-    let text = |value: &Value| value.as_str().map(str::to_owned);
     // A server that knows no dry run ignores the parameter, makes the images and bills them.
-    let micros = dry_run.total_cost_micros.ok_or_else(|| {
+    let micros = answer::number(&dry_run.total_cost_micros).filter(|_| dry_run.estimated != false);
+    let micros = micros.ok_or_else(|| {
         Failure::useless_answer(
             "the answer is no estimate: this server does not know the dry run, and may have made the images",
         )
     })?;
+    let currency = text(&dry_run.currency).unwrap_or_else(|| "USD".into()).to_ascii_uppercase();
+    let components = dry_run.components.as_array().map(Vec::as_slice).unwrap_or_default();
     Ok(Estimate {
-        total: Cost {
-            amount: micros / 1e6,
-            currency: text(&dry_run.currency).unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
-        },
+        components: components.iter().map(|part| component(part, &currency)).collect(),
+        total: Cost { amount: micros / MICROS, currency },
         provider: text(&dry_run.provider),
         model: text(&dry_run.model),
     })
+}
+
+fn component(part: &Value, currency: &str) -> EstimateComponent {
+    let number = |name: &str| part.get(name).and_then(answer::number);
+    let cost = |amount| Cost { amount, currency: currency.to_owned() };
+    EstimateComponent {
+        kind: part.get("type").and_then(text),
+        metric: part.get("metric").and_then(text),
+        quantity: number("quantity"),
+        billable_quantity: number("billable_quantity"),
+        unit_price: number("unit_price").map(cost),
+        total: number("total_cost").map(|micros| cost(micros / MICROS)),
+    }
+}
+
+fn text(value: &Value) -> Option<String> {
+    value.as_str().map(str::to_owned)
 }

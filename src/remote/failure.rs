@@ -4,7 +4,7 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use super::key::Key;
+use super::key::Secrets;
 use super::{clean, headers, retry_after};
 use crate::error::{Error, ErrorKind};
 
@@ -75,16 +75,18 @@ impl Failure {
     }
 
     /// An answer with a status other than success. `body` may be cut short.
-    pub(super) fn of_answer(status: StatusCode, head: &HeaderMap, body: &[u8], key: Option<&Key>) -> Self {
+    pub(super) fn of_answer(status: StatusCode, head: &HeaderMap, body: &[u8], secrets: &Secrets) -> Self {
         if status.is_redirection() {
             let message = "the service redirects elsewhere, and a request with a key does not follow; check the base \
                            address";
-            return Self::last(Error::new(ErrorKind::Configuration, message).with_status(status.as_u16()));
+            let error = Error::new(ErrorKind::Configuration, message).with_status(status.as_u16());
+            // "See other" answers a request that was executed (RFC 9110, 15.4.4).
+            return Self::last(error.with_maybe_billed(status == StatusCode::SEE_OTHER));
         }
         let body = Body::read(body);
         let (kind, verdict) = judge(status.as_u16(), body.code.as_deref());
         let message = match body.message {
-            Some(message) => format!("the service refused: {}", clean::message(&message, key)),
+            Some(message) => format!("the service refused: {}", clean::message(&message, secrets)),
             None => format!("the service answered {status} without an explanation"),
         };
         let mut error =
@@ -93,13 +95,13 @@ impl Failure {
             error = error.with_maybe_billed(true).with_nothing_made();
         }
         if let Some(code) = body.code {
-            error = error.with_code(clean::message(&code, key));
+            error = error.with_code(clean::message(&code, secrets));
         }
         if let Some(parameter) = body.parameter {
-            error = error.with_parameter(clean::message(&parameter, key));
+            error = error.with_parameter(clean::message(&parameter, secrets));
         }
         if let Some(id) = headers::request_id(head) {
-            error = error.with_request_id(clean::message(id, key));
+            error = error.with_request_id(clean::message(id, secrets));
         }
         if let Some(wait) = retry_after::read(head) {
             error = error.with_retry_after(wait);
@@ -122,6 +124,10 @@ fn judge(status: u16, code: Option<&str>) -> (ErrorKind, Verdict) {
         Some("RATE_LIMITED" | "RATE_LIMIT_EXCEEDED") => return (Kind::RateLimited, NotExecuted),
         // The gateway advises to try again: nothing was delivered.
         Some("ALL_PROVIDERS_EXHAUSTED") => return (Kind::Upstream, NotExecuted),
+        // Somebody was at work, whatever the status says.
+        Some("UPSTREAM_ERROR" | "INTERNAL_ERROR") if !matches!(status, 504 | 524) => {
+            return (Kind::Upstream, Ambiguous);
+        }
         _ => {}
     }
     match status {
@@ -204,7 +210,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    clean::message(&error.to_string(), None)
+    clean::message(&error.to_string(), &Secrets::default())
 }
 
 #[cfg(test)]
@@ -214,7 +220,9 @@ mod tests {
     #[test]
     fn no_error_body_panics_however_it_is_cut_or_changed() {
         let body = br#"{"error":{"message":"see https://x/?a=1 \u00e4","code":7,"param":"n"},"detail":[{"msg":"no"}],"error_code":"X"}"#;
-        let read = |body: &[u8]| Failure::of_answer(StatusCode::BAD_REQUEST, &HeaderMap::new(), body, None).error;
+        let read = |body: &[u8]| {
+            Failure::of_answer(StatusCode::BAD_REQUEST, &HeaderMap::new(), body, &Secrets::default()).error
+        };
         assert_eq!((read(body).code(), read(body).parameter()), (Some("7"), Some("n")));
         for end in 0..=body.len() {
             read(&body[..end]);

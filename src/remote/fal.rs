@@ -14,7 +14,7 @@ use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
     Options, Output, Progress, Request, RequestContext,
 };
-use crate::error::{Error, ErrorKind};
+use crate::error::{Bills, Error, ErrorKind};
 use crate::images::{AspectRatio, OutputFormat, ResponseFormat, Sampling, Size, fetch};
 
 /// The provider's own id of the model.
@@ -61,8 +61,9 @@ impl FalBackend {
         let submit = self.transport.address(&MODEL);
         let Paid { result: submitted, lost_bills } =
             self.transport.pay(&submit, &payload, Some(deadline), answer::paid_json::<Value>).await?;
-        let id = job::id(&submitted, "request_id")?;
-        let named = |error: Error| error.with_maybe_billed(true).with_request_id(id.clone());
+        let bills = Bills { tries: lost_bills.saturating_add(1), made: true };
+        let id = job::id(&submitted, "request_id").map_err(|error| error.with_bills(bills))?;
+        let named = |error: Error| error.with_bills(bills).with_request_id(id.clone());
         let address = |tail: &[&str]| {
             self.transport.address(&[MODEL.as_slice(), ["requests", id.as_str()].as_slice(), tail].concat())
         };
@@ -74,10 +75,10 @@ impl FalBackend {
         };
         job.wait(self.interval, deadline, &context, |status| Ok(step(&status))).await.map_err(named)?;
 
-        let result_address = address(&[]);
-        let result =
-            self.transport.ask(Method::GET, &result_address, &Payload::Nothing, Some(deadline), answer::json::<Value>);
-        let mut output = result.await.and_then(|result| read(&result)).map_err(named)?;
+        // The runner's own failure comes as a 500, and will come again.
+        let passes = |error: &Error| job::passing(error) && error.status() != Some(500);
+        let result = job::ask(&self.transport, &address(&[]), self.interval, deadline, passes).await;
+        let mut output = result.and_then(|result| read(&result)).map_err(named)?;
         output.metadata.request_id = Some(id.clone());
         output.metadata.lost_bills = lost_bills;
         if asked == Some(ResponseFormat::B64Json) {
@@ -87,6 +88,18 @@ impl FalBackend {
         Ok(output)
     }
 }
+
+/// fal's names of what is set in a spec.
+const OWN: [&str; 8] = [
+    "prompt",
+    "image_size",
+    "output_format",
+    "num_images",
+    "seed",
+    "num_inference_steps",
+    "guidance_scale",
+    "negative_prompt",
+];
 
 /// The request in fal's words. No `..`: what is added to a spec must be sent or refused.
 fn input(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
@@ -136,7 +149,7 @@ fn input(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
     set("num_inference_steps", steps.map(Into::into));
     set("guidance_scale", guidance.map(|value| fields::decimal("guidance", value)).transpose()?.map(Into::into));
     set("negative_prompt", negative_prompt.map(Into::into));
-    job::add_extra(&mut input, extra)?;
+    job::add_extra(&mut input, extra, &OWN)?;
     Ok(input)
 }
 
@@ -213,7 +226,7 @@ impl Backend for FalBackend {
     }
 
     fn identity(&self) -> String {
-        format!("fal {}", clean::address(&self.transport.base))
+        self.transport.identity("fal")
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -240,7 +253,7 @@ impl Backend for FalBackend {
             let Request::Generate(spec) = request else { return no_edits() };
             let total = job::price("fal", spec.options.n, megapixels(&spec))?;
             input(spec)?;
-            Ok(Estimate { total, provider: Some("fal".into()), model: Some(MODEL.join("/")) })
+            Ok(Estimate { provider: Some("fal".into()), model: Some(MODEL.join("/")), ..Estimate::new(total) })
         })
     }
 

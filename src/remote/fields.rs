@@ -8,6 +8,7 @@ use serde_json::{Number, Value};
 use crate::backend::{GenerateSpec, Options};
 use crate::error::{Error, ErrorKind};
 use crate::images::Sampling;
+use crate::images::typed::check;
 
 /// The fields of a generation.
 pub(super) fn generate(spec: GenerateSpec) -> Result<Fields, Error> {
@@ -17,14 +18,14 @@ pub(super) fn generate(spec: GenerateSpec) -> Result<Fields, Error> {
         return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("strength"));
     }
     let mut fields = Fields::new(model, Some(prompt));
-    fields.options(options, &[])?;
+    fields.options(options)?;
     Ok(fields)
 }
 
 /// An edit's fields but for its files.
 pub(super) fn edit(model: String, prompt: Option<String>, options: Options) -> Result<Fields, Error> {
     let mut fields = Fields::new(model, prompt);
-    fields.options(options, &["image", "image[]", "mask"])?;
+    fields.options(options)?;
     Ok(fields)
 }
 
@@ -50,7 +51,7 @@ impl Fields {
     }
 
     /// No `..` here or in `sampling`: a field that is added to either type must be sent or refused.
-    fn options(&mut self, options: Options, files: &[&str]) -> Result<(), Error> {
+    fn options(&mut self, options: Options) -> Result<(), Error> {
         let Options {
             provider,
             size,
@@ -77,10 +78,7 @@ impl Fields {
         self.set("user", user)?;
         self.sampling(sampling)?;
         for (name, value) in extra {
-            if self.iter().any(|(given, _)| given == name) || files.contains(&name.as_str()) {
-                let message = format!("the extra parameter `{name}` is set already; set it once, in its own function");
-                return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter(name));
-            }
+            check_extra(&name, &["image[]"])?;
             self.0.push((name.into(), value));
         }
         Ok(())
@@ -111,6 +109,17 @@ impl Fields {
         }
         Ok(())
     }
+}
+
+/// Refuses an extra parameter that has a function of its own, under the name in a spec or as one of `own`: sent twice, who
+/// knows which would count, and what it would cost.
+pub(super) fn check_extra(name: &str, own: &[&str]) -> Result<(), Error> {
+    check::check_extra(name)?;
+    if own.contains(&name) {
+        let message = format!("the extra parameter `{name}` has a function of its own; use that");
+        return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter(name));
+    }
+    Ok(())
 }
 
 /// The number as a person writes it: 0.6, not the 0.6000000238418579 that the nearest `f32` is.

@@ -8,12 +8,17 @@ use reqwest::{Method, Url};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
-use super::answer;
 use super::transport::{Payload, Transport};
+use super::{answer, fields};
 use crate::backend::{Cost, Options, Progress, RequestContext};
 use crate::error::{Error, ErrorKind};
 // The one model that the direct backends run.
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
+
+/// The time before the deadline that is kept to cancel in, where there is that much.
+const CANCELLING: Duration = Duration::from_millis(500);
+/// So many failures in a row that do not pass are believed.
+const STRANGE: u32 = 3;
 
 /// How often a job is asked about.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
@@ -43,36 +48,60 @@ impl Job {
         context: &RequestContext,
         read: impl Fn(Value) -> Result<Step<T>, Error>,
     ) -> Result<T, Error> {
+        let room = deadline.saturating_duration_since(Instant::now()).mul_f64(0.25).min(CANCELLING);
+        let last = deadline.checked_sub(room).unwrap_or(deadline);
         loop {
-            let transport = Arc::clone(&self.transport);
-            let status =
-                transport.ask(Method::GET, &self.status, &Payload::Nothing, Some(deadline), answer::json::<Value>);
-            match status.await {
-                Ok(status) => match read(status) {
-                    Ok(Step::Going(progress)) => {
-                        if let Some(tell) = &context.progress {
-                            tell(progress);
-                        }
+            match ask(&self.transport, &self.status, interval, last, passing).await.map(&read) {
+                Ok(Ok(Step::Going(progress))) => {
+                    if let Some(tell) = &context.progress {
+                        tell(progress);
                     }
-                    Ok(Step::Done(result)) => {
-                        self.ended = true;
-                        return Ok(result);
-                    }
-                    Err(error) => {
-                        self.ended = true;
-                        return Err(error);
-                    }
-                },
+                }
+                Ok(Ok(Step::Done(result))) => {
+                    self.ended = true;
+                    return Ok(result);
+                }
+                Ok(Err(error)) => {
+                    self.ended = true;
+                    return Err(error);
+                }
+                // It asked until there was no time left.
                 Err(error) if passing(&error) => {}
-                Err(error) => return Err(error.with_maybe_billed(true)),
+                Err(error) => return Err(error),
             }
-            if Instant::now().checked_add(interval).is_none_or(|next| next >= deadline) {
+            let left = last.saturating_duration_since(Instant::now());
+            if left.is_zero() {
                 self.cancel_before(deadline).await;
                 let message = "the deadline passed while the provider was at work; the job was cancelled";
-                return Err(Error::new(ErrorKind::Timeout, message).with_maybe_billed(true));
+                return Err(Error::new(ErrorKind::Timeout, message));
             }
-            tokio::time::sleep(interval).await;
+            tokio::time::sleep(interval.min(left)).await;
         }
+    }
+}
+
+/// Asks until there is an answer, through failures that pass, until the deadline. One that does not pass may still be a page
+/// of somebody between, so it counts only where it comes again and again.
+pub(super) async fn ask(
+    transport: &Transport,
+    url: &Url,
+    interval: Duration,
+    deadline: Instant,
+    passes: impl Fn(&Error) -> bool,
+) -> Result<Value, Error> {
+    let mut strange = 0;
+    loop {
+        let answer = transport.ask(Method::GET, url, &Payload::Nothing, Some(deadline), answer::json::<Value>);
+        let error = match answer.await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        strange = if passes(&error) { 0 } else { strange + 1 };
+        let in_time = Instant::now().checked_add(interval).is_some_and(|next| next < deadline);
+        if strange == STRANGE || !in_time {
+            return Err(error);
+        }
+        tokio::time::sleep(interval).await;
     }
 }
 
@@ -105,7 +134,7 @@ impl Drop for Job {
 }
 
 /// Whether a failure to ask says nothing about the job.
-fn passing(error: &Error) -> bool {
+pub(super) fn passing(error: &Error) -> bool {
     matches!(
         error.kind(),
         ErrorKind::Connection
@@ -159,13 +188,11 @@ pub(super) fn price(provider: &str, images: Option<u32>, megapixels: f64) -> Res
     Ok(price.of(images.unwrap_or(1), megapixels))
 }
 
-/// Adds the extra parameters, none of them twice.
-pub(super) fn add_extra(input: &mut Map<String, Value>, extra: Map<String, Value>) -> Result<(), Error> {
+/// Adds the extra parameters, but for those that have a function of their own under the provider's `own` names: what is
+/// made, and what it costs, is told by the functions alone.
+pub(super) fn add_extra(input: &mut Map<String, Value>, extra: Map<String, Value>, own: &[&str]) -> Result<(), Error> {
     for (name, value) in extra {
-        if input.contains_key(&name) {
-            let message = format!("the extra parameter `{name}` is set already; set it once, in its own function");
-            return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter(name));
-        }
+        fields::check_extra(&name, own)?;
         input.insert(name, value);
     }
     Ok(())

@@ -35,10 +35,34 @@ impl Key {
     pub(super) fn header(&self) -> HeaderValue {
         self.header.clone()
     }
+}
 
-    /// Blots the key out of a text from outside, such as a message of a service that quotes it.
+/// What must not be told, even where a service quotes it: the key, and whatever else may be one.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets {
+    key: Option<String>,
+    others: Vec<String>,
+}
+
+/// A shorter value is no secret, and blotting it out would spoil ordinary words.
+const SHORTEST: usize = 8;
+
+impl Secrets {
+    pub(super) fn new(key: Option<&Key>, others: impl IntoIterator<Item = String>) -> Self {
+        let others = others.into_iter().filter(|other| other.len() >= SHORTEST).collect();
+        Self { key: key.map(|key| key.text.clone()), others }
+    }
+
+    /// Blots them out of a text from outside.
     pub(super) fn blot(&self, text: &str) -> String {
-        text.replace(&self.text, "[key]")
+        let text = self.key.as_ref().map_or_else(|| text.to_owned(), |key| text.replace(key, "[key]"));
+        self.others.iter().fold(text, |text, other| text.replace(other, "[secret]"))
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secrets(…)")
     }
 }
 

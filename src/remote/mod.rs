@@ -135,10 +135,10 @@ impl Remote {
         let deadline = self.transport.deadline(context.deadline);
         let Paid { result: mut output, lost_bills } =
             self.transport.pay(endpoint, &payload, Some(deadline), answer::read).await?;
+        output.metadata.lost_bills = lost_bills;
         if asked == Some(ResponseFormat::B64Json) {
             output = fetch::all(self, output, Some(deadline)).await?;
         }
-        output.metadata.lost_bills = lost_bills;
         let made = output.metadata.created.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
         output.metadata.addresses_expire = made.unwrap_or_else(SystemTime::now).checked_add(ADDRESS_LIFETIME);
         output.metadata.backend = self.name().to_owned();
@@ -163,9 +163,8 @@ impl Backend for Remote {
         "remote"
     }
 
-    /// The base address without its query, and what the gateway's recorder is told.
     fn identity(&self) -> String {
-        format!("remote {} {}", clean::address(&self.transport.base), replay::told(&self.transport.headers))
+        self.transport.identity("remote")
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -5,7 +5,7 @@ use reqwest::header::HeaderMap;
 
 use super::answer;
 use super::failure::Failure;
-use super::key::Key;
+use super::key::{Key, Secrets};
 pub(crate) use super::multipart::file_name;
 pub(crate) use super::retry_after::read as read_retry_after;
 use super::unpack::{Unpack, Unpacked};
@@ -25,6 +25,6 @@ pub(crate) fn read_untouched_answer(body: &[u8]) -> Result<Output, Error> {
 }
 
 pub(crate) fn read_failure(status: StatusCode, body: &[u8], key: &str) -> Error {
-    let key = Key::new(key, "Bearer", "KEY").ok();
-    Failure::of_answer(status, &HeaderMap::new(), body, key.as_ref()).error
+    let secrets = Secrets::new(Key::new(key, "Bearer", "KEY").ok().as_ref(), []);
+    Failure::of_answer(status, &HeaderMap::new(), body, &secrets).error
 }

@@ -2,7 +2,6 @@
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 
-use super::headers;
 use crate::error::{Error, ErrorKind};
 
 const MODE: HeaderName = HeaderName::from_static("x-lumenfall-replay");
@@ -116,12 +115,6 @@ impl Replay {
         });
         Ok(headers)
     }
-}
-
-/// The recorder's headers among `headers`, as one text.
-pub(super) fn told(headers: &HeaderMap) -> String {
-    let told = [MODE, MATCH, FIELDS, RECORDING].map(|name| headers::text(headers, name).unwrap_or_default());
-    told.join(" ")
 }
 
 fn value(text: &str) -> Result<HeaderValue, Error> {

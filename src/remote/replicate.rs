@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::job::{self, Job, Step};
-use super::key::Key;
+use super::key::Secrets;
 use super::transport::{Paid, Payload, Transport};
 use super::{answer, clean, download, fields};
 use crate::backend::{
@@ -118,20 +118,25 @@ impl ReplicateBackend {
         let submit = self.transport.address(&submit);
         let Paid { result: submitted, lost_bills } =
             self.transport.pay(&submit, &payload, Some(deadline), answer::paid_json::<Value>).await?;
-        let id = job::id(&submitted, "id")?;
+        let bills = Bills { tries: lost_bills.saturating_add(1), made: true };
+        let id = job::id(&submitted, "id").map_err(|error| error.with_bills(bills))?;
         let job = Job {
             transport: Arc::clone(&self.transport),
             status: self.transport.address(&["predictions", &id]),
             cancel: (Method::POST, self.transport.address(&["predictions", &id, "cancel"])),
             ended: false,
         };
-        let key = self.transport.key.as_ref();
-        let addresses = job.wait(self.interval, deadline, context, |prediction| step(&prediction, key)).await;
-        let addresses = addresses.map_err(|error| error.with_request_id(id))?;
+        let secrets = &self.transport.secrets;
+        let addresses = job.wait(self.interval, deadline, context, |prediction| step(&prediction, secrets)).await;
+        let addresses = addresses.map_err(|error| error.with_bills(bills).with_request_id(id))?;
         let image = |url| ImageData { content: Content::Address(url), revised_prompt: None, seed };
         Ok(Paid { result: addresses.into_iter().map(image).collect(), lost_bills })
     }
 }
+
+/// Replicate's names of what is set in a spec.
+const OWN: [&str; 8] =
+    ["prompt", "image", "negative_prompt", "aspect_ratio", "output_format", "cfg", "prompt_strength", "seed"];
 
 /// A request in Replicate's words, but for the seed. No `..`: what is added to a spec must be sent or refused.
 async fn input(request: Request) -> Result<Map<String, Value>, Error> {
@@ -197,7 +202,7 @@ async fn input(request: Request) -> Result<Map<String, Value>, Error> {
     set("output_format", format.map(Into::into));
     set("cfg", decimal("guidance", guidance)?.map(Into::into));
     set("prompt_strength", decimal("strength", strength)?.map(Into::into));
-    job::add_extra(&mut input, extra)?;
+    job::add_extra(&mut input, extra, &OWN)?;
     Ok(input)
 }
 
@@ -214,7 +219,7 @@ async fn data_uri(images: &[Input]) -> Result<String, Error> {
     }
 }
 
-fn step(prediction: &Value, key: Option<&Key>) -> Result<Step<Vec<String>>, Error> {
+fn step(prediction: &Value, secrets: &Secrets) -> Result<Step<Vec<String>>, Error> {
     match prediction.get("status").and_then(Value::as_str) {
         Some("succeeded") => {
             let addresses: Vec<_> = match prediction.get("output") {
@@ -230,7 +235,7 @@ fn step(prediction: &Value, key: Option<&Key>) -> Result<Step<Vec<String>>, Erro
         }
         Some(status @ ("failed" | "canceled" | "aborted")) => {
             let why = prediction.get("error").and_then(Value::as_str).unwrap_or("no reason was given");
-            let message = format!("the prediction {status}: {}", clean::message(why, key));
+            let message = format!("the prediction {status}: {}", clean::message(why, secrets));
             Err(Error::new(ErrorKind::Upstream, message).with_maybe_billed(true))
         }
         Some("processing") => Ok(Step::Going(Progress::Running)),
@@ -244,7 +249,7 @@ impl Backend for ReplicateBackend {
     }
 
     fn identity(&self) -> String {
-        format!("replicate {}", clean::address(&self.transport.base))
+        self.transport.identity("replicate")
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -272,7 +277,7 @@ impl Backend for ReplicateBackend {
             // Its price is for an image, whatever the size.
             let total = job::price("replicate", request.options().n, 1.0)?;
             input(request).await?;
-            Ok(Estimate { total, provider: Some("replicate".into()), model: Some(MODEL.into()) })
+            Ok(Estimate { provider: Some("replicate".into()), model: Some(MODEL.into()), ..Estimate::new(total) })
         })
     }
 

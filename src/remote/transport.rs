@@ -1,17 +1,18 @@
 //! Sending: tries, waits and one deadline around all of them.
 
 use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Client, Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 
 use super::body::{self, Body};
 use super::failure::{Failure, Verdict};
-use super::key::Key;
+use super::key::Secrets;
 use super::multipart::Edit;
 use super::{clean, headers};
 use crate::error::{Bills, Error, ErrorKind};
@@ -32,7 +33,7 @@ pub(super) struct Transport {
     pub(super) base: Url,
     /// Where the gateway's own API is, if this is the gateway.
     pub(super) native: Option<Url>,
-    pub(super) key: Option<Key>,
+    pub(super) secrets: Secrets,
     /// Those of each call to the API, with the key among them.
     pub(super) headers: HeaderMap,
     pub(super) retry: RetryPolicy,
@@ -92,6 +93,17 @@ impl Transport {
         Ok(url)
     }
 
+    /// What tells the service apart from others: its address, and the hash of all that is sent along but for the key. Where
+    /// another version of Rust hashes otherwise, a cache finds nothing and asks.
+    pub(super) fn identity(&self, name: &str) -> String {
+        let mut hasher = DefaultHasher::new();
+        self.base.as_str().hash(&mut hasher);
+        for (name, value) in self.headers.iter().filter(|(name, _)| **name != AUTHORIZATION) {
+            (name.as_str(), value.as_bytes()).hash(&mut hasher);
+        }
+        format!("{name} {} {:016x}", clean::address(&self.base), hasher.finish())
+    }
+
     /// When a call that starts now must have ended, by the caller's deadline and the client's own.
     pub(super) fn deadline(&self, callers: Option<Instant>) -> Instant {
         let own = Instant::now() + self.timeout;
@@ -132,7 +144,7 @@ impl Transport {
     ) -> Result<Paid<T>, Error> {
         let (method, read) = (&method, &read);
         self.repeat(billing, deadline, || async move {
-            let response = self.send(self.request(method, url, payload).await?).await?;
+            let response = self.send(self.request(method, url, payload).await?, billing).await?;
             let mut response = self.success(response).await?;
             let head = std::mem::take(response.headers_mut());
             read(head, Body::new(response, self.limit, self.idle)).await
@@ -180,7 +192,7 @@ impl Transport {
         for _ in 0..=REDIRECTS {
             let response = self
                 .repeat(Billing::Free, Some(deadline), || async {
-                    let response = self.send(Request::new(Method::GET, url.clone())).await?;
+                    let response = self.send(Request::new(Method::GET, url.clone()), Billing::Free).await?;
                     if response.status().is_redirection() { Ok(response) } else { self.success(response).await }
                 })
                 .await?
@@ -197,14 +209,18 @@ impl Transport {
         Err(Error::new(ErrorKind::InvalidResponse, format!("there are more than {REDIRECTS} redirects")))
     }
 
-    /// One try, up to the head of the answer.
-    async fn send(&self, request: Request) -> Result<Response, Failure> {
+    /// One try, up to the head of the answer. Only an image that is being made is a reason for a long silence.
+    async fn send(&self, request: Request, billing: Billing) -> Result<Response, Failure> {
+        let silence = match billing {
+            Billing::Paid => self.first_byte,
+            Billing::Free => self.first_byte.min(self.idle),
+        };
         // Pinned where it is made: it is large, and a time-out around it would move it.
         let answer = pin!(self.http.execute(request));
-        match tokio::time::timeout(self.first_byte, answer).await {
+        match tokio::time::timeout(silence, answer).await {
             Ok(response) => response.map_err(Failure::of_sending),
             Err(_) => {
-                let message = format!("no answer came within {} seconds", self.first_byte.as_secs_f64());
+                let message = format!("no answer came within {} seconds", silence.as_secs_f64());
                 Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
             }
         }
@@ -222,7 +238,7 @@ impl Transport {
     async fn refusal(&self, response: Response) -> Failure {
         let (status, head) = (response.status(), response.headers().clone());
         let body = body::read_some(response, ERROR_BODY, self.idle).await;
-        Failure::of_answer(status, &head, &body, self.key.as_ref())
+        Failure::of_answer(status, &head, &body, &self.secrets)
     }
 
     /// Tries until it succeeds, until trying again is of no use or not allowed, or until the deadline.

@@ -59,7 +59,8 @@ impl Unpack {
     }
 
     /// The answer, once no more of it comes.
-    pub(super) fn finish(self) -> Unpacked {
+    pub(super) fn finish(mut self) -> Unpacked {
+        mend(&mut self.json);
         Unpacked { json: self.json, images: self.images.into(), places: self.places, received: self.received }
     }
 
@@ -158,6 +159,18 @@ impl Unpack {
     }
 }
 
+/// Puts a question mark for each byte that belongs to no character: JSON allows none, and one broken text is no reason to lose
+/// the images beside it. Everything stays where it is.
+fn mend(mut json: &mut [u8]) {
+    while let Err(error) = std::str::from_utf8(json) {
+        let start = error.valid_up_to();
+        let end = error.error_len().map_or(json.len(), |length| start + length);
+        let (broken, rest) = json.split_at_mut(end);
+        broken.iter_mut().skip(start).for_each(|byte| *byte = b'?');
+        json = rest;
+    }
+}
+
 /// Whether `json` ends with the quote that opens the text of an image.
 ///
 /// Within a text every quote has a backslash before it, so that no text can look like the field. (A name that ends in
@@ -181,7 +194,10 @@ impl Unpacked {
     /// An answer out of which nothing was taken.
     #[cfg(any(test, fuzzing))]
     pub(super) fn untouched(json: &[u8]) -> Self {
-        Self { json: json.to_vec(), received: json.len(), images: Bytes::new(), places: Vec::new() }
+        let received = json.len();
+        let mut json = json.to_vec();
+        mend(&mut json);
+        Self { json, received, images: Bytes::new(), places: Vec::new() }
     }
 
     /// The image whose text was taken out of the JSON where the empty `text`, a part of it, is.

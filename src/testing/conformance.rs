@@ -184,6 +184,6 @@ fn known(image: &backend::ImageData) -> bool {
 fn format_of(image: &backend::ImageData) -> Option<OutputFormat> {
     match &image.content {
         Content::Bytes(bytes) => OutputFormat::of(bytes),
-        Content::Address(_) => None,
+        Content::Address(_) | Content::Unfetched(_) => None,
     }
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use lumenfall::backend::{Backend, RequestContext};
-use lumenfall::{Address, Client, ErrorKind, Images};
+use lumenfall::{Address, Client, ErrorKind, Images, Input, RetryPolicy};
 use serde_json::json;
 use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -225,19 +225,85 @@ async fn a_download_that_broke_off_is_begun_again() {
 }
 
 #[tokio::test]
-async fn an_image_that_cannot_be_fetched_costs_no_other() {
-    let files = MockServer::start().await;
-    Mock::given(path("/1.png")).respond_with(ResponseTemplate::new(200).set_body_bytes(PNG)).mount(&files).await;
-    let [good, gone] = ["/1.png", "/gone.png?sig=canary"].map(|path| format!("{}{path}", files.uri()));
-    let images = generate_inline(&remote(&with_addresses(&[&gone, &good]).await)).await.unwrap();
-    assert_eq!((images.len(), images[0].bytes()), (1, &PNG.into()));
-    let warnings = &images.metadata().warnings;
-    assert!(warnings[0].starts_with("image 1 is left out: cannot fetch"), "{warnings:?}");
-    assert!(!warnings[0].contains("canary"), "{warnings:?}");
+async fn a_download_that_changes_on_the_way_is_an_error() {
+    let answer = |body: &[u8], length: usize| {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+        Act::Say([head.as_bytes(), body].concat())
+    };
+    let files = RawServer::start_with(vec![answer(b"0123", 9), answer(b"another", 7)]).await;
+    let images = generate(&remote(&with_addresses(&[&files.uri]).await)).await.unwrap();
+    let error = images[0].download().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidResponse);
+    assert!(error.to_string().contains("changed"), "{error}");
+}
 
-    let error = generate_inline(&remote(&with_addresses(&[&gone, &gone]).await)).await.unwrap_err();
-    assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::NotFound, true));
+#[tokio::test]
+async fn the_time_of_a_download_is_not_multiplied_by_beginning_again() {
+    // Each answer drips for longer than the whole download may take, and the policy is kept.
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n".to_vec();
+    let slow = RawServer::start(Act::Drip([head.clone(), vec![b'x'; 900]].concat(), Duration::from_millis(20))).await;
+    let server = with_addresses(&[&slow.uri]).await;
+    let remote = builder(&server.uri()).timeout(Duration::from_secs(1)).backend().unwrap();
+    let started = Instant::now();
+    let error = generate(&remote).await.unwrap()[0].download().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    assert_eq!(slow.requests(), 1);
+
+    let broken = RawServer::start(Act::Say(head)).await;
+    let server = with_addresses(&[&broken.uri]).await;
+    let once = builder(&server.uri()).retry(RetryPolicy::none()).backend().unwrap();
+    generate(&once).await.unwrap()[0].download().await.unwrap_err();
+    assert_eq!(broken.requests(), 1);
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_fetched_costs_no_other_and_can_be_fetched_later() {
+    let folder = Folder::new();
+    let files = MockServer::start().await;
+    let file = ResponseTemplate::new(200).set_body_bytes(PNG);
+    Mock::given(path("/1.png")).respond_with(file.clone()).mount(&files).await;
+    let [good, late] = ["/1.png", "/late.png?sig=canary"].map(|path| format!("{}{path}", files.uri()));
+    let some = generate_inline(&remote(&with_addresses(&[&late, &good]).await)).await.unwrap();
+    assert_eq!((some.len(), some[0].bytes()), (1, &PNG.into()));
+    let warnings = &some.metadata().warnings;
+    assert!(warnings[0].starts_with("image 1 is still at its address: cannot fetch"), "{warnings:?}");
+    assert!(!format!("{some:?}").contains("canary"), "{some:?}");
+
+    let remote = remote(&with_addresses(&[&late, &late]).await);
+    let error = generate_inline(&remote).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed_tries()), (ErrorKind::NotFound, 1));
     assert_eq!(error.request_id(), Some("req_9"));
+    assert_eq!(error.addresses(), [late.clone(), late.clone()]);
+    assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
+
+    Mock::given(path("/late.png")).respond_with(file).mount(&files).await;
+    assert_eq!(some.unfetched()[0].url(), Some(&*late));
+    some.unfetched()[0].save(folder.path("late.png")).await.unwrap();
+    assert_eq!(std::fs::read(folder.path("late.png")).unwrap(), PNG);
+    let input = Input::fetch(&Client::new(remote), &error.addresses()[0]).await.unwrap();
+    assert_eq!(input.read().await.unwrap(), PNG);
+}
+
+#[tokio::test]
+async fn a_bill_before_an_answer_that_cannot_be_fetched_is_counted() {
+    let server = MockServer::start().await;
+    let exhausted = answer(502, r#"{"error":{"code":"ALL_PROVIDERS_EXHAUSTED"}}"#);
+    Mock::given(method("POST")).respond_with(exhausted).up_to_n_times(1).mount(&server).await;
+    let body = json!({ "data": [{ "url": format!("{}/gone.png", server.uri()) }] }).to_string();
+    Mock::given(method("POST")).respond_with(answer(200, &body)).mount(&server).await;
+    let error = generate_inline(&remote(&server)).await.unwrap_err();
+    assert_eq!((error.maybe_billed_tries(), error.made_nothing()), (2, false));
+}
+
+#[tokio::test]
+async fn an_image_within_its_address_is_saved_like_any_other() {
+    let remote = remote(&with_addresses(&[]).await);
+    let address = format!("data:image/png;base64,{}", png_base64());
+    let mut stream = remote.fetch(&address).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap(), PNG);
+    assert!(stream.next().await.is_none());
+    assert_eq!(remote.fetch("data:image/png;base64,!").await.err().unwrap().kind(), ErrorKind::InvalidResponse);
 }
 
 #[tokio::test]

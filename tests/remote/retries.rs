@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use lumenfall::ErrorKind;
-use lumenfall::RetryPolicy;
 use lumenfall::backend::{Backend, Request, RequestContext};
+use lumenfall::{ErrorKind, Input, RetryPolicy};
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::support::{
-    ONE_ADDRESS, answering, builder, gateway, generate, generate_spec, generate_with, json, patient, remote, requests,
+    Act, Folder, ONE_ADDRESS, PNG, Part, RawServer, answering, builder, edit_spec, gateway, generate, generate_spec,
+    generate_with, json, parts, patient, remote, requests,
 };
 
 /// A server that fails once and then answers.
@@ -47,6 +47,8 @@ async fn what_may_have_been_billed_is_not_tried_again() {
     for failure in [
         json(500, &error("INTERNAL_ERROR")),
         json(502, &error("UPSTREAM_ERROR")),
+        json(503, &error("UPSTREAM_ERROR")),
+        json(503, &error("internal_error")),
         ResponseTemplate::new(500).set_body_string("<html>oops</html>"),
         ResponseTemplate::new(502),
         ResponseTemplate::new(524),
@@ -154,6 +156,45 @@ async fn tries_are_bounded_and_counted() {
     assert!(error.elapsed().is_some());
     assert_eq!(error.retry_after(), Some(Duration::from_millis(1)));
     assert_eq!(requests(&server).await.len(), 3);
+}
+
+#[tokio::test]
+async fn each_try_of_an_edit_sends_its_files_whole() {
+    let folder = Folder::new();
+    let server = failing_once(ResponseTemplate::new(429)).await;
+    let (image, mask) = (Input::path(folder.file("cat.png", PNG)), Input::path(folder.file("mask.png", PNG)));
+    let mut spec = edit_spec(vec![image]);
+    spec.mask = Some(mask);
+    remote(&server).edit(spec, RequestContext::default()).await.unwrap();
+    let sent: Vec<_> = requests(&server).await.iter().map(parts).collect();
+    assert_eq!(sent.len(), 2);
+    assert_eq!(sent[0], sent[1]);
+    assert!(sent[1].contains(&Part::file("image", "cat.png", "image/png", PNG)), "{:?}", sent[1]);
+}
+
+#[tokio::test]
+async fn connecting_has_a_time_of_its_own_and_is_tried_again() {
+    // It takes connections and never answers the first words of TLS.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("https://{}", silent.local_addr().unwrap());
+    let remote = builder(&uri).connect_timeout(Duration::from_millis(200)).retry(patient(1)).backend().unwrap();
+    let started = Instant::now();
+    let error = generate(&remote).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed(), error.attempts()), (ErrorKind::Timeout, false, 2));
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_connection_that_was_kept_and_then_closed_is_not_used_again() {
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ONE_ADDRESS}", ONE_ADDRESS.len());
+    let server = RawServer::start(Act::Say(answer.into_bytes())).await;
+    let remote = builder(&server.uri).retry(RetryPolicy::none()).backend().unwrap();
+    for _ in 0..5 {
+        generate(&remote).await.unwrap();
+        // The end of the connection arrives.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(server.requests(), 5);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! What the generated builders stand on: schemas as data, their checks, and requests on their way.
 
-mod check;
+pub(crate) mod check;
 mod draft;
 mod drift;
 mod inputs;

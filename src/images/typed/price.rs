@@ -43,7 +43,8 @@ impl Schema {
             let message = format!("the schema of {} has no price for {}; ask the service", self.name, mode.words());
             Error::new(ErrorKind::Unsupported, message)
         })?;
-        Ok(Estimate { total, provider: Some(provider.slug.into()), model: provider.model.map(Into::into) })
+        let (provider, model) = (Some(provider.slug.into()), provider.model.map(Into::into));
+        Ok(Estimate { provider, model, ..Estimate::new(total) })
     }
 
     fn megapixels(&self, options: &Options) -> f64 {
