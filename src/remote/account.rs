@@ -2,7 +2,7 @@
 
 use futures_util::{Stream, stream};
 use reqwest::Method;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::Remote;
@@ -83,6 +83,7 @@ impl RequestStatus {
 #[serde(default)]
 pub struct RequestRecord {
     /// Its id, `req_…`.
+    #[serde(deserialize_with = "null_is_default")]
     pub id: String,
     /// When it came, as ISO 8601.
     pub created_at: Option<String>,
@@ -93,6 +94,7 @@ pub struct RequestRecord {
     /// What was called.
     pub endpoint: Option<String>,
     /// How it ended.
+    #[serde(deserialize_with = "null_is_default")]
     pub status: RequestStatus,
     /// What it cost, in units of `currency`.
     pub cost: Option<f64>,
@@ -170,13 +172,34 @@ pub struct RequestPage {
     /// Set where older ones follow. It is only looked at, never called: it could lead the key elsewhere.
     #[serde(default)]
     next_page_url: Option<String>,
+    /// Set where newer ones precede.
+    #[serde(default)]
+    previous_page_url: Option<String>,
+}
+
+/// Which page of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Page<'a> {
+    /// The newest.
+    #[default]
+    First,
+    /// The requests older than the one of this id.
+    After(&'a str),
+    /// The requests newer than the one of this id.
+    Before(&'a str),
 }
 
 impl RequestPage {
-    /// The id to continue after; `None` at the end.
-    pub fn next(&self) -> Option<&str> {
+    /// The page with older requests; `None` at the end.
+    pub fn next(&self) -> Option<Page<'_>> {
         self.next_page_url.as_ref()?;
-        self.requests.last().map(|last| last.id.as_str())
+        self.requests.last().map(|last| Page::After(&last.id))
+    }
+
+    /// The page with newer requests; `None` at the beginning.
+    pub fn previous(&self) -> Option<Page<'_>> {
+        self.previous_page_url.as_ref()?;
+        self.requests.first().map(|first| Page::Before(&first.id))
     }
 }
 
@@ -237,8 +260,9 @@ impl<'a> Account<'a> {
                 if reader.done {
                     return Ok(None);
                 }
-                let page = account.page(&filter, reader.after.as_deref(), false).await?;
-                let next = page.next().map(str::to_owned);
+                let place = reader.after.as_deref().map_or(Page::First, Page::After);
+                let page = account.page(&filter, place, false).await?;
+                let next = page.next().and_then(|_| page.requests.last()).map(|last| last.id.clone());
                 // A server that names the same place again would be read for ever.
                 reader.done = next.is_none() || next == reader.after;
                 reader.after = next;
@@ -247,11 +271,16 @@ impl<'a> Account<'a> {
         })
     }
 
-    /// One page of the list after the request `after`, with the totals where `summary` asks for them.
+    /// One page of the list, with the totals where `summary` asks for them.
     ///
     /// # Errors
     /// Where the service cannot be reached or refuses.
-    pub async fn page(&self, filter: &RequestFilter, after: Option<&str>, summary: bool) -> Result<RequestPage, Error> {
+    pub async fn page(&self, filter: &RequestFilter, page: Page<'_>, summary: bool) -> Result<RequestPage, Error> {
+        let (after, before) = match page {
+            Page::First => (None, None),
+            Page::After(id) => (Some(id), None),
+            Page::Before(id) => (None, Some(id)),
+        };
         let RequestFilter { created_after, created_before, key_id, status, page_size } = filter;
         let page_size = page_size.map(|size| size.clamp(1, 100).to_string());
         let mut url = self.0.transport.native(&["requests"])?;
@@ -260,6 +289,7 @@ impl<'a> Account<'a> {
             for (name, value) in [
                 ("limit", page_size.as_deref()),
                 ("starting_after", after),
+                ("ending_before", before),
                 ("created_after", created_after.as_deref()),
                 ("created_before", created_before.as_deref()),
                 ("key_id", key_id.as_deref()),
@@ -273,6 +303,11 @@ impl<'a> Account<'a> {
         }
         self.0.ask(Method::GET, url).await
     }
+}
+
+/// A field that is there but null is as good as none.
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Where a reader of the whole list stands.

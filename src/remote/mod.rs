@@ -47,7 +47,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use reqwest::{Method, Url};
 
-pub use account::{Account, Balance, Billed, RequestFilter, RequestPage, RequestRecord, RequestStatus};
+pub use account::{Account, Balance, Billed, Page, RequestFilter, RequestPage, RequestRecord, RequestStatus};
 pub use builder::{ClientBuilder, DEFAULT_BASE_URL};
 pub use fal::FalBackend;
 pub use models::{Model, Models, ServedSchema};

@@ -6,7 +6,9 @@ use lumenfall::ErrorKind;
 use lumenfall::RetryPolicy;
 use wiremock::ResponseTemplate;
 
-use crate::support::{Act, ONE_ADDRESS, RawServer, answering, builder, generate, json, remote, requests};
+use crate::support::{
+    Act, ONE_ADDRESS, RawServer, answering, builder, generate, json, own_http_client, remote, requests,
+};
 
 #[tokio::test]
 async fn a_refused_connection_was_not_billed_and_is_tried_again() {
@@ -44,4 +46,22 @@ async fn a_redirect_is_not_followed() {
     let error = generate(&remote(&server)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Configuration);
     assert!(requests(&elsewhere).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_callers_own_client_that_follows_redirects_takes_no_key_to_another_host() {
+    let elsewhere = answering(json(200, ONE_ADDRESS)).await;
+    let other_host = elsewhere.uri().replace("127.0.0.1", "localhost");
+    let server = answering(ResponseTemplate::new(307).insert_header("location", other_host)).await;
+    let http = own_http_client().build().unwrap();
+    generate(&builder(&server.uri()).http_client(http).backend().unwrap()).await.unwrap();
+    assert!(requests(&server).await[0].headers.contains_key("authorization"));
+    assert!(!requests(&elsewhere).await[0].headers.contains_key("authorization"));
+}
+
+#[tokio::test]
+async fn no_compressed_answer_is_asked_for() {
+    let server = answering(json(200, ONE_ADDRESS)).await;
+    generate(&remote(&server)).await.unwrap();
+    assert!(!requests(&server).await[0].headers.contains_key("accept-encoding"));
 }

@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use lumenfall::backend::Backend;
-use lumenfall::remote::{Billed, Remote, Replay, RequestFilter, RequestStatus};
+use lumenfall::remote::{Billed, Page, Remote, Replay, RequestFilter, RequestStatus};
 use lumenfall::{Client, ErrorKind};
 use serde_json::json;
 use wiremock::matchers::{method, path, query_param, query_param_is_missing};
@@ -105,9 +105,26 @@ async fn requests_are_read_page_after_page_without_following_an_address() {
 async fn a_page_can_carry_totals() {
     let body = json!({ "data": [], "summary": { "total_cost": 1.5 }, "next_page_url": null });
     let (server, remote) = gateway("/v1/requests", body).await;
-    let page = remote.account().page(&RequestFilter::default(), None, true).await.unwrap();
+    let page = remote.account().page(&RequestFilter::default(), Page::First, true).await.unwrap();
     assert_eq!((page.next(), page.summary.clone()), (None, Some(json!({ "total_cost": 1.5 }))));
     assert_eq!(requests(&server).await[0].url.query(), Some("summary=true"));
+}
+
+#[tokio::test]
+async fn pages_lead_to_older_and_to_newer_requests() {
+    let body = json!({
+        "data": [{ "id": "req_4", "status": null, "cost": null, "created_at": null }, { "id": "req_3" }],
+        "next_page_url": "https://evil.example/next", "previous_page_url": "https://evil.example/previous"
+    });
+    let (server, remote) = gateway("/v1/requests", body).await;
+    let account = remote.account();
+    let page = account.page(&RequestFilter::default(), Page::After("req_5"), false).await.unwrap();
+    assert_eq!((page.previous(), page.next()), (Some(Page::Before("req_4")), Some(Page::After("req_3"))));
+    assert_eq!(page.requests[0].status, RequestStatus::Unknown);
+    account.page(&RequestFilter::default(), page.previous().unwrap(), false).await.unwrap();
+    let requests = requests(&server).await;
+    let queries: Vec<_> = requests.iter().map(|request| request.url.query().unwrap()).collect();
+    assert_eq!(queries, ["starting_after=req_5", "ending_before=req_4"]);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod answers;
 mod configuration;
 mod faults;
 mod gateway;
+mod http2;
 mod inputs;
 mod matrix;
 mod providers;

@@ -17,30 +17,33 @@ const INTRODUCTION: &str = "\
 
 What becomes of a paid call when something breaks. A test makes each fault on a loopback server, writes this table and
 compares it (`UPDATE_DOCS=1 cargo test --test remote matrix` updates it). One retry is allowed in each case. *POSTs* is how
-many requests the server saw: by default, and where the caller opted in with `RetryPolicy::may_bill_twice()`.
+many requests the server saw: by default, and where the caller opted in with `RetryPolicy::may_bill_twice()`. *Tries* counts those,
+too, that never reached it. *Asked to wait* is what the error tells of the service's wish; it is obeyed up to
+`RetryPolicy::max_wait`.
 
-| fault | outcome | may have been billed | POSTs | POSTs with `may_bill_twice` |
-|---|---|---|---|---|
+| fault | outcome | may have been billed | tries | POSTs | POSTs with `may_bill_twice` | asked to wait |
+|---|---|---|---|---|---|---|
 ";
 
 /// A head with the body's length, and the body.
-fn answer(status: &str, headers: &str, body: &str) -> Act {
-    let length = body.len();
-    Act::Say(
-        format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}")
-            .into_bytes(),
-    )
+fn answer(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Act {
+    let (body, length) = (body.as_ref(), body.as_ref().len());
+    let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
+    Act::Say([head.as_bytes(), body].concat())
 }
 
+/// A stored gzip file of 100 kB of spaces: over the limit once it is unfolded, and short enough before.
+const GZIP_BOMB: &[u8] = include_bytes!("spaces.gz");
+
 fn failure(status: &str, code: &str) -> Act {
-    answer(status, "", &format!(r#"{{"error":{{"message":"no","type":"t","code":"{code}"}}}}"#))
+    answer(status, "", format!(r#"{{"error":{{"message":"no","type":"t","code":"{code}"}}}}"#))
 }
 
 fn faults() -> Vec<(&'static str, Act)> {
     let ok = |headers: &str, body: &str| answer("200 OK", headers, body);
     let cut = "HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n{\"data\":[".as_bytes().to_vec();
     let endless = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"data\":[                    ".to_vec();
-    let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(30));
+    let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3600));
     let slow_down = |header: &str| answer("429 Too Many Requests", header, "");
     vec![
         ("the connection closes before the request is read", Act::Greet(Vec::new())),
@@ -56,12 +59,13 @@ fn faults() -> Vec<(&'static str, Act)> {
         ("JSON that ends too early", ok("", r#"{"data":[{"url":"https://"#)),
         ("a page of HTML with status 200", ok("content-type: text/html\r\n", "<html></html>")),
         ("JSON under a wrong content type", ok("content-type: text/html\r\n", ONE_ADDRESS)),
-        ("a compressed body that nobody asked for", ok("content-encoding: gzip\r\n", "\u{1f}\u{8b}bomb")),
+        ("a compressed body that nobody asked for", answer("200 OK", "content-encoding: gzip\r\n", GZIP_BOMB)),
         ("no image in the answer", ok("", r#"{"data":[]}"#)),
         ("100 Continue, then the answer", before_ok("100 Continue")),
         ("103 Early Hints, then the answer", before_ok("103 Early Hints")),
         ("204", answer("204 No Content", "", "")),
         ("302 to another host", answer("302 Found", "location: http://127.0.0.1:9/\r\n", "")),
+        ("303 to another host", answer("303 See Other", "location: http://127.0.0.1:9/\r\n", "")),
         ("307 to another host", answer("307 Temporary Redirect", "location: http://127.0.0.1:9/\r\n", "")),
         ("400 `INVALID_REQUEST`", failure("400 Bad Request", "INVALID_REQUEST")),
         ("400 `CONTENT_POLICY_VIOLATION`", failure("400 Bad Request", "CONTENT_POLICY_VIOLATION")),
@@ -83,6 +87,8 @@ fn faults() -> Vec<(&'static str, Act)> {
         ("502 `UPSTREAM_ERROR`", failure("502 Bad Gateway", "UPSTREAM_ERROR")),
         ("502 `ALL_PROVIDERS_EXHAUSTED`", failure("502 Bad Gateway", "ALL_PROVIDERS_EXHAUSTED")),
         ("503", answer("503 Service Unavailable", "", "")),
+        ("503 `UPSTREAM_ERROR`", failure("503 Service Unavailable", "UPSTREAM_ERROR")),
+        ("503 `INTERNAL_ERROR`", failure("503 Service Unavailable", "INTERNAL_ERROR")),
         ("504", answer("504 Gateway Timeout", "", "")),
         ("524", answer("524 A Timeout Occurred", "", "")),
     ]
@@ -104,22 +110,44 @@ fn settings(uri: &str, retry: RetryPolicy) -> ClientBuilder {
         .retry(retry.max_retries(1).max_wait(Duration::from_millis(50)))
 }
 
-/// The outcome and the bill in words.
-async fn outcome(client: ClientBuilder) -> (String, &'static str) {
-    match generate(&client.backend().unwrap()).await {
-        Ok(_) => ("images".into(), "billed"),
-        Err(error) => (format!("`{:?}`", error.kind()), if error.maybe_billed() { "yes" } else { "no" }),
+/// What becomes of a call, in words.
+struct Outcome {
+    outcome: String,
+    billed: &'static str,
+    tries: String,
+    asked: String,
+}
+
+impl Outcome {
+    async fn of(client: ClientBuilder) -> Self {
+        let Err(error) = generate(&client.backend().unwrap()).await else {
+            return Self { outcome: "images".into(), billed: "billed", tries: "1".into(), asked: String::new() };
+        };
+        Self {
+            outcome: format!("`{:?}`", error.kind()),
+            billed: if error.maybe_billed() { "yes" } else { "no" },
+            tries: error.attempts().to_string(),
+            asked: error.retry_after().map(in_words).unwrap_or_default(),
+        }
+    }
+}
+
+/// A date has whole seconds and comes nearer, so long waits are told roughly.
+fn in_words(wait: Duration) -> String {
+    match wait.as_secs() {
+        0..60 => format!("{} s", wait.as_secs_f64()),
+        _ => format!("{:.0} min", wait.as_secs_f64() / 60.0),
     }
 }
 
 async fn row(name: &str, act: Act) -> String {
     let careful = RawServer::start(act.clone()).await;
     let bold = RawServer::start(act).await;
-    let (outcome, billed) = self::outcome(settings(&careful.uri, RetryPolicy::default())).await;
-    self::outcome(settings(&bold.uri, RetryPolicy::default().may_bill_twice())).await;
+    let Outcome { outcome, billed, tries, asked } = Outcome::of(settings(&careful.uri, RetryPolicy::default())).await;
+    Outcome::of(settings(&bold.uri, RetryPolicy::default().may_bill_twice())).await;
     let (posts, bold) = (careful.requests(), bold.requests());
     let mut row = String::new();
-    writeln!(row, "| {name} | {outcome} | {billed} | {posts} | {bold} |").unwrap();
+    writeln!(row, "| {name} | {outcome} | {billed} | {tries} | {posts} | {bold} | {asked} |").unwrap();
     row
 }
 
@@ -133,6 +161,7 @@ impl Resolve for NoName {
 
 /// Faults before there is a server.
 async fn unreachable_rows() -> String {
+    // No request reaches a server here; the tries tell what was done.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nameless = own_http_client().dns_resolver(std::sync::Arc::new(NoName)).build().unwrap();
     let no_tls = RawServer::start(Act::Greet(b"this is no TLS".to_vec())).await;
@@ -142,8 +171,8 @@ async fn unreachable_rows() -> String {
         ("the host's name is unknown", settings("http://host.invalid", RetryPolicy::default()).http_client(nameless)),
         ("TLS fails", settings(&no_tls.uri.replace("http:", "https:"), RetryPolicy::default())),
     ] {
-        let (outcome, billed) = outcome(client).await;
-        writeln!(rows, "| {name} | {outcome} | {billed} | 0 | 0 |").unwrap();
+        let Outcome { outcome, billed, tries, asked } = Outcome::of(client).await;
+        writeln!(rows, "| {name} | {outcome} | {billed} | {tries} | 0 | 0 | {asked} |").unwrap();
     }
     rows
 }

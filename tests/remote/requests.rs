@@ -169,7 +169,8 @@ async fn an_extra_parameter_cannot_send_a_field_twice() {
 #[tokio::test]
 async fn an_estimate_is_a_dry_run_in_both_modes() {
     let dry_run = r#"{"estimated":true,"model":"fal/stable-diffusion-3.5-medium","provider":"fal",
-        "total_cost_micros":20971,"currency":"usd","components":[{"type":"output"}]}"#;
+        "total_cost_micros":20971,"currency":"usd","components":[{"type":"output","metric":"megapixels",
+        "quantity":1.048576,"billable_quantity":2,"unit_price":0.02,"total_cost":20971},{}]}"#;
     let server = answering(answer(200, dry_run)).await;
     let remote = gateway(&server);
     let edit = edit_spec(vec![Input::bytes(PNG)]);
@@ -177,6 +178,12 @@ async fn an_estimate_is_a_dry_run_in_both_modes() {
         let estimate = remote.estimate(request, RequestContext::default()).await.unwrap();
         assert_eq!((estimate.total.amount, estimate.total.currency.as_str()), (0.020971, "USD"));
         assert_eq!(estimate.provider.as_deref(), Some("fal"));
+        let [output, bare] = &estimate.components[..] else { panic!("{:?}", estimate.components) };
+        assert_eq!((output.kind.as_deref(), output.metric.as_deref()), (Some("output"), Some("megapixels")));
+        assert_eq!((output.quantity, output.billable_quantity), (Some(1.048576), Some(2.0)));
+        assert_eq!(output.unit_price.as_ref().map(|price| price.amount), Some(0.02));
+        assert_eq!(output.total.as_ref().map(|total| total.amount), Some(0.020971));
+        assert_eq!((&bare.kind, bare.quantity, &bare.total), (&None, None, &None));
         assert_eq!(estimate.model.as_deref(), Some("fal/stable-diffusion-3.5-medium"));
     }
     let requests = requests(&server).await;
@@ -187,6 +194,10 @@ async fn an_estimate_is_a_dry_run_in_both_modes() {
 
 #[tokio::test]
 async fn a_server_that_ignores_the_dry_run_is_an_error() {
+    let server = answering(answer(200, r#"{"estimated":false,"total_cost_micros":7}"#)).await;
+    let request = Request::Generate(generate_spec());
+    assert!(gateway(&server).estimate(request, RequestContext::default()).await.unwrap_err().maybe_billed());
+
     let server = answering(answer(200, ONE_ADDRESS)).await;
     let request = Request::Generate(generate_spec());
     let error = gateway(&server).estimate(request, RequestContext::default()).await.unwrap_err();
