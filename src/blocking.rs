@@ -27,7 +27,9 @@ use crate::error::{Error, ErrorKind};
 pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
     /// Blocks this thread until the call has ended.
     ///
-    /// It also works on a thread of an async runtime, whose other work on that thread stands still meanwhile.
+    /// It also works on a thread of an async runtime, whose other work on that thread stands still meanwhile. On a runtime of
+    /// one thread use a client of its own for it: a connection that was opened by an `.await` there stands still, too, and a
+    /// call that takes it from the client's pool would wait for its time-out.
     ///
     /// # Errors
     /// Those of the call, and [`ErrorKind::Io`] where the background thread cannot be started.

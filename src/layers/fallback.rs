@@ -9,7 +9,7 @@ use crate::error::{Bills, Error, ErrorKind};
 /// Tries backends in order, until one succeeds.
 ///
 /// The next one is tried after a failure of a kind that another backend may not have, and only if the
-/// failed one cannot have billed the request: nobody pays twice for one result unless
+/// failed one surely [made nothing](Error::made_nothing): nobody pays twice for one result unless
 /// [`even_if_billed`](Self::even_if_billed) allows it. The answer's warnings tell which backends failed.
 #[derive(Clone, Debug)]
 #[must_use]

@@ -12,7 +12,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Holds requests back so that a backend gets no more than it bears. Clones share the limits.
 ///
-/// A request that would wait beyond its deadline fails at once with [`ErrorKind::Timeout`], unsent.
+/// A request that waits beyond its deadline fails with [`ErrorKind::Timeout`], unsent; where the rate is what holds it back, it
+/// fails at once.
 /// Estimates and downloads are not held back.
 #[derive(Clone, Debug)]
 #[must_use]

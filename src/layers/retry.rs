@@ -7,7 +7,7 @@ use crate::backend::{Backend, Output, Request, RequestContext};
 use crate::error::{Bills, Error, ErrorKind};
 use crate::retry::RetryPolicy;
 
-/// Sends a request again where the backend failed and cannot have billed it, as the policy says.
+/// Sends a request again where the backend failed and surely [made nothing](Error::made_nothing), as the policy says.
 ///
 /// A failure passes if its kind is `Connection`, `Timeout`, `RateLimited` or `Upstream`; every other would only
 /// come again. [`RetryPolicy::may_bill_twice`] also sends again what may have been billed. The waits end before

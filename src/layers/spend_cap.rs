@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 /// The expected cost is set aside while a request runs, so that requests at the same time cannot exceed
 /// the cap together. Afterwards the real cost counts: what the answer says, or else what was expected, and the expected
 /// cost once more for each try before that may have been billed. A request that failed counts only if it may have been
-/// billed, and so does one whose future was dropped.
+/// billed. One whose future was dropped counts once: what tries before the last may have cost is not known then.
 ///
 /// The refusal is an [`ErrorKind::InsufficientBalance`] with the code `SPEND_CAP`.
 #[derive(Clone, Debug)]
@@ -102,7 +102,7 @@ impl<B: Backend> SpendCap<B> {
         reservation.cost = match &result {
             Ok(Output { metadata: Metadata { cost, lost_bills, .. }, .. }) => {
                 let real = cost.as_ref().filter(|cost| cost.currency == self.cap.currency || cost.amount == 0.0);
-                real.map_or(expected, |cost| cost.amount) + f64::from(*lost_bills) * expected
+                real.map_or(expected, |cost| cost.amount.max(0.0)) + f64::from(*lost_bills) * expected
             }
             Err(error) => f64::from(error.maybe_billed_tries()) * expected,
         };

@@ -128,7 +128,8 @@ impl ClientBuilder {
         Self { key: variable(REPLICATE.variable), ..Self::default() }
     }
 
-    /// The key. It is sent to the host of the base address and to no other, and never printed.
+    /// The key. It is sent to the hosts of the base address and of [`native_url`](Self::native_url) and to no other, and never
+    /// printed.
     pub fn api_key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
         self

@@ -22,8 +22,8 @@ const MODEL: [&str; 2] = ["fal-ai", "stable-diffusion-v35-medium"];
 
 /// Stable Diffusion 3.5 Medium at fal.ai. Text to image only.
 ///
-/// A request is put into fal's queue once and asked about until it has ended; it is never submitted
-/// again, since each submission is billed. Dropping the call cancels the job. What fal does not take (a mask, WebP, a
+/// A request is put into fal's queue once and asked about until it has ended; it is submitted again only where nothing can
+/// have come of it, since each submission is billed. Dropping the call cancels the job. What fal does not take (a mask, WebP, a
 /// resolution tier, …) is refused by name.
 ///
 /// ```no_run

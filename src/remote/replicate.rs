@@ -24,8 +24,8 @@ const MODEL: &str = "stability-ai/stable-diffusion-3.5-medium";
 
 /// Stable Diffusion 3.5 Medium at Replicate: text to image, and image to image.
 ///
-/// Each image is a prediction of its own, submitted once and asked about until it has ended; it is never
-/// submitted again. Dropping the call cancels what runs. Where some predictions of a request fail, the images of
+/// Each image is a prediction of its own, submitted once and asked about until it has ended; it is submitted again only where
+/// nothing can have come of it. Dropping the call cancels what runs. Where some predictions of a request fail, the images of
 /// the others are returned, with a warning. What Replicate does not take is refused by name.
 ///
 /// ```no_run
