@@ -5,6 +5,8 @@
 
 mod answers;
 mod configuration;
+#[cfg(feature = "testing")]
+mod conformance;
 mod faults;
 mod gateway;
 mod http2;
