@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 
 /// The time before the deadline that is kept to cancel in, where there is that much.
-const CANCELLING: Duration = Duration::from_millis(500);
+const CANCELLING: Duration = Duration::from_secs(1);
 /// So many failures in a row that do not pass are believed.
 const STRANGE: u32 = 3;
 
@@ -72,7 +72,7 @@ impl Job {
             let left = last.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 self.cancel_before(deadline).await;
-                let message = "the deadline passed while the provider was at work; the job was cancelled";
+                let message = "the time ran out while the provider was at work; it was told to cancel the job";
                 return Err(Error::new(ErrorKind::Timeout, message));
             }
             tokio::time::sleep(interval.min(left)).await;

@@ -11,6 +11,7 @@ mod faults;
 mod gateway;
 mod http2;
 mod inputs;
+mod jobs;
 mod matrix;
 mod providers;
 mod requests;

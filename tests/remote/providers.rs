@@ -1,7 +1,6 @@
 //! The two providers behind the gateway, without it.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lumenfall::RetryPolicy;
 use lumenfall::backend::{Backend, Content, Progress, Request, RequestContext};
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use wiremock::matchers::{body_partial_json, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::support::{KEY, PNG, edit_spec, generate_spec, requests};
+use crate::support::{KEY, PNG, count, edit_spec, generate_spec, listening, on, requests};
 
 const FAL: &str = "/fal-ai/stable-diffusion-v35-medium";
 const REPLICATE: &str = "/models/stability-ai/stable-diffusion-3.5-medium/predictions";
@@ -30,14 +29,6 @@ fn ok(body: Value) -> ResponseTemplate {
     ResponseTemplate::new(200).set_body_json(body)
 }
 
-async fn on(server: &MockServer, verb: &str, at: &str, times: Option<u64>, answer: ResponseTemplate) {
-    let mock = Mock::given(method(verb)).and(path(at)).respond_with(answer);
-    match times {
-        Some(times) => mock.up_to_n_times(times).mount(server).await,
-        None => mock.mount(server).await,
-    }
-}
-
 /// A queue that takes a job; its own addresses lead elsewhere.
 async fn queue() -> MockServer {
     let server = MockServer::start().await;
@@ -50,20 +41,6 @@ async fn queue() -> MockServer {
 
 async fn status(server: &MockServer, times: Option<u64>, answer: ResponseTemplate) {
     on(server, "GET", &format!("{FAL}/requests/r1/status"), times, answer).await;
-}
-
-async fn count(server: &MockServer, verb: &str, tail: &str) -> usize {
-    let requests = requests(server).await;
-    requests.iter().filter(|request| request.method.as_str() == verb && request.url.path().ends_with(tail)).count()
-}
-
-/// A context that keeps what it is told.
-fn listening() -> (RequestContext, Arc<Mutex<Vec<Progress>>>) {
-    let heard = Arc::<Mutex<Vec<Progress>>>::default();
-    let mut context = RequestContext::default();
-    let ear = Arc::clone(&heard);
-    context.progress = Some(Arc::new(move |progress| ear.lock().unwrap().push(progress)));
-    (context, heard)
 }
 
 #[tokio::test]
@@ -115,71 +92,12 @@ async fn fal_is_submitted_once_and_asked_until_it_has_ended() {
 }
 
 #[tokio::test]
-async fn a_job_that_nobody_waits_for_is_cancelled() {
-    let server = queue().await;
-    status(&server, None, ok(json!({ "status": "IN_QUEUE" }))).await;
-    on(&server, "PUT", &format!("{FAL}/requests/r1/cancel"), None, ok(json!({}))).await;
-    let fal = fal(&server);
-    let call =
-        tokio::time::timeout(Duration::from_millis(200), fal.generate(generate_spec(), RequestContext::default()));
-    assert!(call.await.is_err());
-    let started = Instant::now();
-    while count(&server, "PUT", "/cancel").await == 0 {
-        assert!(started.elapsed() < Duration::from_secs(5), "no cancellation came");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(count(&server, "POST", "").await, 1);
-}
-
-#[tokio::test]
-async fn a_job_beyond_the_deadline_may_have_been_billed_and_is_cancelled() {
-    let server = queue().await;
-    status(&server, None, ok(json!({ "status": "IN_PROGRESS" }))).await;
-    on(&server, "PUT", &format!("{FAL}/requests/r1/cancel"), None, ok(json!({}))).await;
-    let mut context = RequestContext::default();
-    context.deadline = Some(Instant::now() + Duration::from_millis(1500));
-    // The next question would come after the deadline, so half a second is left to cancel in.
-    let fal = fal(&server).poll_interval(Duration::from_secs(1));
-    let error = fal.generate(generate_spec(), context).await.unwrap_err();
-    assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true));
-    assert_eq!(error.request_id(), Some("r1"));
-    // At once: a program may end here.
-    assert_eq!(count(&server, "PUT", "/cancel").await, 1);
-}
-
-#[tokio::test]
-async fn a_page_of_somebody_between_does_not_end_a_job() {
-    let server = queue().await;
-    let page = ResponseTemplate::new(200).set_body_string("<html>please wait</html>");
-    status(&server, Some(5), page.clone()).await;
-    status(&server, None, ok(json!({ "status": "COMPLETED" }))).await;
-    let result = format!("{FAL}/requests/r1");
-    on(&server, "GET", &result, Some(1), page).await;
-    on(&server, "GET", &result, None, ok(json!({ "images": [{ "url": "https://files.example/1.png" }] }))).await;
-    let fal = Client::builder().api_key(KEY).base_url(server.uri()).fal().unwrap();
-    let fal = fal.poll_interval(Duration::from_millis(10));
-    let output = fal.generate(generate_spec(), RequestContext::default()).await.unwrap();
-    assert_eq!(output.images[0].content, Content::Address("https://files.example/1.png".into()));
-    assert_eq!(count(&server, "PUT", "/cancel").await, 0);
-}
-
-#[tokio::test]
 async fn a_result_that_is_lost_names_the_request() {
     let server = queue().await;
     status(&server, None, ok(json!({ "status": "COMPLETED" }))).await;
     on(&server, "GET", &format!("{FAL}/requests/r1"), None, ResponseTemplate::new(500)).await;
     let error = fal(&server).generate(generate_spec(), RequestContext::default()).await.unwrap_err();
     assert_eq!((error.request_id(), error.maybe_billed()), (Some("r1"), true));
-}
-
-#[tokio::test]
-async fn an_ambiguous_submission_is_not_repeated() {
-    let server = MockServer::start().await;
-    on(&server, "POST", FAL, None, ResponseTemplate::new(500)).await;
-    let remote = Client::builder().api_key(KEY).base_url(server.uri()).fal().unwrap();
-    let error = remote.generate(generate_spec(), RequestContext::default()).await.unwrap_err();
-    assert!(error.maybe_billed());
-    assert_eq!(count(&server, "POST", "").await, 1);
 }
 
 #[tokio::test]

@@ -1,16 +1,16 @@
 //! What the tests share: specs, servers, a reader of multipart bodies.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lumenfall::RetryPolicy;
-use lumenfall::backend::{Backend, EditSpec, GenerateSpec, Options, RequestContext};
+use lumenfall::backend::{Backend, EditSpec, GenerateSpec, Options, Progress, RequestContext};
 use lumenfall::remote::{ClientBuilder, Remote};
 use lumenfall::{Address, Client, Error, Images, Inline, Input, ResponseFormat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use wiremock::matchers::method;
+use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
 pub(crate) const MODEL: &str = "stable-diffusion-3.5-medium";
@@ -65,6 +65,30 @@ pub(crate) fn json(status: u16, body: &str) -> ResponseTemplate {
 
 pub(crate) async fn requests(server: &MockServer) -> Vec<Request> {
     server.received_requests().await.unwrap()
+}
+
+/// Answers in this way at this path, so many times or always.
+pub(crate) async fn on(server: &MockServer, verb: &str, at: &str, times: Option<u64>, answer: ResponseTemplate) {
+    let mock = Mock::given(method(verb)).and(path(at)).respond_with(answer);
+    match times {
+        Some(times) => mock.up_to_n_times(times).mount(server).await,
+        None => mock.mount(server).await,
+    }
+}
+
+/// How many requests with this method came to a path that ends so.
+pub(crate) async fn count(server: &MockServer, verb: &str, tail: &str) -> usize {
+    let requests = requests(server).await;
+    requests.iter().filter(|request| request.method.as_str() == verb && request.url.path().ends_with(tail)).count()
+}
+
+/// A context that keeps what it is told.
+pub(crate) fn listening() -> (RequestContext, Arc<Mutex<Vec<Progress>>>) {
+    let heard = Arc::<Mutex<Vec<Progress>>>::default();
+    let mut context = RequestContext::default();
+    let ear = Arc::clone(&heard);
+    context.progress = Some(Arc::new(move |progress| ear.lock().unwrap().push(progress)));
+    (context, heard)
 }
 
 pub(crate) async fn generate(remote: &Remote) -> Result<Images<Address>, Error> {

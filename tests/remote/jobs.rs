@@ -1,0 +1,203 @@
+//! What holds for a job at either provider: it is submitted once, asked about, and cancelled when nobody waits for it.
+
+use std::time::{Duration, Instant};
+
+use lumenfall::backend::{Backend, Content, Progress, RequestContext};
+use lumenfall::remote::ClientBuilder;
+use lumenfall::{Error, ErrorKind};
+use wiremock::{MockServer, ResponseTemplate};
+
+use crate::support::{builder, count, generate_spec, json, listening, on, patient, requests};
+
+/// A provider, and a job there in its own words.
+struct Provider {
+    name: &'static str,
+    backend: fn(ClientBuilder, Duration) -> Box<dyn Backend>,
+    submit: &'static str,
+    /// It also names addresses, which lead elsewhere.
+    taken: &'static str,
+    status: &'static str,
+    queued: &'static str,
+    running: &'static str,
+    ended: &'static str,
+    /// Where the images are told: for Replicate, in the status itself.
+    result: &'static str,
+    images: &'static str,
+    cancel: (&'static str, &'static str),
+}
+
+const PROVIDERS: [Provider; 2] = [
+    Provider {
+        name: "fal",
+        backend: |builder, interval| Box::new(builder.fal().unwrap().poll_interval(interval)),
+        submit: "/fal-ai/stable-diffusion-v35-medium",
+        taken: r#"{"request_id":"j1","status_url":"https://evil.example/s","cancel_url":"https://evil.example/c"}"#,
+        status: "/fal-ai/stable-diffusion-v35-medium/requests/j1/status",
+        queued: r#"{"status":"IN_QUEUE"}"#,
+        running: r#"{"status":"IN_PROGRESS"}"#,
+        ended: r#"{"status":"COMPLETED"}"#,
+        result: "/fal-ai/stable-diffusion-v35-medium/requests/j1",
+        images: r#"{"images":[{"url":"https://files.example/1"}]}"#,
+        cancel: ("PUT", "/fal-ai/stable-diffusion-v35-medium/requests/j1/cancel"),
+    },
+    Provider {
+        name: "replicate",
+        backend: |builder, interval| Box::new(builder.replicate().unwrap().poll_interval(interval)),
+        submit: "/models/stability-ai/stable-diffusion-3.5-medium/predictions",
+        taken: r#"{"id":"j1","urls":{"get":"https://evil.example/s","cancel":"https://evil.example/c"}}"#,
+        status: "/predictions/j1",
+        queued: r#"{"status":"starting"}"#,
+        running: r#"{"status":"processing"}"#,
+        ended: r#"{"status":"succeeded","output":["https://files.example/1"]}"#,
+        result: "/predictions/j1",
+        images: r#"{"status":"succeeded","output":["https://files.example/1"]}"#,
+        cancel: ("POST", "/predictions/j1/cancel"),
+    },
+];
+
+const SOON: Duration = Duration::from_millis(10);
+
+impl Provider {
+    fn backend(&self, server: &MockServer, interval: Duration) -> Box<dyn Backend> {
+        (self.backend)(builder(&server.uri()).retry(patient(1)), interval)
+    }
+
+    /// A server that takes a job.
+    async fn server(&self) -> MockServer {
+        let server = MockServer::start().await;
+        on(&server, "POST", self.submit, None, json(201, self.taken)).await;
+        on(&server, self.cancel.0, self.cancel.1, None, json(200, "{}")).await;
+        server
+    }
+
+    async fn status(&self, server: &MockServer, times: Option<u64>, answer: ResponseTemplate) {
+        on(server, "GET", self.status, times, answer).await;
+    }
+
+    async fn result(&self, server: &MockServer) {
+        on(server, "GET", self.result, None, json(200, self.images)).await;
+    }
+
+    async fn submissions(&self, server: &MockServer) -> usize {
+        count(server, "POST", self.submit).await
+    }
+
+    async fn cancellations(&self, server: &MockServer) -> usize {
+        count(server, self.cancel.0, self.cancel.1).await
+    }
+
+    /// The error of a call that has this long.
+    async fn error_within(&self, server: &MockServer, interval: Duration, time: Duration) -> Error {
+        let mut context = RequestContext::default();
+        context.deadline = Some(Instant::now() + time);
+        self.backend(server, interval).generate(generate_spec(), context).await.unwrap_err()
+    }
+}
+
+#[tokio::test]
+async fn progress_is_told_in_order() {
+    for provider in PROVIDERS {
+        let server = provider.server().await;
+        provider.status(&server, Some(1), json(200, provider.queued)).await;
+        provider.status(&server, Some(1), json(200, provider.running)).await;
+        provider.status(&server, None, json(200, provider.ended)).await;
+        provider.result(&server).await;
+        let (context, heard) = listening();
+        let output = provider.backend(&server, SOON).generate(generate_spec(), context).await.unwrap();
+        assert_eq!(output.images[0].content, Content::Address("https://files.example/1".into()), "{}", provider.name);
+        let told = heard.lock().unwrap().clone();
+        assert_eq!(told, [Progress::Queued { position: None }, Progress::Running], "{}", provider.name);
+        assert_eq!(provider.cancellations(&server).await, 0, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_nobody_waits_for_is_cancelled() {
+    for provider in PROVIDERS {
+        let server = provider.server().await;
+        provider.status(&server, None, json(200, provider.queued)).await;
+        let backend = provider.backend(&server, SOON);
+        let call = backend.generate(generate_spec(), RequestContext::default());
+        assert!(tokio::time::timeout(Duration::from_millis(200), call).await.is_err());
+        let started = Instant::now();
+        while provider.cancellations(&server).await == 0 {
+            assert!(started.elapsed() < Duration::from_secs(5), "no cancellation came to {}", provider.name);
+            tokio::time::sleep(SOON).await;
+        }
+        assert_eq!(provider.submissions(&server).await, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_job_beyond_the_deadline_may_have_been_billed_and_is_cancelled() {
+    for provider in PROVIDERS {
+        let server = provider.server().await;
+        provider.status(&server, None, json(200, provider.running)).await;
+        let error = provider.error_within(&server, SOON, Duration::from_secs(1)).await;
+        assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true), "{error}");
+        assert_eq!(error.request_id(), Some("j1"));
+        // At once: a program may end here.
+        assert_eq!(provider.cancellations(&server).await, 1, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_nothing_is_heard_of_is_cancelled_before_the_deadline() {
+    for provider in PROVIDERS {
+        let server = provider.server().await;
+        let silence = json(200, provider.running).set_delay(Duration::from_secs(60));
+        provider.status(&server, None, silence).await;
+        let error = provider.error_within(&server, SOON, Duration::from_secs(1)).await;
+        assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true), "{error}");
+        assert_eq!(error.request_id(), Some("j1"));
+        assert_eq!(provider.cancellations(&server).await, 1, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_somebody_between_does_not_end_a_job() {
+    for provider in PROVIDERS {
+        let server = provider.server().await;
+        let page = ResponseTemplate::new(200).set_body_string("<html>please wait</html>");
+        // More often than one question is tried again.
+        provider.status(&server, Some(3), page.clone()).await;
+        provider.status(&server, Some(1), json(200, provider.ended)).await;
+        on(&server, "GET", provider.result, Some(1), page).await;
+        provider.result(&server).await;
+        let backend = provider.backend(&server, SOON);
+        let output = backend.generate(generate_spec(), RequestContext::default()).await.unwrap();
+        assert_eq!(output.images[0].content, Content::Address("https://files.example/1".into()), "{}", provider.name);
+        assert_eq!(provider.submissions(&server).await, 1);
+        assert_eq!(provider.cancellations(&server).await, 0);
+    }
+}
+
+#[tokio::test]
+async fn an_ambiguous_submission_is_not_repeated() {
+    for provider in PROVIDERS {
+        let server = MockServer::start().await;
+        on(&server, "POST", provider.submit, None, ResponseTemplate::new(500)).await;
+        let backend = provider.backend(&server, SOON);
+        let error = backend.generate(generate_spec(), RequestContext::default()).await.unwrap_err();
+        assert_eq!((error.status(), error.maybe_billed_tries()), (Some(500), 1), "{}", provider.name);
+        assert_eq!(requests(&server).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_submission_that_was_refused_for_now_is_tried_again() {
+    for provider in PROVIDERS {
+        for status in [429, 503] {
+            let server = MockServer::start().await;
+            let refusal = ResponseTemplate::new(status).insert_header("retry-after-ms", "1");
+            on(&server, "POST", provider.submit, Some(1), refusal).await;
+            on(&server, "POST", provider.submit, None, json(201, provider.taken)).await;
+            provider.status(&server, None, json(200, provider.ended)).await;
+            provider.result(&server).await;
+            let backend = provider.backend(&server, SOON);
+            let output = backend.generate(generate_spec(), RequestContext::default()).await.unwrap();
+            assert_eq!(output.metadata.lost_bills, 0, "{} {status}", provider.name);
+            assert_eq!(provider.submissions(&server).await, 2, "{} {status}", provider.name);
+        }
+    }
+}
