@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use futures_util::Stream;
-use reqwest::header::{HeaderMap, SET_COOKIE};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, RETRY_AFTER, SET_COOKIE};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -366,6 +366,10 @@ pub struct Metadata {
 }
 
 /// The HTTP headers of an answer, without its cookies: those are secrets of the session, and metadata gets printed.
+///
+/// Any other can hold a secret, too, such as a signed address. So `Debug` shows the values of `content-type`,
+/// `content-length`, `date`, `retry-after`, `x-request-id` and the gateway's own (`x-lumenfall-…`), and only the names
+/// of the rest.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(HeaderMap);
 
@@ -386,9 +390,22 @@ impl Headers {
     }
 }
 
+fn is_harmless(name: &HeaderName) -> bool {
+    [CONTENT_TYPE, CONTENT_LENGTH, DATE, RETRY_AFTER].contains(name)
+        || name == "x-request-id"
+        || name.as_str().starts_with("x-lumenfall-")
+}
+
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(self.iter()).finish()
+        let mut map = f.debug_map();
+        for (name, value) in &self.0 {
+            match value.to_str() {
+                Ok(value) if is_harmless(name) => map.entry(&name.as_str(), &value),
+                _ => map.entry(&name.as_str(), &format_args!("…")),
+            };
+        }
+        map.finish()
     }
 }
 

@@ -3,7 +3,7 @@
 use lumenfall::Client;
 use lumenfall::remote::ClientBuilder;
 
-use crate::support::{KEY, answering, builder, generate, json, remote};
+use crate::support::{KEY, ONE_ADDRESS, answering, builder, generate, json, remote};
 
 #[test]
 fn debug_does_not_print_the_key() {
@@ -37,5 +37,28 @@ async fn a_decode_failure_holds_no_image() {
 async fn an_images_debug_print_holds_no_address() {
     let body = r#"{"data":[{"url":"https://media.example/1.png?sig=canary"}]}"#;
     let images = generate(&remote(&answering(json(200, body)).await)).await.unwrap();
+    assert!(!format!("{images:?}").contains("canary"));
+}
+
+#[tokio::test]
+async fn headers_are_printed_by_name_and_only_harmless_ones_by_value() {
+    let answer = json(200, ONE_ADDRESS)
+        .insert_header("location", "https://media.example/1.png?sig=canary")
+        .insert_header("x-echo", format!("Bearer {KEY}").as_str())
+        .insert_header("x-lumenfall-provider", "fal")
+        .insert_header("x-request-id", "r1");
+    let images = generate(&remote(&answering(answer).await)).await.unwrap();
+    let headers = &images.metadata().headers;
+    assert_eq!(headers.get("location"), Some("https://media.example/1.png?sig=canary"), "whoever asks is told");
+    let text = format!("{headers:?}");
+    for shown in [
+        r#""location": …"#,
+        r#""x-echo": …"#,
+        r#""content-type": "application/json""#,
+        r#""x-lumenfall-provider": "fal""#,
+        r#""x-request-id": "r1""#,
+    ] {
+        assert!(text.contains(shown), "{text}");
+    }
     assert!(!format!("{images:?}").contains("canary"));
 }
