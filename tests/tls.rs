@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lumenfall::{Client, ErrorKind, RetryPolicy};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
-use rustls::pki_types::PrivateKeyDer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+use self::authority::authority;
+
+mod authority;
 
 const BASE: &str = "LUMENFALL_TEST_HTTPS";
 const ANSWER: &str = r#"{"data":[{"b64_json":"aGVsbG8="}]}"#;
@@ -46,11 +48,11 @@ async fn request(base: &str) {
 
 async fn a_trusted_host_is_answered_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
-    let (authority, config) = authority();
-    let (stranger, _) = self::authority();
+    let (trusted, config) = authority();
+    let (stranger, _) = authority();
     let requests = Arc::new(AtomicUsize::new(0));
     let base = serve(config, Arc::clone(&requests)).await;
-    for (certificate, expected, received) in [(authority, "hello", 1), (stranger, "cannot connect", 1)] {
+    for (certificate, expected, received) in [(trusted, "hello", 1), (stranger, "cannot connect", 1)] {
         let file = folder.path().join("trusted.pem");
         std::fs::write(&file, certificate).unwrap();
         let mut client = Command::new(env::current_exe().unwrap());
@@ -61,25 +63,6 @@ async fn a_trusted_host_is_answered_and_no_other() {
         assert!(status.success() && told.contains(expected), "{told} {}", String::from_utf8_lossy(&stderr));
         assert_eq!(requests.load(Ordering::SeqCst), received, "{told}");
     }
-}
-
-/// A certificate authority in PEM, and a server of `localhost` that it vouches for.
-fn authority() -> (String, ServerConfig) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new([]).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    // A certificate whose issuer has its own name would pass for one that signed itself.
-    params.distinguished_name.push(DnType::CommonName, "authority");
-    let authority = params.self_signed(&key).unwrap().pem();
-    let issuer = Issuer::new(params, key);
-    let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], key).unwrap();
-    (authority, config)
 }
 
 /// Answers each request with one image, and counts them.

@@ -2,12 +2,13 @@
 
 use futures_util::{Stream, stream};
 use reqwest::Method;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::Remote;
-use super::answer;
 use super::transport::Payload;
+use super::{answer, clean};
 use crate::backend::Cost;
 use crate::error::Error;
 
@@ -106,7 +107,7 @@ pub struct RequestRecord {
     pub key_id: Option<String>,
     /// What went wrong, as a code.
     pub error_code: Option<String>,
-    /// What went wrong, in words.
+    /// What went wrong, in words; cut where it is long, without keys and signatures.
     pub error_message: Option<String>,
     /// The caller's session.
     pub session_id: Option<String>,
@@ -169,12 +170,12 @@ pub struct RequestPage {
     /// Totals over the whole list, as they came: their form is not documented.
     #[serde(default)]
     pub summary: Option<Value>,
-    /// Set where older ones follow. It is only looked at, never called: it could lead the key elsewhere.
+    /// Set where older ones follow. The address is never called: it could lead the key elsewhere.
     #[serde(default)]
-    next_page_url: Option<String>,
+    next_page_url: Option<IgnoredAny>,
     /// Set where newer ones precede.
     #[serde(default)]
-    previous_page_url: Option<String>,
+    previous_page_url: Option<IgnoredAny>,
 }
 
 /// Which page of a list.
@@ -236,7 +237,15 @@ impl<'a> Account<'a> {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
     pub async fn request(&self, id: &str) -> Result<RequestRecord, Error> {
-        self.0.ask(Method::GET, self.0.transport.native(&["requests", id])?).await
+        let record = self.0.ask(Method::GET, self.0.transport.native(&["requests", id])?).await?;
+        Ok(self.clean(record))
+    }
+
+    /// The record without the secrets that a message may quote: it gets printed.
+    fn clean(&self, mut record: RequestRecord) -> RequestRecord {
+        let secrets = &self.0.transport.secrets;
+        record.error_message = record.error_message.map(|message| clean::message(&message, secrets));
+        record
     }
 
     /// Deletes what is stored of a request: its prompt and its images.
@@ -301,7 +310,9 @@ impl<'a> Account<'a> {
                 }
             }
         }
-        self.0.ask(Method::GET, url).await
+        let mut page: RequestPage = self.0.ask(Method::GET, url).await?;
+        page.requests = page.requests.into_iter().map(|record| self.clean(record)).collect();
+        Ok(page)
     }
 }
 
