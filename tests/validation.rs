@@ -2,18 +2,22 @@
 #![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use lumenfall::backend::{EditSpec, GenerateSpec, Options};
-use lumenfall::images::typed::Rule;
-use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
-use lumenfall::{AspectRatio, ErrorKind, Input, OutputFormat, Resolution, ResponseFormat, Size};
+use lumenfall::images::typed::{Rule, Violation};
+use lumenfall::stable_diffusion_3_5_medium::{Edit, Generate, SCHEMA};
+use lumenfall::{AspectRatio, Client, Error, ErrorKind, Input, OutputFormat, Resolution, ResponseFormat, Size, Webp};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 const MODEL: &str = "stable-diffusion-3.5-medium";
 
+/// Parameters, each with a rule that it breaks.
+type Broken = BTreeSet<(String, String)>;
+
 /// Every rule that a request breaks, read straight from the schema's JSON.
-fn interpret(mode: &str, request: &Map<String, Value>, provider: Option<&str>) -> BTreeSet<(String, String)> {
+fn interpret(mode: &str, request: &Map<String, Value>, provider: Option<&str>) -> Broken {
     let schema: Value = serde_json::from_str(include_str!("../schemas/stable-diffusion-3.5-medium.json")).unwrap();
     let mut broken = BTreeSet::new();
     let mut break_rule = |parameter: &str, rule: Rule| broken.insert((parameter.to_string(), format!("{rule:?}")));
@@ -80,6 +84,22 @@ fn interpret(mode: &str, request: &Map<String, Value>, provider: Option<&str>) -
     broken
 }
 
+fn broken_by_generation(spec: &GenerateSpec) -> Broken {
+    let mut wire = request(&spec.options);
+    if !spec.prompt.is_empty() {
+        wire.insert("prompt".into(), spec.prompt.clone().into());
+    }
+    interpret("text_to_image", &wire, spec.options.provider.as_deref())
+}
+
+fn broken_by_edit(spec: &EditSpec) -> Broken {
+    let mut wire = request(&spec.options);
+    wire.extend(spec.prompt.clone().map(|prompt| ("prompt".to_string(), prompt.into())));
+    wire.extend((!spec.images.is_empty()).then(|| ("image".to_string(), Value::Bool(true))));
+    wire.extend(spec.mask.is_some().then(|| ("mask".to_string(), Value::Bool(true))));
+    interpret("image_edit", &wire, spec.options.provider.as_deref())
+}
+
 fn request(options: &Options) -> Map<String, Value> {
     let Value::Object(mut request) = serde_json::to_value(options).unwrap() else { unreachable!() };
     request.retain(|_, value| !value.is_null());
@@ -133,18 +153,53 @@ fn prompt() -> impl Strategy<Value = String> {
     ]
 }
 
+static CLIENT: LazyLock<Client> = LazyLock::new(|| Client::builder().api_key("lmnfl_key").build().unwrap());
+
+fn generation() -> Generate {
+    CLIENT.images().generate("a lighthouse")
+}
+
+fn edit() -> Edit {
+    CLIENT.images().edit(Input::path("source.png"))
+}
+
+/// Each value of `$options` that has a `try_*`: the options that give it alone, and what the builder makes of it.
+macro_rules! tried {
+    ($start:expr, $options:expr) => {{
+        let Options { size, aspect_ratio, resolution, output_compression, n, .. } = $options;
+        let none = Options::default;
+        [
+            size.map(|size| {
+                (Options { size: Some(size), ..none() }, $start.try_size(size).map(|made| made.into_spec()))
+            }),
+            aspect_ratio.map(|ratio| {
+                let options = Options { aspect_ratio: Some(ratio), ..none() };
+                (options, $start.try_aspect_ratio(ratio).map(|made| made.into_spec()))
+            }),
+            resolution.map(|tier| {
+                let options = Options { resolution: Some(tier), ..none() };
+                (options, $start.try_resolution(tier).map(|made| made.into_spec()))
+            }),
+            output_compression.map(|level| {
+                let webp = Some(OutputFormat::Webp);
+                let options = Options { output_format: webp, output_compression: Some(level), ..none() };
+                let tried = $start.output_format(Webp).try_output_compression(level);
+                (options, tried.map(|made| made.into_spec()))
+            }),
+            n.map(|n| (Options { n: Some(n), ..none() }, $start.try_n(n).map(|made| made.into_spec()))),
+        ]
+        .into_iter()
+        .flatten()
+    }};
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn generate_specs_get_the_verdict_of_the_schema(prompt in prompt(), options in options()) {
-        let mut wire = request(&options);
-        if !prompt.is_empty() {
-            wire.insert("prompt".into(), prompt.clone().into());
-        }
-        let broken = interpret("text_to_image", &wire, options.provider.as_deref());
         let spec = GenerateSpec { model: MODEL.into(), prompt, options };
-        agree(SCHEMA.check_generate(&spec), &spec.validate(), &broken)?;
+        agree(SCHEMA.check_generate(&spec), spec.validate().as_ref().err(), &broken_by_generation(&spec))?;
     }
 
     #[test]
@@ -154,35 +209,51 @@ proptest! {
         mask in any::<bool>(),
         options in options(),
     ) {
-        let mut wire = request(&options);
-        wire.extend(prompt.clone().map(|prompt| ("prompt".to_string(), prompt.into())));
-        wire.extend((images > 0).then(|| ("image".to_string(), Value::Bool(true))));
-        wire.extend(mask.then(|| ("mask".to_string(), Value::Bool(true))));
-        let broken = interpret("image_edit", &wire, options.provider.as_deref());
         let mut spec = EditSpec::new(MODEL, vec![Input::path("source.png"); images]);
         (spec.prompt, spec.options) = (prompt, options);
         spec.mask = mask.then(|| Input::path("mask.png"));
-        agree(SCHEMA.check_edit(&spec), &spec.validate(), &broken)?;
+        agree(SCHEMA.check_edit(&spec), spec.validate().as_ref().err(), &broken_by_edit(&spec))?;
+    }
+
+    #[test]
+    fn values_tried_on_a_builder_get_the_verdict_of_the_schema(prompt in prompt(), options in options()) {
+        for (options, tried) in tried!(generation(), options) {
+            let spec = GenerateSpec { options, ..generation().into_spec() };
+            agree(SCHEMA.check_generate(&spec), tried.as_ref().err(), &broken_by_generation(&spec))?;
+            if let Ok(made) = tried {
+                prop_assert_eq!(made, spec);
+            }
+        }
+        for (options, tried) in tried!(edit(), options) {
+            let spec = EditSpec { options, ..edit().into_spec() };
+            agree(SCHEMA.check_edit(&spec), tried.as_ref().err(), &broken_by_edit(&spec))?;
+            if let Ok(made) = tried {
+                prop_assert_eq!(made.options, spec.options);
+            }
+        }
+        let spec = EditSpec { prompt: Some(prompt.clone()), ..edit().into_spec() };
+        let tried = edit().try_prompt(prompt).map(Edit::into_spec);
+        agree(SCHEMA.check_edit(&spec), tried.as_ref().err(), &broken_by_edit(&spec))?;
+        if let Ok(made) = tried {
+            prop_assert_eq!(made.prompt, spec.prompt);
+        }
     }
 }
 
 /// Both refuse or both accept, and a rule that is said to be broken is broken.
-fn agree(
-    verdict: Result<(), lumenfall::images::typed::Violation>,
-    validated: &Result<(), lumenfall::Error>,
-    broken: &BTreeSet<(String, String)>,
-) -> Result<(), TestCaseError> {
+fn agree(verdict: Result<(), Violation>, told: Option<&Error>, broken: &Broken) -> Result<(), TestCaseError> {
     match verdict {
         Ok(()) => {
             prop_assert!(broken.is_empty(), "accepted, but breaks {broken:?}");
-            prop_assert!(validated.is_ok());
+            prop_assert!(told.is_none());
         }
         Err(violation) => {
             let named = (violation.parameter().to_string(), format!("{:?}", violation.rule()));
             prop_assert!(broken.contains(&named), "{named:?} is not among {broken:?}");
-            let error = validated.as_ref().unwrap_err();
+            let Some(error) = told else { return Err(TestCaseError::fail(format!("accepted, but breaks {named:?}"))) };
             prop_assert_eq!(error.kind(), ErrorKind::InvalidRequest);
             prop_assert_eq!(error.parameter(), Some(violation.parameter()));
+            prop_assert_eq!(error.to_string(), violation.to_string());
         }
     }
     Ok(())
@@ -195,7 +266,7 @@ fn what_the_schema_does_not_name_is_checked_too() {
         change(&mut spec);
         spec.validate()
     };
-    let cases: [(Result<(), lumenfall::Error>, &str); 6] = [
+    let cases: [(Result<(), Error>, &str); 6] = [
         (spec(|spec| spec.options.sampling.steps = Some(0)), "steps"),
         (spec(|spec| spec.options.sampling.guidance = Some(f32::NAN)), "guidance"),
         (spec(|spec| spec.options.sampling.guidance = Some(-1.0)), "guidance"),
