@@ -127,7 +127,10 @@ impl Local {
             .name("lumenfall-local".into())
             .spawn(move || queue.into_iter().for_each(|job| job()))
             .map_err(|error| {
-                Error::new(ErrorKind::Compute, format!("cannot start the thread that computes: {error}"))
+                Error::new(
+                    ErrorKind::Compute,
+                    format!("cannot start the thread that computes: {error}; end other programs"),
+                )
             })?;
         Ok(Self { model: Arc::new(Model { name, files, options, pipeline: OnceLock::new() }), jobs })
     }
@@ -242,7 +245,7 @@ impl Backend for Local {
             if request.strength.is_some() {
                 return Err(Error::new(
                     ErrorKind::InvalidRequest,
-                    "`strength` belongs to an edit; an image made from a prompt alone has no source",
+                    "`strength` belongs to an edit; an image made from a prompt alone has no source: leave it out",
                 )
                 .with_parameter("strength"));
             }
@@ -269,7 +272,10 @@ impl Backend for Local {
                     return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("image"));
                 }
                 several => {
-                    let why = format!("an edit on this machine takes one image, not {}", several.len());
+                    let why = format!(
+                        "an edit on this machine takes one image, not {}; edit one after the other",
+                        several.len()
+                    );
                     return Err(options::unsupported("image", &why));
                 }
             };
@@ -310,7 +316,8 @@ fn at_home(folder: &Path) -> PathBuf {
 
 fn panicked(payload: &(dyn Any + Send)) -> Error {
     let said = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
-    let message = format!("the work panicked: {}", said.unwrap_or("it said nothing"));
+    let said = said.unwrap_or("it said nothing");
+    let message = format!("the work panicked: {said}; mend your progress function, or else report a defect");
     Error::new(ErrorKind::Compute, message)
 }
 
@@ -330,6 +337,7 @@ fn from_diffusion(error: diffusion::Error) -> Error {
     };
     let parameter = match &error {
         E::Parameter { parameter, .. } => Some(*parameter),
+        E::Image(_) => Some("image"),
         _ => None,
     };
     let error = Error::new(kind, error.to_string());

@@ -61,7 +61,9 @@ impl Input {
     /// [`ErrorKind::Io`] where the reader fails.
     pub async fn reader(mut reader: impl AsyncRead + Unpin) -> Result<Self, Error> {
         let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).await.map_err(|error| unreadable("the image from a reader", &error))?;
+        reader.read_to_end(&mut bytes).await.map_err(|error| {
+            Error::new(ErrorKind::Io, format!("cannot read the image from its reader: {error}; open it again"))
+        })?;
         Ok(Self::bytes(bytes))
     }
 
@@ -159,11 +161,14 @@ async fn open_file(path: &Path, parameter: &str) -> Result<Opened, Error> {
 
 fn sniff(head: &[u8], name: &str, parameter: &str) -> Result<OutputFormat, Error> {
     OutputFormat::of(head).ok_or_else(|| {
-        let why = if head.is_empty() { "is empty" } else { "is no PNG, JPEG, WebP, GIF or AVIF image" };
+        let why = match head {
+            [] => "is empty; give a whole image",
+            _ => "is no PNG, JPEG, WebP, GIF or AVIF image; convert it to PNG first",
+        };
         Error::new(ErrorKind::InvalidRequest, format!("{name} {why}")).with_parameter(parameter)
     })
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Error {
-    Error::new(ErrorKind::Io, format!("cannot read {name}: {error}"))
+    Error::new(ErrorKind::Io, format!("cannot read {name}: {error}; check the path and its permissions"))
 }

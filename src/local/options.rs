@@ -137,7 +137,8 @@ fn file_format(format: Option<OutputFormat>, compression: Option<u32>) -> Result
             Err(unsupported("output_compression", "PNG has no lossy compression; leave it out, or choose jpeg"))
         }
         (format @ (OutputFormat::Gif | OutputFormat::Avif), _) => {
-            let why = format!("this machine writes png, jpeg and webp, not {}", <&str>::from(format));
+            let why =
+                format!("this machine writes png, jpeg and webp, not {}; choose one of these", <&str>::from(format));
             Err(unsupported("output_format", &why))
         }
     }

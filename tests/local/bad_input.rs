@@ -26,7 +26,7 @@ async fn refusal(change: impl FnOnce(&mut GenerateSpec)) -> (ErrorKind, Option<S
 async fn what_cannot_be_honoured_is_named_not_dropped() {
     let unsupported = |result: (ErrorKind, Option<String>, String), name: &str| {
         assert_eq!((result.0, result.1.as_deref()), (ErrorKind::Unsupported, Some(name)), "{}", result.2);
-        assert!(result.2.contains(name), "{}", result.2);
+        assert!(result.2.contains(name) && result.2.ends_with("; leave it out"), "{}", result.2);
     };
     unsupported(refusal(|spec| spec.options.provider = Some("replicate".into())).await, "provider");
     unsupported(
@@ -37,8 +37,10 @@ async fn what_cannot_be_honoured_is_named_not_dropped() {
     let request = || client().images().generate("a star").size(size!("32x32")).steps(1);
     let gif = request().output_format(Gif).send().await.unwrap_err();
     assert_eq!((gif.kind(), gif.parameter()), (ErrorKind::Unsupported, Some("output_format")));
+    assert!(gif.to_string().ends_with("png, jpeg and webp, not gif; choose one of these"), "{gif}");
     let webp = request().output_format(Webp).output_compression(percent!(50)).send().await.unwrap_err();
     assert_eq!((webp.kind(), webp.parameter()), (ErrorKind::Unsupported, Some("output_compression")));
+    assert!(webp.to_string().ends_with("; leave it out, or choose jpeg"), "{webp}");
     for pinned in [request().pin(Fal).send().await.unwrap_err(), request().pin(Replicate).send().await.unwrap_err()] {
         assert_eq!(pinned.parameter(), Some("provider"));
     }
@@ -46,12 +48,17 @@ async fn what_cannot_be_honoured_is_named_not_dropped() {
 
 #[tokio::test]
 async fn sizes_that_the_model_cannot_make_name_the_side_and_the_step() {
-    for (width, height) in [(40, 32), (32, 1000), (4000, 4000)] {
-        let (kind, _, message) = refusal(|spec| spec.options.size = Some(Size::Pixels { width, height })).await;
-        assert_eq!(kind, ErrorKind::InvalidRequest, "{message}");
+    for (width, height, side, pixels) in [(40, 32, "width", 40), (32, 1000, "height", 1000), (272, 272, "width", 272)] {
+        let (kind, parameter, message) = refusal(|spec| spec.options.size = Some(Size::Pixels { width, height })).await;
+        assert_eq!((kind, parameter.as_deref()), (ErrorKind::InvalidRequest, Some(side)), "{message}");
+        assert_eq!(message, format!("`{side}` is {pixels} pixels; ask for a multiple of 16, at most 192"));
     }
-    let (kind, _, message) = refusal(|spec| spec.options.size = Some(Size::Pixels { width: 0, height: 0 })).await;
-    assert_eq!(kind, ErrorKind::InvalidRequest, "{message}");
+    for (side, remedy) in [(4000, "makes at most 1414x1414"), (0, "with no side of 0, or \"16:9\"")] {
+        let size = Size::Pixels { width: side, height: side };
+        let (kind, parameter, message) = refusal(|spec| spec.options.size = Some(size)).await;
+        assert_eq!((kind, parameter.as_deref()), (ErrorKind::InvalidRequest, Some("size")), "{message}");
+        assert!(message.ends_with(remedy), "{message}");
+    }
 }
 
 #[tokio::test]
@@ -86,23 +93,31 @@ async fn an_edit_refuses_masks_several_images_and_what_is_no_image() {
 
     let error = refused(vec![image()], Some(image())).await;
     assert_eq!((error.kind(), error.parameter()), (ErrorKind::Unsupported, Some("mask")));
+    assert!(error.to_string().ends_with("; leave the mask out"), "{error}");
     let error = refused(vec![image(), image()], None).await;
     assert_eq!((error.kind(), error.parameter()), (ErrorKind::Unsupported, Some("image")));
+    assert!(error.to_string().ends_with("one image, not 2; edit one after the other"), "{error}");
     let error = refused(vec![Input::path(&text)], None).await;
-    assert!(error.to_string().contains("notes.png"), "{error}");
+    let remedy = "notes.png is no PNG, JPEG, WebP, GIF or AVIF image; convert it to PNG first";
+    assert!(error.to_string().ends_with(remedy), "{error}");
     let error = refused(vec![Input::path(folder.path().join("missing.png"))], None).await;
     assert_eq!(error.kind(), ErrorKind::Io);
     assert!(error.to_string().contains("missing.png"), "{error}");
+    assert!(error.to_string().ends_with("; check the path and its permissions"), "{error}");
     let error = refused(vec![cut], None).await;
-    assert_eq!(error.kind(), ErrorKind::InvalidRequest, "{error}");
+    assert_eq!((error.kind(), error.parameter()), (ErrorKind::InvalidRequest, Some("image")), "{error}");
+    assert!(error.to_string().ends_with("; give a whole PNG, JPEG or WebP file"), "{error}");
 }
 
 #[test]
 fn a_folder_that_is_no_model_is_refused_at_once() {
     let empty = tempfile::tempdir().unwrap();
-    for (folder, named) in [(empty.path().join("nowhere"), "nowhere"), (empty.path().to_path_buf(), "scheduler")] {
+    for (folder, named, remedy) in [
+        (empty.path().join("nowhere"), "nowhere", "give the folder that holds model_index.json"),
+        (empty.path().to_path_buf(), "scheduler", "download the missing part again"),
+    ] {
         let error = Client::local(folder).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Model);
-        assert!(error.to_string().contains(named), "{error}");
+        assert!(error.to_string().contains(named) && error.to_string().ends_with(remedy), "{error}");
     }
 }

@@ -20,7 +20,9 @@ async fn refusal(image: Input) -> Error {
 async fn a_missing_file_is_named() {
     let error = refusal(Input::path("/nowhere/cat.png")).await;
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert!(error.to_string().contains("/nowhere/cat.png"), "{error}");
+    let message = error.to_string();
+    assert!(message.contains("/nowhere/cat.png"), "{message}");
+    assert!(message.ends_with("; check the path and its permissions"), "{message}");
 }
 
 #[tokio::test]
@@ -28,10 +30,16 @@ async fn a_folder_an_empty_file_and_a_file_that_is_no_image_are_named() {
     let folder = Folder::new();
     let error = refusal(Input::path(folder.path(""))).await;
     assert_eq!(error.kind(), ErrorKind::Io);
-    for (name, content) in [("empty.png", &b""[..]), ("text.png", b"hello"), ("cut.png", b"\x89PN")] {
+    assert!(error.to_string().ends_with("it is no file; check the path and its permissions"), "{error}");
+    const CONVERT: &str = "; convert it to PNG first";
+    for (name, content, remedy) in [
+        ("empty.png", &b""[..], "; give a whole image"),
+        ("text.png", b"hello", CONVERT),
+        ("cut.png", b"\x89PN", CONVERT),
+    ] {
         let error = refusal(Input::path(folder.file(name, content))).await;
         assert_eq!(error.kind(), ErrorKind::InvalidRequest);
-        assert!(error.to_string().contains(name), "{error}");
+        assert!(error.to_string().contains(name) && error.to_string().ends_with(remedy), "{error}");
     }
 }
 
@@ -39,6 +47,10 @@ async fn a_folder_an_empty_file_and_a_file_that_is_no_image_are_named() {
 async fn bytes_that_are_no_image_are_refused() {
     let error = refusal(Input::bytes(&b"hello"[..])).await;
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    assert_eq!(
+        error.to_string(),
+        "the image given as bytes is no PNG, JPEG, WebP, GIF or AVIF image; convert it to PNG first"
+    );
 }
 
 #[tokio::test]

@@ -127,14 +127,15 @@ pub(crate) fn denoiser(files: &ModelFiles) -> Result<DenoiserConfig> {
     if config.out_channels != config.in_channels {
         return Err(Error::malformed(
             files.path(name),
-            "`out_channels` differs from `in_channels`; this is no SD 3.5 denoiser",
+            "`out_channels` differs from `in_channels`; this is no SD 3.5 denoiser: download one",
         ));
     }
     match config.qk_norm.as_deref() {
         None | Some("rms_norm") => Ok(config),
-        Some(other) => {
-            Err(Error::malformed(files.path(name), format!("`qk_norm` is {other:?}; only \"rms_norm\" is known")))
-        }
+        Some(other) => Err(Error::malformed(
+            files.path(name),
+            format!("`qk_norm` is {other:?}; only \"rms_norm\" is known: download an SD 3.5 denoiser"),
+        )),
     }
 }
 
@@ -157,7 +158,7 @@ pub(crate) fn vae(files: &ModelFiles) -> Result<VaeConfig> {
         return Err(Error::malformed(
             files.path(name),
             "is no configuration of an SD 3.5 autoencoder (`in_channels` and `out_channels` 3, \
-             `block_out_channels` multiples of `norm_num_groups`, `scaling_factor` not 0)",
+             `block_out_channels` multiples of `norm_num_groups`, `scaling_factor` not 0); download it again",
         ));
     }
     Ok(config)
@@ -174,7 +175,13 @@ pub(crate) fn clip(files: &ModelFiles, folder: &str) -> Result<ClipConfig> {
         ("max_position_embeddings", config.max_position_embeddings),
     ];
     check(files, &name, &positive)?;
-    Ok(config)
+    match config.hidden_act.as_str() {
+        "quick_gelu" | "gelu" => Ok(config),
+        other => Err(Error::malformed(
+            files.path(&name),
+            format!("`hidden_act` is {other:?}; \"quick_gelu\" and \"gelu\" are known: download CLIP's own file"),
+        )),
+    }
 }
 
 /// Reads and checks the T5 encoder's configuration.
@@ -191,7 +198,7 @@ pub(crate) fn t5(files: &ModelFiles) -> Result<T5Config> {
         return Err(Error::malformed(
             files.path(name),
             format!(
-                "`feed_forward_proj` is {:?}; Stable Diffusion 3.5 uses T5 v1.1 with \"gated-gelu\"",
+                "`feed_forward_proj` is {:?}; Stable Diffusion 3.5 uses T5 v1.1 with \"gated-gelu\": download that",
                 config.feed_forward_proj
             ),
         ));
@@ -207,7 +214,7 @@ pub(crate) fn scheduler(files: &ModelFiles) -> Result<SchedulerConfig> {
     if config.use_dynamic_shifting || config.shift <= 0.0 {
         return Err(Error::malformed(
             files.path(name),
-            "asks for dynamic shifting or a shift that is not positive; SD 3.5 uses a fixed shift of 3",
+            "asks for dynamic shifting or a shift that is not positive; SD 3.5 uses a fixed shift of 3: download its file",
         ));
     }
     Ok(config)
@@ -215,7 +222,9 @@ pub(crate) fn scheduler(files: &ModelFiles) -> Result<SchedulerConfig> {
 
 fn check(files: &ModelFiles, name: &str, positive: &[(&str, usize)]) -> Result<()> {
     match positive.iter().find(|(_, value)| *value == 0) {
-        Some((key, _)) => Err(Error::malformed(files.path(name), format!("`{key}` is 0; the file is damaged"))),
+        Some((key, _)) => {
+            Err(Error::malformed(files.path(name), format!("`{key}` is 0; the file is damaged: download it again")))
+        }
         None => Ok(()),
     }
 }

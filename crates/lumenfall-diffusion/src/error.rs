@@ -18,7 +18,7 @@ pub enum Error {
         remedy: String,
     },
     /// A file could not be read or written.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {path}: {source}; check that it is whole and may be read", path = path.display())]
     File {
         /// What was tried, such as `read`.
         action: &'static str,
@@ -66,7 +66,7 @@ pub enum Error {
     #[error("the work was cancelled")]
     Cancelled,
     /// The tensor library failed.
-    #[error("the tensor computation failed: {0}")]
+    #[error("the tensor computation failed: {0}; take all the model's files from one source, or report a defect")]
     Compute(#[from] candle_core::Error),
 }
 

@@ -51,7 +51,10 @@ impl Picture {
     /// Where a side is 0 or the number of bytes does not fit.
     pub fn from_rgb(width: u32, height: u32, rgb: Vec<u8>) -> Result<Self> {
         if width == 0 || height == 0 || rgb.len() as u128 != u128::from(width) * u128::from(height) * 3 {
-            return Err(Error::Image(format!("{} bytes are no RGB picture of {width}x{height}", rgb.len())));
+            return Err(Error::Image(format!(
+                "{} bytes are no RGB picture of {width}x{height}; give width·height·3, and no side of 0",
+                rgb.len()
+            )));
         }
         Ok(Self { width, height, rgb })
     }
@@ -112,7 +115,7 @@ impl Picture {
                 WebPEncoder::new_lossless(&mut file).write_image(&self.rgb, width, height, color)
             }
         }
-        .map_err(|error| Error::Image(format!("the image cannot be written: {error}")))?;
+        .map_err(|error| Error::Image(format!("the image cannot be written: {error}; choose another file format")))?;
         Ok(file)
     }
 
@@ -122,7 +125,7 @@ impl Picture {
             return Ok(self);
         }
         let image = RgbImage::from_raw(self.width, self.height, self.rgb)
-            .ok_or_else(|| Error::Image("the picture's bytes do not fit its size".into()))?;
+            .ok_or_else(|| Error::Image("the picture's bytes do not fit its size; report this defect".into()))?;
         let image = image::imageops::resize(&image, width, height, FilterType::Lanczos3);
         Self::from_rgb(width, height, image.into_raw())
     }
@@ -139,7 +142,7 @@ impl Picture {
         let values = tensor.flatten_all()?.to_vec1::<f32>()?;
         if !values.iter().all(|value| value.is_finite()) {
             return Err(Error::NotFinite(
-                "the model computed values that are no numbers; its weight files are damaged or belong to another model".into(),
+                "the model computed values that are no numbers; its weight files are damaged or belong to another model: download them again".into(),
             ));
         }
         let rgb =

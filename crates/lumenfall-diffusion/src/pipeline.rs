@@ -170,7 +170,7 @@ impl Pipeline {
             .num_threads(options.threads.unwrap_or(0))
             .thread_name(|index| format!("lumenfall-{index}"))
             .build()
-            .map_err(|error| Error::parameter("threads", format!("cannot be started: {error}")))?;
+            .map_err(|error| Error::parameter("threads", format!("cannot be started: {error}; ask for fewer")))?;
         let schedule = config::scheduler(files)?;
         let denoiser_config = config::denoiser(files)?;
         let vae_config = config::vae(files)?;
@@ -178,7 +178,8 @@ impl Pipeline {
             return Err(Error::malformed(
                 files.path("vae/config.json"),
                 format!(
-                    "`latent_channels` is {}, but the denoiser takes {}; the parts are of different models",
+                    "`latent_channels` is {}, but the denoiser takes {}; \
+                     the parts are of different models: download them from one",
                     vae_config.latent_channels, denoiser_config.in_channels
                 ),
             ));
@@ -232,7 +233,7 @@ impl Pipeline {
         if parameters.strength.is_some() {
             return Err(Error::parameter(
                 "strength",
-                "belongs to an edit; a picture made from a prompt alone has no source",
+                "belongs to an edit; a picture made from a prompt alone has no source: leave it out",
             ));
         }
         let width = self.side("width", parameters.width.unwrap_or(self.default_size()))?;
@@ -361,7 +362,7 @@ impl Pipeline {
         if side == 0 || !side.is_multiple_of(step) || side > max {
             return Err(Error::parameter(
                 parameter,
-                format!("is {side} pixels; this model takes multiples of {step} up to {max}"),
+                format!("is {side} pixels; ask for a multiple of {step}, at most {max}"),
             ));
         }
         Ok(side)

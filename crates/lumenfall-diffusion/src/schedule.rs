@@ -27,11 +27,11 @@ impl Schedule {
     /// The smallest level is shifted twice, as diffusers and Stability's own code do it.
     pub(crate) fn new(config: &SchedulerConfig, steps: u32) -> Result<Self> {
         if steps == 0 {
-            return Err(Error::parameter("steps", "is 0; at least 1 denoising step is needed, and 28 is usual"));
+            return Err(Error::parameter("steps", "is 0; give at least 1, 28 is usual"));
         }
         let most = config.num_train_timesteps;
         if steps as usize > most {
-            return Err(Error::parameter("steps", format!("is {steps}; the model knows {most}, and 28 is usual")));
+            return Err(Error::parameter("steps", format!("is {steps}; give at most {most}, 28 is usual")));
         }
         let shift = |t: f64| config.shift * t / (1.0 + (config.shift - 1.0) * t);
         let smallest = shift(1.0 / config.num_train_timesteps as f64);
@@ -47,7 +47,7 @@ impl Schedule {
         if !(strength > 0.0 && strength <= 1.0) {
             return Err(Error::parameter(
                 "strength",
-                format!("is {strength}; it goes from above 0 (hardly any change) to 1"),
+                format!("is {strength}; give a number above 0 (hardly any change), up to 1"),
             ));
         }
         let steps = (self.sigmas.len() - 1) as f64;

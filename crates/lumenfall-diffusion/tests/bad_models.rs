@@ -27,11 +27,12 @@ fn files(model: &TempDir) -> ModelFiles {
     ModelFiles::Folder(model.path().to_path_buf())
 }
 
-/// The message of a quick check, which loading must give as well.
+/// The message of a quick check, which loading must give as well. The remedy for a bad folder is always a better one.
 fn refusal(model: &TempDir) -> String {
     let quick = Pipeline::check(&files(model)).unwrap_err().to_string();
     let loading = Pipeline::load(&files(model), &LoadOptions::default()).unwrap_err().to_string();
     assert_eq!(quick, loading);
+    assert!(quick.contains("download"), "{quick}");
     quick
 }
 
@@ -39,6 +40,12 @@ fn rewrite(path: PathBuf, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(&path).unwrap();
     change(&mut bytes);
     fs::write(path, bytes).unwrap();
+}
+
+fn rewrite_text(path: PathBuf, from: &str, to: &str) {
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{from}");
+    fs::write(path, text.replacen(from, to, 1)).unwrap();
 }
 
 /// Where the data of a safetensors file begins.
@@ -77,7 +84,7 @@ fn every_missing_part_is_named() {
         let model = model();
         fs::remove_file(model.path().join(part)).unwrap();
         let message = refusal(&model);
-        assert!(message.contains(part) && message.contains("download"), "{message}");
+        assert!(message.contains(part), "{message}");
     }
 }
 
@@ -120,30 +127,51 @@ fn a_weight_file_of_another_part_is_found_out() {
 #[test]
 fn a_tensor_of_the_wrong_shape_tells_both_shapes() {
     let model = model();
-    rewrite(model.path().join("transformer/config.json"), |json| {
-        let text = String::from_utf8(json.clone()).unwrap();
-        *json = text.replace("\"pos_embed_max_size\": 12", "\"pos_embed_max_size\": 16").into_bytes();
-    });
+    rewrite_text(
+        model.path().join("transformer/config.json"),
+        "\"pos_embed_max_size\": 12",
+        "\"pos_embed_max_size\": 16",
+    );
     assert!(refusal(&model).contains("pos_embed"));
 
     let model = self::model();
-    rewrite(model.path().join("text_encoder/config.json"), |json| {
-        let text = String::from_utf8(json.clone()).unwrap();
-        *json = text.replace("\"intermediate_size\": 32", "\"intermediate_size\": 48").into_bytes();
-    });
+    rewrite_text(
+        model.path().join("text_encoder/config.json"),
+        "\"intermediate_size\": 32",
+        "\"intermediate_size\": 48",
+    );
     let message = refusal(&model);
     assert!(message.contains("fc1") && message.contains("[32, 16]") && message.contains("[48, 16]"), "{message}");
 }
 
 #[test]
 fn parts_of_different_models_are_told_apart() {
-    let model = model();
-    rewrite(model.path().join("transformer/config.json"), |json| {
-        let text = String::from_utf8(json.clone()).unwrap();
-        *json = text.replace("\"pooled_projection_dim\": 40", "\"pooled_projection_dim\": 2048").into_bytes();
-    });
-    let message = refusal(&model);
-    assert!(message.contains("pooled_projection_dim") && message.contains("different models"), "{message}");
+    for (part, from, to, named) in [
+        ("transformer", "\"pooled_projection_dim\": 40", "\"pooled_projection_dim\": 2048", "pooled_projection_dim"),
+        ("transformer", "\"joint_attention_dim\": 64", "\"joint_attention_dim\": 72", "joint_attention_dim"),
+        ("vae", "\"latent_channels\": 16", "\"latent_channels\": 8", "latent_channels"),
+    ] {
+        let model = model();
+        rewrite_text(model.path().join(part).join("config.json"), from, to);
+        let message = refusal(&model);
+        assert!(message.contains(named) && message.contains("different models"), "{message}");
+    }
+}
+
+#[test]
+fn configurations_of_other_models_name_the_key() {
+    for (part, from, to, key) in [
+        ("transformer", "\"rms_norm\"", "\"layer_norm\"", "qk_norm"),
+        ("transformer", "\"out_channels\": 16", "\"out_channels\": 8", "out_channels"),
+        ("vae", "\"in_channels\": 3", "\"in_channels\": 1", "in_channels"),
+        ("text_encoder", "\"quick_gelu\"", "\"relu\"", "hidden_act"),
+        ("text_encoder_3", "\"gated-gelu\"", "\"relu\"", "feed_forward_proj"),
+    ] {
+        let (model, name) = (model(), format!("{part}/config.json"));
+        rewrite_text(model.path().join(&name), from, to);
+        let message = refusal(&model);
+        assert!(message.contains(&name) && message.contains(key), "{message}");
+    }
 }
 
 #[test]
@@ -152,9 +180,7 @@ fn broken_json_and_zero_dimensions_are_refused() {
         [("{", ""), ("\"patch_size\": 2", "\"patch_size\": 0"), ("\"num_layers\": 3", "\"num_layers\": -3")]
     {
         let model = model();
-        rewrite(model.path().join("transformer/config.json"), |json| {
-            *json = String::from_utf8(json.clone()).unwrap().replacen(from, to, 1).into_bytes();
-        });
+        rewrite_text(model.path().join("transformer/config.json"), from, to);
         assert!(refusal(&model).contains("transformer/config.json"));
     }
 }
@@ -193,34 +219,31 @@ fn a_damaged_t5_block_is_found_when_it_is_read() {
 fn parameters_out_of_range_are_named() {
     let model = model();
     let pipeline = Pipeline::load(&files(&model), &LoadOptions::default()).unwrap();
-    let refused = |change: &dyn Fn(&mut Parameters)| {
+    let refused = |parameter: &str, remedy: &str, change: &dyn Fn(&mut Parameters)| {
         let mut parameters = small("a star");
         change(&mut parameters);
-        match pipeline.generate(&parameters, Control::none()).unwrap_err() {
-            Error::Parameter { parameter, .. } => parameter,
-            other => panic!("{other}"),
-        }
+        let message = pipeline.generate(&parameters, Control::none()).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("`{parameter}` ")) && message.ends_with(remedy), "{message}");
     };
-    assert_eq!(refused(&|p| p.steps = Some(0)), "steps");
-    assert_eq!(refused(&|p| p.width = Some(0)), "width");
-    assert_eq!(refused(&|p| p.height = Some(33)), "height");
-    assert_eq!(refused(&|p| p.width = Some(4000)), "width");
-    assert_eq!(refused(&|p| p.count = 0), "n");
-    assert_eq!(refused(&|p| p.guidance = Some(f32::NAN)), "guidance");
-    assert_eq!(refused(&|p| p.strength = Some(0.5)), "strength");
-    assert_eq!(
-        refused(&|p| {
-            p.guidance = Some(1.0);
-            p.negative_prompt = Some("blue".into());
-        }),
-        "negative_prompt"
-    );
+    refused("steps", "give at least 1, 28 is usual", &|p| p.steps = Some(0));
+    refused("steps", "give at most 1000, 28 is usual", &|p| p.steps = Some(1001));
+    refused("width", "ask for a multiple of 16, at most 192", &|p| p.width = Some(0));
+    refused("height", "ask for a multiple of 16, at most 192", &|p| p.height = Some(33));
+    refused("width", "ask for a multiple of 16, at most 192", &|p| p.width = Some(4000));
+    refused("n", "ask for at least 1 image", &|p| p.count = 0);
+    refused("guidance", "give 1 (off) or more, 4.5 is usual", &|p| p.guidance = Some(f32::NAN));
+    refused("strength", "leave it out", &|p| p.strength = Some(0.5));
+    refused("negative_prompt", "raise `guidance` above 1", &|p| {
+        p.guidance = Some(1.0);
+        p.negative_prompt = Some("blue".into());
+    });
     let source = Picture::from_rgb(32, 32, vec![128; 32 * 32 * 3]).unwrap();
     for strength in [0.0, -1.0, 1.5, f32::NAN] {
         let mut parameters = small("a star");
         parameters.strength = Some(strength);
         let error = pipeline.edit(&source, &parameters, Control::none()).unwrap_err();
         assert!(matches!(error, Error::Parameter { parameter: "strength", .. }), "{strength}: {error}");
+        assert!(error.to_string().ends_with("give a number above 0 (hardly any change), up to 1"), "{error}");
     }
 }
 

@@ -31,7 +31,8 @@ fn jpeg_comes_back_nearly_and_quality_counts() {
 #[test]
 fn what_is_no_picture_is_refused() {
     for bytes in [&b""[..], b"not an image", b"\x89PNG\r\n\x1a\n"] {
-        assert!(Picture::decode(bytes).is_err());
+        let message = Picture::decode(bytes).unwrap_err().to_string();
+        assert!(message.ends_with("give a whole PNG, JPEG or WebP file"), "{message}");
     }
     let file = gradient().encode(FileFormat::Png).unwrap();
     assert!(Picture::decode(&file[..file.len() / 2]).is_err());

@@ -57,7 +57,10 @@ impl PatchEmbed {
             return Ok(positions.clone());
         }
         let (Some(top), Some(left)) = (self.table.checked_sub(rows), self.table.checked_sub(columns)) else {
-            return Err(Error::parameter("size", format!("is larger than this model's {0}×{0} patches", self.table)));
+            return Err(Error::parameter(
+                "size",
+                format!("is larger than this model's {0}×{0} patches; ask for less", self.table),
+            ));
         };
         let (top, left) = (top / 2, left / 2);
         let scope = self.weights.root().at("pos_embed");

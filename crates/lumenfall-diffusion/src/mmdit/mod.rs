@@ -119,6 +119,9 @@ impl Mmdit {
 /// Cuts a vector into `N` equal parts.
 fn chunks<const N: usize>(vector: &Tensor) -> Result<[Tensor; N]> {
     vector.chunk(N, 0)?.try_into().map_err(|parts: Vec<Tensor>| {
-        Error::malformed("transformer", format!("a modulation has {} parts where {N} are expected", parts.len()))
+        Error::malformed(
+            "transformer",
+            format!("a modulation has {} parts where {N} are expected; download an SD 3.5 denoiser", parts.len()),
+        )
     })
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::embed;
 use crate::config::ClipConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::{Activation, Linear, Mask, Ops};
 use crate::weights::{Scope, Weights};
 
@@ -100,13 +100,7 @@ impl Clip {
         let model = text_model(&root);
         let activation = match config.hidden_act.as_str() {
             "quick_gelu" => Activation::QuickGelu,
-            "gelu" => Activation::GeluErf,
-            other => {
-                return Err(Error::malformed(
-                    "text encoder config.json",
-                    format!("`hidden_act` is {other:?}; \"quick_gelu\" and \"gelu\" are known"),
-                ));
-            }
+            _ => Activation::GeluErf,
         };
         let positions = model
             .at("embeddings.position_embedding")

@@ -66,7 +66,7 @@ impl TextEncoders {
                 files.path("transformer/config.json"),
                 format!(
                     "`pooled_projection_dim` is {pooled_width}, but the text encoders give {pooled_l} + {pooled_g}; \
-                     the parts are of different models"
+                     the parts are of different models: download them from one"
                 ),
             ));
         }
@@ -83,7 +83,11 @@ impl TextEncoders {
         {
             return Err(Error::malformed(
                 files.path("transformer/config.json"),
-                format!("`joint_attention_dim` is {joint_width}, but the T5 encoder gives {}", t5.width()),
+                format!(
+                    "`joint_attention_dim` is {joint_width}, but the T5 encoder gives {}; \
+                     the parts are of different models: download them from one",
+                    t5.width()
+                ),
             ));
         }
         let device = device.clone();
@@ -105,7 +109,8 @@ impl TextEncoders {
         let missing = self.joint_width.checked_sub(clip.dim(1)?).ok_or_else(|| {
             Error::malformed(
                 "transformer/config.json",
-                "`joint_attention_dim` is smaller than the CLIP encoders' width",
+                "`joint_attention_dim` is smaller than the CLIP encoders' width; \
+                 the parts are of different models: download them from one",
             )
         })?;
         let clip = clip.pad_with_zeros(1, 0, missing)?;

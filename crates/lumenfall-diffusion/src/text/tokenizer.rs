@@ -100,10 +100,9 @@ impl Tokenizer {
 
     /// Encodes a prompt to exactly `length` ids.
     pub(crate) fn encode(&self, prompt: &str, length: usize) -> Result<Tokens> {
-        let encoding = self
-            .inner
-            .encode(prompt, false)
-            .map_err(|error| Error::Tokenizer(format!("cannot tokenize the prompt: {error}")))?;
+        let encoding = self.inner.encode(prompt, false).map_err(|error| {
+            Error::Tokenizer(format!("cannot tokenize the prompt: {error}; leave out its unusual characters"))
+        })?;
         let room = length.saturating_sub(1 + usize::from(self.start.is_some()));
         let words = encoding.get_ids();
         let mut ids: Vec<u32> = self.start.into_iter().chain(words.iter().copied().take(room)).collect();
@@ -151,7 +150,7 @@ fn id_of(inner: &Inner, files: &ModelFiles, folder: &str, token: &str) -> Result
     inner.token_to_id(token).ok_or_else(|| {
         Error::malformed(
             files.path(folder),
-            format!("the tokenizer has no token {token:?}; it belongs to another model"),
+            format!("the tokenizer has no token {token:?}; it belongs to another model: download this one's"),
         )
     })
 }

@@ -63,8 +63,9 @@ impl ModelFiles {
     }
 
     pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
-        serde_json::from_slice(&self.read(name)?)
-            .map_err(|error| Error::malformed(self.path(name), format!("is not the expected JSON: {error}")))
+        serde_json::from_slice(&self.read(name)?).map_err(|error| {
+            Error::malformed(self.path(name), format!("is not the expected JSON: {error}; download it again"))
+        })
     }
 }
 
@@ -94,7 +95,7 @@ impl RandomAccess {
             Bytes::Static(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let part = bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
-                let part = part.ok_or_else(|| Error::malformed(&self.path, "ends too early"))?;
+                let part = part.ok_or_else(|| Error::malformed(&self.path, "ends too early; embed the whole file"))?;
                 buffer.copy_from_slice(part);
                 Ok(())
             }

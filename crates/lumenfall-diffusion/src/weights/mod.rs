@@ -89,7 +89,7 @@ impl Weights {
     fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
         let found = self.tensors.get(name).and_then(|(shard, info)| Some((self.shards.get(*shard)?, info)));
         found.ok_or_else(|| {
-            self.tensor_error(name, "is missing; the file belongs to another model or is an incomplete download")
+            self.tensor_error(name, "is missing; the file belongs to another model or is cut off: download it again")
         })
     }
 
@@ -140,7 +140,7 @@ impl Scope<'_> {
             return Err(self.weights.tensor_error(
                 &name,
                 format!(
-                    "has the shape {:?}, but config.json calls for {shape:?}; the two are of different models",
+                    "has the shape {:?}, but config.json calls for {shape:?}; the two are of different models: download both from one",
                     info.shape
                 ),
             ));
@@ -164,7 +164,12 @@ impl Scope<'_> {
         if info.shape.last() != Some(&width) || (first + count) * width > total {
             return Err(self.weights.tensor_error(
                 &name,
-                format!("has the shape {:?}, but config.json calls for {} rows of {width}", info.shape, first + count),
+                format!(
+                    "has the shape {:?}, but config.json calls for {} rows of {width}; \
+                     the two are of different models: download both from one",
+                    info.shape,
+                    first + count
+                ),
             ));
         }
         self.values(&name, shard, info, first * width, count * width)

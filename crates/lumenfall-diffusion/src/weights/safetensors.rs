@@ -53,8 +53,9 @@ impl Shard {
         }
         let mut header = vec![0; usize::try_from(header_length).unwrap_or(usize::MAX)];
         file.read_at(8, &mut header)?;
-        let metadata: Metadata = serde_json::from_slice(&header)
-            .map_err(|error| damaged(format!("is not a safetensors file: its header is not valid ({error})")))?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| {
+            damaged(format!("is not a safetensors file: its header is not valid ({error}); download it again"))
+        })?;
         let data_start = header_length + 8;
         let expected = data_start + metadata.data_len() as u64;
         if file.length != expected {
