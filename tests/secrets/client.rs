@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures_util::TryStreamExt;
 use lumenfall::backend::{Backend, EditSpec, GenerateSpec, Output, Request, RequestContext};
 use lumenfall::layers::{Cache, Fallback, Limit, Retry, SpendCap};
-use lumenfall::remote::{ClientBuilder, Replay, RequestFilter};
+use lumenfall::remote::{ClientBuilder, Page, Replay, RequestFilter};
 use lumenfall::stable_diffusion_3_5_medium::StableDiffusion35Medium;
 use lumenfall::testing::{Fault, MockGateway, PIXEL};
 use lumenfall::{Address, Client, Error, Images, Inline, Input, ResponseFormat, RetryPolicy};
@@ -159,7 +159,7 @@ async fn of_the_gateway(builder: &ClientBuilder) {
     print((account, models));
     print_result(account.balance().await);
     let filter = RequestFilter::default();
-    print_result(account.page(&filter, None, true).await);
+    print_result(account.page(&filter, Page::First, true).await);
     print_result(account.requests(filter).try_collect::<Vec<_>>().await);
     print_result(account.request("req_1").await);
     print_result(account.request("none").await);
