@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind};
 // The one model that the direct backends run.
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 
-/// The time before the deadline that is kept to cancel in, where there is that much.
+/// How much of the time is kept for a last question and for having the job cancelled; no more than a quarter of it.
 const CANCELLING: Duration = Duration::from_secs(1);
 /// So many failures in a row that do not pass are believed.
 const STRANGE: u32 = 3;
@@ -49,9 +49,11 @@ impl Job {
         read: impl Fn(Value) -> Result<Step<T>, Error>,
     ) -> Result<T, Error> {
         let room = deadline.saturating_duration_since(Instant::now()).mul_f64(0.25).min(CANCELLING);
-        let last = deadline.checked_sub(room).unwrap_or(deadline);
+        let before = |room| deadline.checked_sub(room).unwrap_or(deadline);
+        // When the last question is asked, and when it must have been answered.
+        let (last, answered) = (before(room), before(room / 2));
         loop {
-            match ask(&self.transport, &self.status, interval, last, passing).await.map(&read) {
+            match ask(&self.transport, &self.status, interval, answered, passing).await.map(&read) {
                 Ok(Ok(Step::Going(progress))) => {
                     if let Some(tell) = &context.progress {
                         tell(progress);

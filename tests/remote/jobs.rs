@@ -201,3 +201,87 @@ async fn a_submission_that_was_refused_for_now_is_tried_again() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_strange_answer_is_believed_when_it_comes_again_and_again() {
+    for provider in PROVIDERS {
+        for status in [302, 401, 404] {
+            let server = provider.server().await;
+            provider.status(&server, Some(2), json(status, "{}")).await;
+            provider.status(&server, Some(1), json(200, provider.running)).await;
+            provider.status(&server, Some(2), json(status, "{}")).await;
+            provider.status(&server, None, json(200, provider.ended)).await;
+            provider.result(&server).await;
+            let backend = provider.backend(&server, SOON);
+            backend.generate(generate_spec(), RequestContext::default()).await.unwrap();
+            assert_eq!(provider.cancellations(&server).await, 0, "{} {status}", provider.name);
+        }
+        let server = provider.server().await;
+        provider.status(&server, None, json(404, "{}")).await;
+        let error = provider.error_within(&server, SOON, Duration::from_secs(60)).await;
+        assert_eq!((error.kind(), error.maybe_billed(), error.request_id()), (ErrorKind::NotFound, true, Some("j1")));
+        assert_eq!(count(&server, "GET", provider.status).await, 3, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn a_result_is_asked_for_until_it_comes() {
+    for provider in PROVIDERS {
+        let server = provider.server().await;
+        provider.status(&server, Some(1), json(200, provider.ended)).await;
+        // More often than the policy would ask on its own.
+        on(&server, "GET", provider.result, Some(8), ResponseTemplate::new(503)).await;
+        provider.result(&server).await;
+        let backend = provider.backend(&server, SOON);
+        let output = backend.generate(generate_spec(), RequestContext::default()).await.unwrap();
+        assert_eq!(output.images.len(), 1, "{}", provider.name);
+        assert_eq!(provider.submissions(&server).await, 1, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn an_interval_longer_than_the_time_left_leaves_a_last_question() {
+    for provider in PROVIDERS {
+        let server = provider.server().await;
+        provider.status(&server, Some(1), json(200, provider.running)).await;
+        provider.status(&server, None, json(200, provider.ended)).await;
+        provider.result(&server).await;
+        let mut context = RequestContext::default();
+        context.deadline = Some(Instant::now() + Duration::from_secs(2));
+        let backend = provider.backend(&server, Duration::from_secs(60));
+        backend.generate(generate_spec(), context).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn bills_before_a_job_are_counted_where_it_fails() {
+    for provider in PROVIDERS {
+        let server = MockServer::start().await;
+        on(&server, "POST", provider.submit, Some(1), ResponseTemplate::new(500)).await;
+        on(&server, "POST", provider.submit, None, json(201, provider.taken)).await;
+        provider.status(&server, None, json(404, "{}")).await;
+        let builder = builder(&server.uri()).retry(patient(1).may_bill_twice());
+        let error = (provider.backend)(builder, SOON).generate(generate_spec(), RequestContext::default()).await;
+        assert_eq!(error.unwrap_err().maybe_billed_tries(), 2, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn what_has_a_function_of_its_own_is_no_extra_parameter() {
+    let own = [
+        ("fal", ["num_images", "image_size", "seed", "n"]),
+        ("replicate", ["cfg", "aspect_ratio", "prompt_strength", "n"]),
+    ];
+    for (provider, (name, extras)) in PROVIDERS.iter().zip(own) {
+        assert_eq!(provider.name, name);
+        let server = provider.server().await;
+        for extra in extras {
+            let mut spec = generate_spec();
+            spec.options.extra.insert(extra.into(), 4.into());
+            let backend = provider.backend(&server, SOON);
+            let error = backend.generate(spec, RequestContext::default()).await.unwrap_err();
+            assert_eq!((error.kind(), error.parameter()), (ErrorKind::InvalidRequest, Some(extra)), "{name}");
+        }
+        assert_eq!(provider.submissions(&server).await, 0, "{name}");
+    }
+}
