@@ -2,6 +2,7 @@
 
 use std::io;
 
+use reqwest::Url;
 use serde_json::{Map, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -59,6 +60,17 @@ impl Request {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str())
     }
 
+    /// The value of a parameter of its query.
+    pub(super) fn parameter(&self, name: &str) -> Option<String> {
+        let url = Url::parse(&format!("http://mock/?{}", self.query)).ok()?;
+        url.query_pairs().find(|(given, _)| given == name).map(|(_, value)| value.into_owned())
+    }
+
+    /// How many bytes its body has.
+    pub(super) fn size(&self) -> usize {
+        self.body.len()
+    }
+
     /// The fields and files of a JSON or multipart body; nothing where it is neither.
     pub(super) fn form(&self) -> Form {
         match self.header("content-type").and_then(|kind| kind.strip_prefix("multipart/form-data; boundary=")) {
@@ -101,11 +113,39 @@ fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
     bytes.windows(pattern.len()).position(|window| window == pattern)
 }
 
-/// Writes a whole answer and closes.
-pub(super) async fn answer(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8]) -> io::Result<()> {
-    let length = body.len();
-    let head = format!("HTTP/1.1 {status} -\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
-    stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body).await?;
-    stream.shutdown().await
+/// What the mock says.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    headers: String,
+    pub(super) body: Vec<u8>,
+}
+
+impl Answer {
+    pub(super) fn new(status: u16, body: Vec<u8>) -> Self {
+        Self { status, headers: String::new(), body }
+    }
+
+    pub(super) fn json(status: u16, body: &Value) -> Self {
+        Self::new(status, body.to_string().into_bytes()).header("content-type", "application/json")
+    }
+
+    pub(super) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers += &format!("{name}: {value}\r\n");
+        self
+    }
+
+    /// What goes before the body.
+    pub(super) fn head(&self) -> String {
+        let Self { status, headers, body } = self;
+        let length = body.len();
+        format!("HTTP/1.1 {status} -\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n")
+    }
+
+    /// Writes it and closes.
+    pub(super) async fn write(&self, stream: &mut TcpStream) -> io::Result<()> {
+        stream.write_all(self.head().as_bytes()).await?;
+        stream.write_all(&self.body).await?;
+        stream.shutdown().await
+    }
 }
