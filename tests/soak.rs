@@ -5,11 +5,15 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
-use lumenfall::RetryPolicy;
-use lumenfall::testing::{Fault, MockGateway};
+use futures_util::TryStreamExt;
+use lumenfall::images::Delivery;
+use lumenfall::remote::{Remote, RequestFilter, RequestStatus};
+use lumenfall::testing::{Fault, MockGateway, PIXEL, Received};
+use lumenfall::{Client, Error, Images, Input};
 use peak_alloc::PeakAlloc;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
@@ -18,21 +22,20 @@ use tokio::sync::Semaphore;
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
 const REQUESTS: usize = 2000;
+const WARM_UP: usize = 400;
 const AT_ONCE: usize = 64;
 
-/// Three rounds of 2,000 requests, 64 at a time, 15 % of them faulted. What the first leaves behind may be
+/// 2,000 requests, 64 at a time, 15 % of them faulted, after some of the same kind. What those leave behind may be
 /// connections and caches; what the others add would be a leak.
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_faulted_requests_are_paid_once_and_leave_nothing_behind() {
-    let mut left = Vec::new();
-    for _ in 0..3 {
-        round().await;
-        left.push(settled().await);
-    }
-    let [first, .., last] = left.as_slice() else { return assert_eq!(left.len(), 3) };
-    assert_eq!((last.tasks, last.files), (first.tasks, first.files), "{left:?}");
-    let growth = last.bytes.saturating_sub(first.bytes);
-    assert!(growth < 64 << 10, "{growth} bytes are left by {} requests: {left:?}", 2 * REQUESTS);
+    round(WARM_UP).await;
+    let before = settled().await;
+    round(REQUESTS).await;
+    let after = settled().await;
+    assert_eq!((after.tasks, after.files), (before.tasks, before.files), "{before:?} {after:?}");
+    let growth = after.bytes.saturating_sub(before.bytes);
+    assert!(growth < 64 << 10, "{growth} bytes are left by {REQUESTS} requests: {before:?} {after:?}");
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,53 +63,190 @@ async fn settled() -> Left {
     last.unwrap()
 }
 
-async fn round() {
-    let folder = tempfile::tempdir().unwrap();
-    let gateway = MockGateway::start().await.unwrap();
-    for i in 0..REQUESTS * 15 / 100 {
-        gateway.fault_next(match i % 6 {
-            0 => Fault::Status(503),
-            1 => Fault::RateLimited(Duration::from_millis(5)),
-            2 => Fault::Reset,
-            3 => Fault::ResetInBody,
-            4 => Fault::Status(500),
-            _ => Fault::Garbage,
-        });
+/// The fault of each request by its number and by how many tries it has had: three of twenty have one, so that good and
+/// bad requests run together from the first to the last.
+fn fault(number: usize, tries: usize) -> Option<Fault> {
+    let first = tries == 0;
+    Some(match plan(number)? {
+        Plan::Refused => Fault::Status(503),
+        Plan::Late if first => Fault::Status(503),
+        Plan::LimitedTwice if tries < 2 => Fault::RateLimited(Duration::from_millis(5)),
+        Plan::LimitedUntil if first => Fault::RateLimitedUntil(SystemTime::now()),
+        Plan::Exhausted if first => Fault::Code(502, "ALL_PROVIDERS_EXHAUSTED".into()),
+        Plan::Reset => Fault::Reset,
+        Plan::ResetInBody => Fault::ResetInBody,
+        Plan::Failed => Fault::Status(500),
+        Plan::Truncated => Fault::Truncated,
+        Plan::Hang => Fault::Hang,
+        Plan::Drip => Fault::Drip(Duration::from_millis(2)),
+        Plan::OtherDelivery => Fault::OtherDelivery,
+        _ => return None,
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Plan {
+    Refused,
+    Late,
+    LimitedTwice,
+    LimitedUntil,
+    Exhausted,
+    Reset,
+    ResetInBody,
+    Failed,
+    Truncated,
+    Hang,
+    Drip,
+    OtherDelivery,
+}
+
+const PLANS: [Plan; 12] = [
+    Plan::Refused,
+    Plan::Late,
+    Plan::LimitedTwice,
+    Plan::LimitedUntil,
+    Plan::Exhausted,
+    Plan::Reset,
+    Plan::ResetInBody,
+    Plan::Failed,
+    Plan::Truncated,
+    Plan::Hang,
+    Plan::Drip,
+    Plan::OtherDelivery,
+];
+
+/// Among so many requests there is one of each plan.
+const PERIOD: usize = 80;
+
+fn plan(number: usize) -> Option<Plan> {
+    let place = [3, 10, 17].iter().position(|place| number % 20 == *place)?;
+    Some(PLANS[(number / 20 * 3 + place) % PLANS.len()])
+}
+
+impl Plan {
+    /// How often the server sees a request, and whether its caller gets images.
+    fn end(plan: Option<Self>) -> (usize, bool) {
+        match plan {
+            None | Some(Self::Drip | Self::OtherDelivery) => (1, true),
+            Some(Self::Late | Self::LimitedUntil | Self::Exhausted) => (2, true),
+            Some(Self::LimitedTwice) => (3, true),
+            Some(Self::Refused) => (4, false),
+            // What may have been executed is given up.
+            Some(Self::Reset | Self::ResetInBody | Self::Failed | Self::Truncated | Self::Hang) => (1, false),
+        }
     }
-    // A retry draws from the same faults: however unlucky, a request must not run out of tries.
-    let client = gateway.builder().retry(RetryPolicy::default().max_retries(100)).build().unwrap();
+}
+
+/// A rule for the gateway that counts the tries of each request.
+fn rule() -> impl Fn(&Received) -> Option<Fault> + Send + Sync {
+    let tries = Mutex::new(HashMap::new());
+    move |request| {
+        let number = number(request.fields["user"].as_str());
+        let mut tries = tries.lock().unwrap();
+        let tries = tries.entry(number).or_insert(0);
+        *tries += 1;
+        // Without a fault, they take their time, each another.
+        fault(number, *tries - 1).or_else(|| Some(Fault::Delay(Duration::from_millis(number as u64 % 8))))
+    }
+}
+
+fn number(user: Option<&str>) -> usize {
+    user.unwrap().parse().unwrap()
+}
+
+async fn round(requests: usize) {
+    let each = requests / PERIOD;
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    std::fs::write(&source, PIXEL).unwrap();
+    let gateway = MockGateway::start().await.unwrap();
+    gateway.fault_when(rule());
+    let remote = gateway.builder().backend().unwrap();
+    let client = Client::new(remote.clone());
     let turn = Arc::new(Semaphore::new(AT_ONCE));
-    let calls: Vec<_> = (0..REQUESTS)
-        .map(|i| {
-            let (client, turn, path) = (client.clone(), Arc::clone(&turn), folder.path().join(format!("{i}.png")));
+    let calls: Vec<_> = (0..requests)
+        .map(|number| {
+            let (client, turn, source) = (client.clone(), Arc::clone(&turn), source.clone());
+            let path = folder.path().join(format!("{number}.png"));
             tokio::spawn(async move {
                 let _turn = turn.acquire().await;
-                let call = client.images().generate("a lighthouse").user(i.to_string()).inline();
-                let images = call.send().await?;
-                images[0].save(path).await?;
-                Ok::<_, lumenfall::Error>(images.len())
+                call(&client, number, &source, &path).await
             })
         })
         .collect();
-    let (mut made, mut failed) = (0, 0);
-    for call in calls {
+    let mut lost_bills = 0;
+    for (number, call) in calls.into_iter().enumerate() {
+        let plan = plan(number);
         match call.await.unwrap() {
-            Ok(images) => made += images,
+            Ok(lost) => {
+                assert!(Plan::end(plan).1, "{number} was made: {plan:?}");
+                lost_bills += lost as usize;
+            }
             Err(error) => {
-                assert!(error.maybe_billed(), "only what may have been executed is given up: {error:?}");
-                failed += 1;
+                assert!(!Plan::end(plan).1, "{number} failed: {plan:?}: {error:?}");
+                assert_eq!(error.maybe_billed(), plan != Some(Plan::Refused), "{plan:?}: {error:?}");
             }
         }
     }
-    // Four of the six faults are ambiguous: none of those is retried.
-    assert_eq!((made, failed), (1800, 200));
+    assert_eq!(lost_bills, each, "a try that exhausted all providers may have cost something");
+    check_tries(&gateway, requests);
+    // Neither what was refused to the end, nor what failed or hung.
+    check_account(&remote, requests - 3 * each).await;
+    // Nor what was lost on the way.
+    let made = requests - 6 * each;
+    assert_eq!(files(folder.path()), made + 1, "each image is one file beside the source, and no draft of one is left");
+}
+
+/// One request of any kind, saved. Tells how many tries before may have been billed.
+async fn call(client: &Client, number: usize, source: &Path, path: &Path) -> Result<u32, Error> {
+    // What hangs must end; whatever else comes late on a busy machine may take longer.
+    let timeout = Duration::from_secs(if plan(number) == Some(Plan::Hang) { 1 } else { 60 });
+    let user = number.to_string();
+    let generate = || client.images().generate("a lighthouse").user(&user).timeout(timeout);
+    let edit = || client.images().edit(Input::path(source)).user(&user).timeout(timeout);
+    // In another rhythm than the faults, so that each plan meets each way.
+    match number / 7 % 4 {
+        0 => saved(generate().inline().send().await?, path).await,
+        1 => saved(generate().send().await?, path).await,
+        2 => saved(edit().inline().send().await?, path).await,
+        _ => saved(edit().send().await?, path).await,
+    }
+}
+
+async fn saved<A: Delivery>(images: Images<A>, path: &Path) -> Result<u32, Error> {
+    images[0].save(path).await?;
+    Ok(images.metadata().lost_bills)
+}
+
+/// No request came more often than what provably did not run allows.
+fn check_tries(gateway: &MockGateway, requests: usize) {
     let mut tries = HashMap::new();
     for received in gateway.received() {
-        *tries.entry(received.fields["user"].to_string()).or_insert(0) += 1;
+        *tries.entry(number(received.fields["user"].as_str())).or_insert(0) += 1;
     }
-    // The other two did not run, and each took one more try.
-    assert_eq!((tries.len(), tries.values().sum::<i32>()), (2000, 2100));
-    assert_eq!(files(folder.path()), 1800, "each image is one file, and no draft of one is left");
+    for number in 0..requests {
+        let (plan, seen) = (plan(number), tries.get(&number).copied().unwrap_or(0));
+        // One that hangs is given up by the clock, which may not have let it come so far.
+        let gone = plan == Some(Plan::Hang) && seen == 0;
+        assert!(gone || seen == Plan::end(plan).0, "{number} came {seen} times: {plan:?}");
+    }
+}
+
+/// So many requests were executed by the server's own account, each once.
+async fn check_account(remote: &Remote, executed: usize) {
+    let filter = RequestFilter { page_size: Some(100), ..RequestFilter::default() };
+    let mut completed = HashMap::new();
+    let mut cost = 0.0;
+    let mut records = pin!(remote.account().requests(filter));
+    while let Some(record) = records.try_next().await.unwrap() {
+        cost += record.cost.unwrap();
+        if record.status == RequestStatus::Completed {
+            *completed.entry(number(record.user.as_deref())).or_insert(0) += 1;
+        }
+    }
+    assert!(completed.values().all(|times| *times == 1), "one was executed twice");
+    assert_eq!(completed.len(), executed);
+    assert!((cost - 0.035 * completed.len() as f64).abs() < 1e-6, "{cost}");
 }
 
 fn files(folder: &Path) -> usize {
