@@ -65,5 +65,10 @@ pub use images::{Address, Image, Images, Inline};
 pub use images::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size, SkipLayerGuidance};
 pub use retry::RetryPolicy;
 
+/// What the README shows compiles.
+#[cfg(all(doctest, feature = "local"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 // Generated code names this crate by its own name, here as in a user's crate.
 extern crate self as lumenfall;
