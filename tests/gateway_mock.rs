@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::StreamExt;
 use lumenfall::backend::{Backend, EditSpec, GenerateSpec};
-use lumenfall::remote::{Remote, Replay, RequestFilter, RequestStatus};
+use lumenfall::remote::{Page, Remote, Replay, RequestFilter, RequestStatus};
 use lumenfall::stable_diffusion_3_5_medium::StableDiffusion35Medium;
 use lumenfall::testing::{Fault, MockGateway, PIXEL, conformance};
 use lumenfall::{Client, ErrorKind, Fal, Input, OutputFormat, RetryPolicy, Webp, count, size};
@@ -286,12 +286,18 @@ async fn the_list_of_requests_has_pages_and_filters() {
     let rejected = RequestFilter { status: Some(RequestStatus::Rejected), page_size: Some(1), ..paged.clone() };
     assert_eq!(ids(rejected).await, named(&[5, 2]));
 
-    let page = remote.account().page(&paged, Some("req_mock_3"), false).await.unwrap();
-    assert_eq!((page.requests.len(), page.next()), (2, None));
-    let page = remote.account().page(&paged, Some("req_mock_5"), false).await.unwrap();
-    assert_eq!((page.requests.len(), page.next()), (3, Some("req_mock_2")));
-    let error = remote.account().page(&paged, Some("req_none"), false).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InvalidRequest);
+    let page = async |place| remote.account().page(&paged, place, false).await;
+    let oldest = page(Page::After("req_mock_3")).await.unwrap();
+    assert_eq!((oldest.requests.len(), oldest.next()), (2, None));
+    let middle = page(Page::After("req_mock_5")).await.unwrap();
+    assert_eq!((middle.requests.len(), middle.next()), (3, Some(Page::After("req_mock_2"))));
+    let newer = page(middle.previous().unwrap()).await.unwrap();
+    let ids_of: Vec<_> = newer.requests.iter().map(|record| &record.id).collect();
+    assert_eq!(ids_of, ["req_mock_7", "req_mock_6", "req_mock_5"]);
+    assert_eq!((newer.previous(), newer.next()), (None, Some(Page::After("req_mock_5"))));
+    for place in [Page::After("req_none"), Page::Before("req_none")] {
+        assert_eq!(page(place).await.unwrap_err().kind(), ErrorKind::InvalidRequest);
+    }
 
     let created = remote.account().request("req_mock_1").await.unwrap().created_at.unwrap();
     let after = |date: &str| RequestFilter { created_after: Some(date.into()), ..RequestFilter::default() };

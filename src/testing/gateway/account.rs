@@ -136,26 +136,38 @@ fn one(id: &str, entries: &mut [Entry], tell: impl FnOnce(&mut Entry) -> Value) 
     }
 }
 
-/// Newest first, from behind the request that is named on.
+/// Newest first, up to or from behind the request that is named.
 fn list(request: &Request, entries: &[Entry]) -> Answer {
     let limit = request.parameter("limit").map_or(Some(PAGE), |limit| limit.parse().ok());
     let Some(limit) = limit.filter(|limit| (1..=100).contains(limit)) else {
         return refusal(400, "INVALID_REQUEST", "limit must be 1 to 100");
     };
-    let after = request.parameter("starting_after");
-    let end = match &after {
-        Some(after) => entries.iter().position(|entry| entry.id() == after),
-        None => Some(entries.len()),
+    let asked: Vec<(usize, &Entry)> =
+        entries.iter().enumerate().rev().filter(|(_, entry)| entry.is_asked_for(request)).collect();
+    let place = |name: &str| match request.parameter(name) {
+        Some(id) => entries.iter().position(|entry| entry.id() == id).map(Some).ok_or(()),
+        None => Ok(None),
     };
-    let Some(older) = end.and_then(|end| entries.get(..end)) else {
-        return refusal(400, "INVALID_REQUEST", "starting_after names no request");
+    let (Ok(after), Ok(before)) = (place("starting_after"), place("ending_before")) else {
+        return refusal(400, "INVALID_REQUEST", "starting_after or ending_before names no request");
     };
-    let mut asked = older.iter().rev().filter(|entry| entry.is_asked_for(request));
-    let page: Vec<&Entry> = asked.by_ref().take(limit).collect();
-    let next = page.last().filter(|_| asked.next().is_some());
-    let next = next.map(|last| format!("{}?limit={limit}&starting_after={}", request.path, last.id()));
-    let data: Vec<Value> = page.into_iter().map(Entry::record).collect();
-    Answer::json(200, &json!({ "object": "list", "data": data, "next_page_url": next, "previous_page_url": null }))
+    let newer_than = |place: usize| asked.iter().filter(|(at, _)| *at > place).count();
+    let not_older_than = |place: usize| asked.iter().filter(|(at, _)| *at >= place).count();
+    let last = before.map_or(asked.len(), newer_than);
+    let start = match (after, before) {
+        (Some(after), _) => not_older_than(after),
+        (None, Some(_)) => last.saturating_sub(limit),
+        (None, None) => 0,
+    };
+    let end = last.min(start + limit);
+    let page = asked.get(start..end).unwrap_or_default();
+    let link = |name: &str, entry: Option<&(usize, &Entry)>, there: bool| {
+        entry.filter(|_| there).map(|(_, entry)| format!("{}?limit={limit}&{name}={}", request.path, entry.id()))
+    };
+    let next = link("starting_after", page.last(), end < asked.len());
+    let previous = link("ending_before", page.first(), start > 0);
+    let data: Vec<Value> = page.iter().map(|(_, entry)| entry.record()).collect();
+    Answer::json(200, &json!({ "object": "list", "data": data, "next_page_url": next, "previous_page_url": previous }))
 }
 
 /// To the second, in UTC.
