@@ -70,5 +70,10 @@ pub use retry::RetryPolicy;
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+/// And so does what the guide to the remote backend shows.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/remote.md")]
+struct RemoteGuide;
+
 // Generated code names this crate by its own name, here as in a user's crate.
 extern crate self as lumenfall;

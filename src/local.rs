@@ -336,6 +336,8 @@ fn from_diffusion(error: diffusion::Error) -> Error {
         _ => ErrorKind::Compute,
     };
     let parameter = match &error {
+        // A request has one size, whichever of its functions set it.
+        E::Parameter { parameter: "width" | "height", .. } => Some("size"),
         E::Parameter { parameter, .. } => Some(*parameter),
         E::Image(_) => Some("image"),
         _ => None,

@@ -50,7 +50,7 @@ async fn what_cannot_be_honoured_is_named_not_dropped() {
 async fn sizes_that_the_model_cannot_make_name_the_side_and_the_step() {
     for (width, height, side, pixels) in [(40, 32, "width", 40), (32, 1000, "height", 1000), (272, 272, "width", 272)] {
         let (kind, parameter, message) = refusal(|spec| spec.options.size = Some(Size::Pixels { width, height })).await;
-        assert_eq!((kind, parameter.as_deref()), (ErrorKind::InvalidRequest, Some(side)), "{message}");
+        assert_eq!((kind, parameter.as_deref()), (ErrorKind::InvalidRequest, Some("size")), "{message}");
         assert_eq!(message, format!("`{side}` is {pixels} pixels; ask for a multiple of 16, at most 192"));
     }
     for (side, remedy) in [(4000, "makes at most 1414x1414"), (0, "with no side of 0, or \"16:9\"")] {
