@@ -21,7 +21,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Read leniently: compatible servers leave fields out, add their own, and give some another type. So each field is only
 /// found here, and read on its own.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Answer<'a> {
     #[serde(borrow, default)]
     created: Option<&'a RawValue>,
@@ -91,16 +91,34 @@ impl<'de> Visitor<'de> for TextVisitor {
 /// The images that the body holds.
 pub(super) async fn read(head: HeaderMap, mut body: Body) -> Result<Output, Failure> {
     let mut unpack = Unpack::new(body.room());
-    while let Some(piece) = body.next().await? {
-        unpack.push(&piece);
+    loop {
+        match body.next().await {
+            Ok(Some(piece)) => unpack.push(&piece),
+            Ok(None) => return output(head, &unpack.finish()),
+            Err(failure) => return salvage(head, &unpack.finish(), failure),
+        }
     }
-    output(head, &unpack.finish())
+}
+
+/// The images that had come whole before the answer broke: they are paid for.
+fn salvage(head: HeaderMap, unpacked: &Unpacked, failure: Failure) -> Result<Output, Failure> {
+    let image = |bytes| ImageData { content: Content::Bytes(bytes), revised_prompt: None, seed: None };
+    let images: Vec<_> = unpacked.images().map(image).collect();
+    if images.is_empty() {
+        return Err(failure);
+    }
+    let mut metadata = metadata(head, &Answer::default());
+    metadata.warnings.push(format!("the answer broke after {} images: {}", images.len(), failure.error));
+    Ok(Output { images, metadata })
 }
 
 /// No error tells any of the answer's content: it may be megabytes of image.
 pub(super) fn output(head: HeaderMap, unpacked: &Unpacked) -> Result<Output, Failure> {
     let json = unpacked.json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&unpacked.json);
-    let answer: Answer = serde_json::from_slice(json).map_err(|error| unreadable(&error, unpacked.received))?;
+    let answer: Answer = match serde_json::from_slice(json) {
+        Ok(answer) => answer,
+        Err(error) => return salvage(head, unpacked, unreadable(&error, unpacked.received)),
+    };
     let mut metadata = metadata(head, &answer);
     let mut images = Vec::new();
     // Where there is one image, some servers make no list.
@@ -312,6 +330,17 @@ mod tests {
             assert_eq!(output.images[0].content, Content::Bytes("hello".into()));
             assert!(output.images[0].revised_prompt.as_ref().unwrap().starts_with("a "));
         }
+    }
+
+    #[test]
+    fn images_that_came_before_the_answer_broke_are_kept() {
+        let whole = r#"{"data":[{"b64_json":"aGVsbG8="},{"b64_json":"d29ybGQh"}]}"#;
+        for (length, kept) in [(whole.len() - 1, 2), (whole.len() - 6, 1), (31, 1)] {
+            let Output { images, metadata } = read(&whole.as_bytes()[..length]).unwrap();
+            assert_eq!((images.len(), &images[0].content), (kept, &Content::Bytes("hello".into())));
+            assert!(metadata.warnings[0].starts_with(&format!("the answer broke after {kept} images")));
+        }
+        assert!(read(&whole.as_bytes()[..30]).unwrap_err().error.maybe_billed());
     }
 
     #[test]

@@ -200,6 +200,11 @@ impl Unpacked {
         Self { json, received, images: Bytes::new(), places: Vec::new() }
     }
 
+    /// The images that were taken out.
+    pub(super) fn images(&self) -> impl Iterator<Item = Bytes> {
+        self.places.iter().map(|(_, range)| self.images.slice(range.clone()))
+    }
+
     /// The image whose text was taken out of the JSON where the empty `text`, a part of it, is.
     pub(super) fn image(&self, text: &str) -> Option<Bytes> {
         let at = (text.as_ptr() as usize).checked_sub(self.json.as_ptr() as usize)?;

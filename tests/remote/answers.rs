@@ -286,6 +286,21 @@ async fn an_image_that_cannot_be_fetched_costs_no_other_and_can_be_fetched_later
 }
 
 #[tokio::test]
+async fn images_that_came_whole_outlive_a_connection_that_breaks() {
+    let body = format!(r#"{{"data":[{{"b64_json":"{0}"}},{{"b64_json":"{0}"#, png_base64());
+    let head = "HTTP/1.1 200 OK\r\nx-request-id: req_9\r\ncontent-length: 99999\r\n\r\n";
+    for act in [Act::Say, Act::SayAndReset, Act::SayAndHang] {
+        let server = RawServer::start(act([head, &body].concat().into_bytes())).await;
+        let remote = builder(&server.uri).idle_timeout(Duration::from_millis(500)).backend().unwrap();
+        let images = generate_inline(&remote).await.unwrap();
+        assert_eq!((images.len(), images[0].bytes()), (1, &PNG.into()));
+        let metadata = images.metadata();
+        assert!(metadata.warnings[0].starts_with("the answer broke after 1 images"), "{:?}", metadata.warnings);
+        assert_eq!((metadata.request_id.as_deref(), server.requests()), (Some("req_9"), 1));
+    }
+}
+
+#[tokio::test]
 async fn a_bill_before_an_answer_that_cannot_be_fetched_is_counted() {
     let server = MockServer::start().await;
     let exhausted = answer(502, r#"{"error":{"code":"ALL_PROVIDERS_EXHAUSTED"}}"#);

@@ -81,12 +81,12 @@ fn serve(stream: TcpStream, answers: &Answers) -> Result<(), Failure> {
         loop {
             line.clear();
             reader.read_line(&mut line)?;
-            let header = line.trim_end().to_ascii_lowercase();
+            let header = line.trim_end();
             if header.is_empty() {
                 break;
-            } else if let Some(value) = header.strip_prefix("content-length: ") {
+            } else if let Some(value) = after(header, "content-length: ") {
                 length = Some(value.parse()?);
-            } else if header == "transfer-encoding: chunked" {
+            } else if after(header, "transfer-encoding: chunked").is_some() {
                 length = None;
             }
         }
@@ -106,6 +106,12 @@ fn serve(stream: TcpStream, answers: &Answers) -> Result<(), Failure> {
             writer.write_all(if large { &answers.large } else { &answers.small })?;
         }
     }
+}
+
+/// What follows `name` in a header, whatever its case.
+fn after<'a>(header: &'a str, name: &str) -> Option<&'a str> {
+    let (start, rest) = header.split_at_checked(name.len())?;
+    start.eq_ignore_ascii_case(name).then_some(rest)
 }
 
 fn discard(reader: &mut impl BufRead, mut length: usize) -> Result<(), Failure> {

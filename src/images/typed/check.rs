@@ -142,7 +142,7 @@ impl<'a> Given<'a> {
         check_provider(schema, *mode, options.provider.as_deref())?;
         check_sampling(*mode, &options.sampling)?;
         options.extra.keys().try_for_each(|name| check_extra(name))?;
-        let foreign = |name: &str| FIELDS.contains(&name) && schema.parameter(name).is_none();
+        let foreign = |name: &str| schema.parameter(name).is_none() && FIELDS.contains(&name);
         if let Some((name, _)) = fields.iter().find(|(name, _)| foreign(name)) {
             return Err(unknown(schema, name));
         }
