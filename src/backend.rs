@@ -295,6 +295,18 @@ pub struct Output {
     pub metadata: Metadata,
 }
 
+impl Output {
+    /// Adds what earlier tries made, and what they left at these addresses: it is paid for, too.
+    pub(crate) fn add_unfetched(&mut self, addresses: Vec<String>) {
+        if !addresses.is_empty() {
+            let warning = format!("{} images of earlier tries are still at their addresses", addresses.len());
+            self.metadata.warnings.push(warning);
+        }
+        let image = |address| ImageData { content: Content::Unfetched(address), revised_prompt: None, seed: None };
+        self.images.extend(addresses.into_iter().map(image));
+    }
+}
+
 /// One image as a backend delivers it.
 #[derive(Clone, Debug)]
 pub struct ImageData {
@@ -308,6 +320,7 @@ pub struct ImageData {
 
 /// Where an image is.
 #[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Content {
     /// The encoded file itself.
     Bytes(Bytes),
@@ -328,7 +341,7 @@ impl fmt::Debug for Content {
 }
 
 /// What is known of a request's making.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Metadata {
     /// The backend that made the images.
@@ -363,6 +376,47 @@ pub struct Metadata {
     pub elapsed: Duration,
     /// What the caller should know although the request succeeded, such as a prompt that was cut.
     pub warnings: Vec<String>,
+}
+
+/// Of what the service says only the names: metadata gets printed, and what it holds is not known.
+impl fmt::Debug for Metadata {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            backend,
+            provider,
+            model,
+            cost,
+            lost_bills,
+            request_id,
+            headers,
+            size,
+            output_format,
+            service,
+            created,
+            addresses_expire,
+            steps,
+            elapsed,
+            warnings,
+        } = self;
+        let service: Vec<_> = service.as_object().into_iter().flat_map(Map::keys).collect();
+        f.debug_struct("Metadata")
+            .field("backend", backend)
+            .field("provider", provider)
+            .field("model", model)
+            .field("cost", cost)
+            .field("lost_bills", lost_bills)
+            .field("request_id", request_id)
+            .field("headers", headers)
+            .field("size", size)
+            .field("output_format", output_format)
+            .field("service", &service)
+            .field("created", created)
+            .field("addresses_expire", addresses_expire)
+            .field("steps", steps)
+            .field("elapsed", elapsed)
+            .field("warnings", warnings)
+            .finish()
+    }
 }
 
 /// The HTTP headers of an answer, without its cookies: those are secrets of the session, and metadata gets printed.
@@ -440,7 +494,7 @@ pub struct Estimate {
 }
 
 /// A part of an [`Estimate`]. What the service does not tell is `None`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct EstimateComponent {
     /// What is paid for, such as `output`.

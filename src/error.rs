@@ -226,7 +226,7 @@ impl Error {
         self
     }
 
-    /// Says whether the request may have been executed and billed.
+    /// Says whether the request may have been executed, with its images made, and billed.
     #[must_use]
     pub fn with_maybe_billed(self, maybe_billed: bool) -> Self {
         let tries = if maybe_billed { self.0.bills.tries.max(1) } else { 0 };
@@ -258,6 +258,13 @@ impl Error {
     #[must_use]
     pub fn with_addresses(mut self, addresses: impl IntoIterator<Item = String>) -> Self {
         self.0.addresses.extend(addresses);
+        self
+    }
+
+    /// With all the addresses of several tries, its own among them.
+    #[must_use]
+    pub(crate) fn replacing_addresses(mut self, addresses: Vec<String>) -> Self {
+        self.0.addresses = addresses;
         self
     }
 

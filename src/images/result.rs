@@ -161,6 +161,12 @@ impl<A: Delivery> Images<A> {
                 Err(address) => unfetched.push(Image::new(Content::Address(address), about, &backend)),
             }
         }
+        if images.is_empty() {
+            let bills = Bills { tries: metadata.lost_bills.saturating_add(1), made: true };
+            let error = Error::new(ErrorKind::InvalidResponse, "none of the images could be fetched from its address");
+            let addresses = unfetched.iter().filter_map(Image::url).map(str::to_owned);
+            return Err(error.with_bills(bills).with_addresses(addresses));
+        }
         Ok(Self { images, unfetched, metadata })
     }
 

@@ -13,7 +13,7 @@ use crate::images::{Input, ResponseFormat, fetch, save};
 
 /// Keeps the answers to seeded requests in a folder and gives them again.
 ///
-/// Only a request with a seed (`Sampling::seed`, or an extra parameter `seed`) has one right answer;
+/// Only a request with a seed (`Sampling::seed`) has one right answer;
 /// others pass through. An entry is found by the SHA-256 of the whole request, input images included, and
 /// of the backend's [identity](Backend::identity). The cache holds bytes, so it answers with bytes even where addresses were asked for:
 /// `save` and `download` work all the same.
@@ -53,27 +53,27 @@ impl<B: Backend> Cache<B> {
 
     async fn run(&self, mut request: Request, context: RequestContext) -> Result<Output, Error> {
         let options = request.options_mut();
-        let seeded = options.sampling.seed.is_some() || options.extra.contains_key("seed");
         // What is no number has no place in a key, and the backend will refuse it.
         let finite =
             [options.sampling.guidance, options.sampling.strength].iter().flatten().all(|value| value.is_finite());
-        if !(seeded && finite) {
+        if options.sampling.seed.is_none() || !finite {
             return request.send(&self.inner, context).await;
         }
-        let bytes_asked = options.response_format == Some(ResponseFormat::B64Json);
-        options.response_format = Some(ResponseFormat::B64Json);
         let asked = options.n.unwrap_or(1) as usize;
+        // How the answer is to come does not decide what it is.
+        let format = options.response_format.replace(ResponseFormat::B64Json);
         context.check_deadline()?;
         let key = key(&self.inner.identity(), &mut request).await?;
         if let Some(output) = self.look_up(&key).await {
             return Ok(output);
         }
+        request.options_mut().response_format = format;
         let deadline = context.deadline;
         let made = request.send(&self.inner, context).await?;
         let mut output = match fetch::all(&self.inner, made.clone(), deadline).await {
             Ok(output) => output,
             // Whoever asked for addresses can have them.
-            Err(_) if !bytes_asked => return Ok(made),
+            Err(_) if format != Some(ResponseFormat::B64Json) => return Ok(made),
             Err(error) => return Err(error),
         };
         // What is missing now may come next time.

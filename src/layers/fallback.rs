@@ -61,17 +61,19 @@ impl Fallback {
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         let mut warnings = Vec::new();
-        let mut bills = Bills::default();
+        let (mut bills, mut unfetched) = (Bills::default(), Vec::new());
         let mut last = Error::new(ErrorKind::Configuration, "there is no backend to try");
         for backend in &self.backends {
             match request.clone().send(backend, context.clone()).await {
                 Ok(mut output) => {
                     output.metadata.warnings.append(&mut warnings);
                     output.metadata.lost_bills += bills.tries;
+                    output.add_unfetched(unfetched);
                     return Ok(output);
                 }
                 Err(error) => {
                     bills.add(error.bills());
+                    unfetched.extend_from_slice(error.addresses());
                     let stop = !self.falls_back(&error);
                     warnings.push(format!("the backend `{}` failed: {error}", backend.name()));
                     last = error;
@@ -81,7 +83,7 @@ impl Fallback {
                 }
             }
         }
-        Err(last.with_bills(bills))
+        Err(last.with_bills(bills).replacing_addresses(unfetched))
     }
 
     async fn estimate_dearest(&self, request: Request, context: RequestContext) -> Result<Estimate, Error> {

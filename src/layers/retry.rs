@@ -36,24 +36,27 @@ impl<B: Backend> Retry<B> {
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         let started = Instant::now();
-        let (mut attempts, mut tries, mut bills) = (0, 0, Bills::default());
+        let (mut attempts, mut tries, mut bills, mut unfetched) = (0, 0, Bills::default(), Vec::new());
         loop {
             attempts += 1;
             let error = match request.clone().send(&self.inner, context.clone()).await {
                 Ok(mut output) => {
                     output.metadata.lost_bills += bills.tries;
+                    output.add_unfetched(unfetched);
                     return Ok(output);
                 }
                 Err(error) => error,
             };
             bills.add(error.bills());
+            unfetched.extend_from_slice(error.addresses());
             // What was never sent counts as no try.
             tries += error.attempts();
             let wait = self.policy.next_wait(attempts, &error, context.deadline);
             match wait.filter(|_| self.passes(&error)) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => {
-                    return Err(error.with_bills(bills).with_attempts(tries.max(attempts), started.elapsed()));
+                    let error = error.with_bills(bills).replacing_addresses(unfetched);
+                    return Err(error.with_attempts(tries.max(attempts), started.elapsed()));
                 }
             }
         }

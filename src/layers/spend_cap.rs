@@ -13,6 +13,8 @@ use crate::error::{Error, ErrorKind};
 /// cost once more for each try before that may have been billed. A request that failed counts only if it may have been
 /// billed. One whose future was dropped counts once: what tries before the last may have cost is not known then.
 ///
+/// A question for the price that may itself have been billed, since the service took it for a request, uses up the cap.
+///
 /// The refusal is an [`ErrorKind::InsufficientBalance`] with the code `SPEND_CAP`.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -65,11 +67,14 @@ impl<B: Backend> SpendCap<B> {
         if let Some(amount) = self.per_image {
             return Ok(amount * f64::from(request.options().n.unwrap_or(1)));
         }
-        let estimate = self
-            .inner
-            .estimate(request.clone(), context.clone())
-            .await
-            .map_err(|error| error.context("the cost cannot be told beforehand; `.per_image(..)` sets it"))?;
+        let estimate = self.inner.estimate(request.clone(), context.clone()).await.map_err(|error| {
+            if error.maybe_billed() {
+                // It may have cost anything. Asking again would, too.
+                let mut account = self.account();
+                account.spent = account.spent.max(self.cap.amount);
+            }
+            error.context("the cost cannot be told beforehand; `.per_image(..)` sets it")
+        })?;
         if estimate.total.currency != self.cap.currency {
             let message = format!("the cost is in {}, the cap in {}", estimate.total.currency, self.cap.currency);
             return Err(Error::new(ErrorKind::Configuration, message));

@@ -180,6 +180,7 @@ pub struct RequestPage {
 
 /// Which page of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Page<'a> {
     /// The newest.
     #[default]
@@ -244,7 +245,9 @@ impl<'a> Account<'a> {
     /// The record without the secrets that a message may quote: it gets printed.
     fn clean(&self, mut record: RequestRecord) -> RequestRecord {
         let secrets = &self.0.transport.secrets;
-        record.error_message = record.error_message.map(|message| clean::message(&message, secrets));
+        let clean = |text: Option<String>| text.map(|text| clean::message(&text, secrets));
+        record.error_message = clean(record.error_message);
+        record.error_code = clean(record.error_code);
         record
     }
 

@@ -5,48 +5,55 @@ use std::fmt;
 
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
-use serde::de::{DeserializeOwned, Visitor};
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::body::Body;
 use super::failure::{Failure, Verdict};
-use super::headers;
+use super::key::Secrets;
 use super::unpack::{Unpack, Unpacked};
+use super::{clean, headers};
 use crate::backend::{Content, Cost, Headers, ImageData, Metadata, Output};
 
 /// Some servers write it before their JSON.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Read leniently: compatible servers leave fields out, add their own, and give some another type. So each field is only
-/// found here, and read on its own.
-#[derive(Default, Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow, default)]
-    created: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    data: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    size: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    output_format: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    metadata: Option<&'a RawValue>,
+/// An object, read leniently: compatible servers leave fields out, add their own, write some twice, and give some another type.
+/// So each field is only found here, and read on its own.
+#[derive(Default)]
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> Fields<'a> {
+    /// The last of that name.
+    fn get(&self, name: &str) -> Option<&'a RawValue> {
+        self.0.iter().rfind(|(given, _)| given == name).map(|(_, value)| *value)
+    }
 }
 
-#[derive(Default, Deserialize)]
-struct Item<'a> {
-    #[serde(borrow, default)]
-    url: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    b64_json: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    revised_prompt: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    seed: Option<&'a RawValue>,
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(FieldsVisitor)
+    }
+}
+
+struct FieldsVisitor;
+
+impl<'de> Visitor<'de> for FieldsVisitor {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Fields<'de>, M::Error> {
+        let mut fields = Vec::with_capacity(4);
+        while let Some((Text(name), value)) = map.next_entry()? {
+            fields.push((name, value));
+        }
+        Ok(Fields(fields))
+    }
 }
 
 /// What `raw` holds, if it is of that type.
@@ -79,8 +86,7 @@ impl<'de> Visitor<'de> for TextVisitor {
     }
 
     fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Text<'de>, E> {
-        // Where an image was taken out, the place of its empty text in the body tells which one.
-        Ok(Text(std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)))
+        Ok(Text(String::from_utf8_lossy(bytes)))
     }
 
     fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Text<'de>, E> {
@@ -105,9 +111,9 @@ fn salvage(head: HeaderMap, unpacked: &Unpacked, failure: Failure) -> Result<Out
     let image = |bytes| ImageData { content: Content::Bytes(bytes), revised_prompt: None, seed: None };
     let images: Vec<_> = unpacked.images().map(image).collect();
     if images.is_empty() {
-        return Err(failure);
+        return Err(named(failure, headers::request_id(&head)));
     }
-    let mut metadata = metadata(head, &Answer::default());
+    let mut metadata = metadata(head, &Fields::default());
     metadata.warnings.push(format!("the answer broke after {} images: {}", images.len(), failure.error));
     Ok(Output { images, metadata })
 }
@@ -115,21 +121,23 @@ fn salvage(head: HeaderMap, unpacked: &Unpacked, failure: Failure) -> Result<Out
 /// No error tells any of the answer's content: it may be megabytes of image.
 pub(super) fn output(head: HeaderMap, unpacked: &Unpacked) -> Result<Output, Failure> {
     let json = unpacked.json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&unpacked.json);
-    let answer: Answer = match serde_json::from_slice(json) {
+    // What follows the object is of no interest.
+    let answer = match Fields::deserialize(&mut serde_json::Deserializer::from_slice(json)) {
         Ok(answer) => answer,
         Err(error) => return salvage(head, unpacked, unreadable(&error, unpacked.received)),
     };
     let mut metadata = metadata(head, &answer);
     let mut images = Vec::new();
     // Where there is one image, some servers make no list.
-    let items = read_as::<Vec<&RawValue>>(answer.data).unwrap_or_else(|| Vec::from_iter(answer.data));
+    let data = answer.get("data");
+    let items = read_as::<Vec<&RawValue>>(data).unwrap_or_else(|| Vec::from_iter(data));
     for (index, item) in items.into_iter().enumerate() {
-        let Item { url, b64_json, revised_prompt, seed } = read_as(Some(item)).unwrap_or_default();
-        match content(text(url), read_as(b64_json), unpacked) {
+        let item: Fields = read_as(Some(item)).unwrap_or_default();
+        match content(text(item.get("url")), item.get("b64_json"), unpacked) {
             Ok(None) => {}
             Ok(Some(content)) => {
-                let revised_prompt = text(revised_prompt).map(Cow::into_owned);
-                images.push(ImageData { content, revised_prompt, seed: read_as(seed) });
+                let revised_prompt = text(item.get("revised_prompt")).map(Cow::into_owned);
+                images.push(ImageData { content, revised_prompt, seed: read_as(item.get("seed")) });
             }
             // What else was paid for is kept.
             Err(NotBase64) => {
@@ -138,21 +146,35 @@ pub(super) fn output(head: HeaderMap, unpacked: &Unpacked) -> Result<Output, Fai
         }
     }
     if images.is_empty() {
-        return Err(Failure::useless_answer(match metadata.warnings.is_empty() {
+        let why = match metadata.warnings.is_empty() {
             true => "the service answered without an image",
             false => "the service answered with an image that is not valid base64",
-        }));
+        };
+        return Err(named(Failure::useless_answer(why), metadata.request_id.as_deref()));
     }
     Ok(Output { images, metadata })
+}
+
+/// With the service's name for the request, to ask about it: it may have been paid for.
+fn named(Failure { error, verdict }: Failure, id: Option<&str>) -> Failure {
+    let error = match id {
+        Some(id) => error.with_request_id(clean::message(id, &Secrets::default())),
+        None => error,
+    };
+    Failure { error, verdict }
 }
 
 pub(super) struct NotBase64;
 
 /// Bytes before an address: where a server sends both, the bytes need no second request.
-fn content(url: Option<Cow<'_, str>>, base64: Option<Text>, unpacked: &Unpacked) -> Result<Option<Content>, NotBase64> {
-    let base64 = base64.map(|Text(base64)| match unpacked.image(&base64) {
-        Some(image) => Ok(image),
-        None => decode(base64),
+fn content(
+    url: Option<Cow<'_, str>>,
+    base64: Option<&RawValue>,
+    unpacked: &Unpacked,
+) -> Result<Option<Content>, NotBase64> {
+    let base64 = base64.and_then(|raw| match unpacked.image(raw.get()) {
+        Some(image) => Some(Ok(image)),
+        None => text(Some(raw)).map(decode),
     });
     match (base64, url) {
         (Some(Ok(image)), _) if !image.is_empty() => Ok(Some(Content::Bytes(image))),
@@ -182,8 +204,8 @@ pub(super) fn decode(text: Cow<'_, str>) -> Result<Bytes, NotBase64> {
 }
 
 /// The service's headers speak where the answer has no metadata.
-fn metadata(head: HeaderMap, answer: &Answer) -> Metadata {
-    let service: Value = read_as(answer.metadata).unwrap_or_default();
+fn metadata(head: HeaderMap, answer: &Fields) -> Metadata {
+    let service: Value = read_as(answer.get("metadata")).unwrap_or_default();
     let field = |name: &str| service.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let header = |name| headers::text(&head, name).map(str::to_owned);
     Metadata {
@@ -193,11 +215,14 @@ fn metadata(head: HeaderMap, answer: &Answer) -> Metadata {
             amount,
             currency: field("cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
         }),
-        request_id: headers::request_id(&head).map(str::to_owned).or_else(|| text(answer.id).map(Cow::into_owned)),
+        request_id: headers::request_id(&head)
+            .map(str::to_owned)
+            .or_else(|| text(answer.get("id")).map(Cow::into_owned)),
         headers: Headers::new(head),
-        created: read_as(answer.created).or_else(|| read_as::<f64>(answer.created).map(|seconds| seconds as u64)),
-        size: text(answer.size).and_then(|size| size.parse().ok()),
-        output_format: read_as(answer.output_format),
+        created: read_as(answer.get("created"))
+            .or_else(|| read_as::<f64>(answer.get("created")).map(|seconds| seconds as u64)),
+        size: text(answer.get("size")).and_then(|size| size.parse().ok()),
+        output_format: read_as(answer.get("output_format")),
         service,
         ..Metadata::default()
     }
@@ -218,9 +243,10 @@ pub(super) async fn json<T: DeserializeOwned>(_: HeaderMap, body: Body) -> Resul
 }
 
 /// The JSON answer of a call that was billed.
-pub(super) async fn paid_json<T: DeserializeOwned>(_: HeaderMap, body: Body) -> Result<T, Failure> {
-    let body = body.whole().await?;
-    serde_json::from_slice(&body).map_err(|error| unreadable(&error, body.len()))
+pub(super) async fn paid_json<T: DeserializeOwned>(head: HeaderMap, body: Body) -> Result<T, Failure> {
+    let named = |failure| named(failure, headers::request_id(&head));
+    let body = body.whole().await.map_err(named)?;
+    serde_json::from_slice(&body).map_err(|error| named(unreadable(&error, body.len())))
 }
 
 /// The answer of a call that costs nothing and says all by succeeding. It is read so that its connection can be used again.
@@ -246,6 +272,8 @@ fn unreadable(error: &serde_json::Error, received: usize) -> Failure {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::{HeaderName, HeaderValue};
+
     use super::*;
 
     fn read(body: &[u8]) -> Result<Output, Failure> {
@@ -341,6 +369,26 @@ mod tests {
             assert!(metadata.warnings[0].starts_with(&format!("the answer broke after {kept} images")));
         }
         assert!(read(&whole.as_bytes()[..30]).unwrap_err().error.maybe_billed());
+    }
+
+    #[test]
+    fn fields_that_come_twice_and_what_follows_cost_no_image() {
+        let body =
+            "{\"created\":1,\"created\":2,\"data\":[{\"url\":\"https://x/0\",\"url\":\"https://x/1\"}]}\0<!-- -->";
+        assert_eq!(images(body), [Content::Address("https://x/1".into())]);
+        assert_eq!(read(body.as_bytes()).unwrap().metadata.created, Some(2));
+    }
+
+    #[test]
+    fn a_paid_answer_of_no_use_names_the_request() {
+        let head =
+            || HeaderMap::from_iter([(HeaderName::from_static("x-request-id"), HeaderValue::from_static("req_9"))]);
+        for body in [&b"{}"[..], b"<html>", br#"{"data":[{"b64_json":"?"}]}"#] {
+            let mut unpack = Unpack::new(body.len());
+            unpack.push(body);
+            let error = output(head(), &unpack.finish()).unwrap_err().error;
+            assert_eq!((error.request_id(), error.maybe_billed()), (Some("req_9"), true));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Reading an answer's body, of bounded size and with bounded silence.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::Response;
@@ -20,13 +20,14 @@ pub(super) struct Body {
     /// How many more bytes may come.
     left: usize,
     idle: Duration,
+    deadline: Instant,
 }
 
 impl Body {
-    /// At most `limit` bytes; `idle` bounds the silence between two pieces.
-    pub(super) fn new(response: Response, limit: usize, idle: Duration) -> Self {
+    /// At most `limit` bytes, before the `deadline`; `idle` bounds the silence between two pieces.
+    pub(super) fn new(response: Response, limit: usize, idle: Duration, deadline: Instant) -> Self {
         let announced = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
-        Self { response, announced, limit, left: limit, idle }
+        Self { response, announced, limit, left: limit, idle, deadline }
     }
 
     /// For how many bytes to make room, so that a buffer need not grow by copying.
@@ -39,7 +40,7 @@ impl Body {
         if self.announced > self.limit {
             return Err(too_large(self.limit));
         }
-        let piece = next(&mut self.response, self.idle).await?;
+        let piece = next(&mut self.response, self.idle, self.deadline).await?;
         let length = piece.as_ref().map_or(0, Bytes::len);
         self.left = self.left.checked_sub(length).ok_or_else(|| too_large(self.limit))?;
         Ok(piece)
@@ -56,9 +57,9 @@ impl Body {
 }
 
 /// The first `limit` bytes of an error's body, or as many as come: it only explains.
-pub(super) async fn read_some(mut response: Response, limit: usize, idle: Duration) -> Vec<u8> {
+pub(super) async fn read_some(mut response: Response, limit: usize, idle: Duration, deadline: Instant) -> Vec<u8> {
     let mut body = Vec::new();
-    while let Ok(Some(piece)) = next(&mut response, idle).await {
+    while let Ok(Some(piece)) = next(&mut response, idle, deadline).await {
         body.extend_from_slice(&piece);
         if body.len() >= limit {
             break;
@@ -68,11 +69,16 @@ pub(super) async fn read_some(mut response: Response, limit: usize, idle: Durati
     body
 }
 
-pub(super) async fn next(response: &mut Response, idle: Duration) -> Result<Option<Bytes>, Failure> {
-    match tokio::time::timeout(idle, response.chunk()).await {
+/// The next bytes of an answer. Whoever reads it keeps what came before the deadline.
+pub(super) async fn next(response: &mut Response, idle: Duration, deadline: Instant) -> Result<Option<Bytes>, Failure> {
+    let silence = Instant::now().checked_add(idle).filter(|silence| *silence < deadline);
+    match tokio::time::timeout_at(silence.unwrap_or(deadline).into(), response.chunk()).await {
         Ok(piece) => piece.map_err(Failure::of_reading),
         Err(_) => {
-            let message = format!("the answer stopped: nothing came for {} seconds", idle.as_secs_f64());
+            let message = match silence {
+                Some(_) => format!("the answer stopped: nothing came for {} seconds", idle.as_secs_f64()),
+                None => "the deadline passed in the middle of the answer".into(),
+            };
             Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
         }
     }

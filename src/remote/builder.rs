@@ -275,14 +275,15 @@ impl ClientBuilder {
             headers.extend(replay.headers()?);
         }
         headers.extend(key.as_ref().map(|key| (AUTHORIZATION, key.header())));
-        // A copy of a map has its room: those that each call adds must not make it grow.
+        // A copy of a map has a table of the same size: the headers that each call adds must not make it grow.
         headers.reserve(CALL_HEADERS);
         let http = match &self.http {
             Some(client) => client.clone(),
             None => self.http(&base)?,
         };
         let own = self.headers.iter().map(|(_, value)| value.clone());
-        let secrets = Secrets::new(key.as_ref(), own.chain(base.query_pairs().map(|(_, value)| value.into_owned())));
+        let query = [Some(&base), native.as_ref()].into_iter().flatten().flat_map(Url::query_pairs);
+        let secrets = Secrets::new(key.as_ref(), own.chain(query.map(|(_, value)| value.into_owned())));
         let Self { retry, timeout, first_byte, idle, limit, .. } = self;
         let transport = Transport { http, base, native, secrets, headers, retry, timeout, first_byte, idle, limit };
         Ok(Arc::new(transport))

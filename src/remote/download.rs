@@ -13,6 +13,7 @@ use super::body;
 use super::transport::Transport;
 use crate::backend::ByteStream;
 use crate::error::{Error, ErrorKind};
+use crate::retry::RetryPolicy;
 
 /// The image at `address`, as it comes: at most `limit` bytes, before the total time-out. Where it breaks off it is begun
 /// again, as the client's policy says, and goes on where it was.
@@ -26,7 +27,7 @@ pub(super) async fn fetch(transport: &Arc<Transport>, address: &str) -> Result<B
     let url = url.ok_or_else(|| malformed("the image's address is no http or https address"))?;
     let started = Instant::now();
     let deadline = transport.deadline(None);
-    let response = transport.download(url.clone(), deadline).await?;
+    let response = transport.download(url.clone(), &transport.retry, deadline).await?;
     let version = Version::of(&response);
     let transport = Arc::clone(transport);
     let start = Download { transport, url, started, deadline, attempts: 1, version, response, position: 0, given: 0 };
@@ -65,16 +66,14 @@ impl Version {
 impl Download {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            let piece = body::next(&mut self.response, self.transport.idle);
-            match tokio::time::timeout_at(self.deadline.into(), piece).await {
-                Ok(Ok(Some(piece))) => match self.new_part(piece)? {
+            match body::next(&mut self.response, self.transport.idle, self.deadline).await {
+                Ok(Some(piece)) => match self.new_part(piece)? {
                     part if part.is_empty() => {}
                     part => return Ok(Some(part)),
                 },
-                Ok(Ok(None)) if self.position < self.given => return Err(changed()),
-                Ok(Ok(None)) => return Ok(None),
-                Ok(Err(failure)) => self.begin_again(failure.error.with_maybe_billed(false)).await?,
-                Err(_) => return Err(Error::new(ErrorKind::Timeout, "the download did not end before the deadline")),
+                Ok(None) if self.position < self.given => return Err(changed()),
+                Ok(None) => return Ok(None),
+                Err(failure) => self.begin_again(failure.error.with_maybe_billed(false)).await?,
             }
         }
     }
@@ -93,16 +92,33 @@ impl Download {
         Ok(piece.split_off(seen))
     }
 
-    async fn begin_again(&mut self, error: Error) -> Result<(), Error> {
-        let Some(wait) = self.transport.retry.next_wait(self.attempts, &error, Some(self.deadline)) else {
-            return Err(error.with_attempts(self.attempts, self.started.elapsed()));
-        };
-        tokio::time::sleep(wait).await;
-        self.attempts += 1;
-        self.response = self.transport.download(self.url.clone(), self.deadline).await?;
-        self.position = 0;
-        if Version::of(&self.response) == self.version { Ok(()) } else { Err(changed()) }
+    /// Where nothing has been passed on yet, or the service's own tag tells that the content is still the same.
+    async fn begin_again(&mut self, mut error: Error) -> Result<(), Error> {
+        let may = self.given == 0 || self.version.tag.is_some();
+        while let Some(wait) =
+            self.transport.retry.next_wait(self.attempts, &error, Some(self.deadline)).filter(|_| may && passes(&error))
+        {
+            tokio::time::sleep(wait).await;
+            self.attempts += 1;
+            // The tries are counted here.
+            match self.transport.download(self.url.clone(), &RetryPolicy::none(), self.deadline).await {
+                Ok(response) if self.given == 0 || Version::of(&response) == self.version => {
+                    self.version = Version::of(&response);
+                    self.response = response;
+                    self.position = 0;
+                    return Ok(());
+                }
+                Ok(_) => return Err(changed()),
+                Err(failure) => error = failure,
+            }
+        }
+        Err(error.with_attempts(self.attempts, self.started.elapsed()))
     }
+}
+
+fn passes(error: &Error) -> bool {
+    let kinds = [ErrorKind::Connection, ErrorKind::Timeout, ErrorKind::RateLimited, ErrorKind::Upstream];
+    kinds.contains(&error.kind())
 }
 
 fn malformed(message: &str) -> Error {

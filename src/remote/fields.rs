@@ -18,14 +18,15 @@ pub(super) fn generate(spec: GenerateSpec) -> Result<Fields, Error> {
         return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("strength"));
     }
     let mut fields = Fields::new(model, Some(prompt));
-    fields.options(options)?;
+    // Servers of other models take images with a generation, which has no field for them.
+    fields.options(options, &["image", "mask"])?;
     Ok(fields)
 }
 
 /// An edit's fields but for its files.
 pub(super) fn edit(model: String, prompt: Option<String>, options: Options) -> Result<Fields, Error> {
     let mut fields = Fields::new(model, prompt);
-    fields.options(options)?;
+    fields.options(options, &[])?;
     Ok(fields)
 }
 
@@ -50,8 +51,8 @@ impl Fields {
         self.0.iter().map(|(name, value)| (name.as_ref(), value))
     }
 
-    /// No `..` here or in `sampling`: a field that is added to either type must be sent or refused.
-    fn options(&mut self, options: Options) -> Result<(), Error> {
+    /// `files` may come as extra parameters. No `..` here or in `sampling`: a field that is added to either type must be sent or refused.
+    fn options(&mut self, options: Options, files: &[&str]) -> Result<(), Error> {
         let Options {
             provider,
             size,
@@ -78,7 +79,9 @@ impl Fields {
         self.set("user", user)?;
         self.sampling(sampling)?;
         for (name, value) in extra {
-            check_extra(&name, &["image[]"])?;
+            if !files.contains(&&*name) {
+                check_extra(&name, &["image[]"])?;
+            }
             self.0.push((name.into(), value));
         }
         Ok(())

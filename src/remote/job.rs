@@ -17,6 +17,8 @@ use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 
 /// How much of the time is kept for a last question and for having the job cancelled; no more than a quarter of it.
 const CANCELLING: Duration = Duration::from_secs(1);
+/// Too little time to ask in.
+const MOMENT: Duration = Duration::from_millis(20);
 /// So many failures in a row that do not pass are believed.
 const STRANGE: u32 = 3;
 
@@ -67,9 +69,13 @@ impl Job {
                     self.ended = true;
                     return Err(error);
                 }
+                // It is believed, but the job may be there all the same.
+                Err(error) if !passing(&error) && Instant::now() < last => {
+                    self.cancel_before(deadline.min(Instant::now() + CANCELLING)).await;
+                    return Err(error);
+                }
                 // It asked until there was no time left.
-                Err(error) if passing(&error) => {}
-                Err(error) => return Err(error),
+                Err(_) => {}
             }
             let left = last.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -99,11 +105,11 @@ pub(super) async fn ask(
             Err(error) => error,
         };
         strange = if passes(&error) { 0 } else { strange + 1 };
-        let in_time = Instant::now().checked_add(interval).is_some_and(|next| next < deadline);
-        if strange == STRANGE || !in_time {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if strange == STRANGE || left < MOMENT {
             return Err(error);
         }
-        tokio::time::sleep(interval).await;
+        tokio::time::sleep(interval.min(left / 2)).await;
     }
 }
 

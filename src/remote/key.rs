@@ -40,23 +40,29 @@ impl Key {
 /// What must not be told, even where a service quotes it: the key, and whatever else may be one.
 #[derive(Clone, Default)]
 pub(crate) struct Secrets {
-    key: Option<String>,
-    others: Vec<String>,
+    /// Each with what stands in its place; the longest first, since one may begin with another.
+    texts: Vec<(String, &'static str)>,
 }
 
 /// A shorter value is no secret, and blotting it out would spoil ordinary words.
 const SHORTEST: usize = 8;
 
 impl Secrets {
+    /// `others` are values of headers and of addresses' queries; each part of them may be a secret on its own.
     pub(super) fn new(key: Option<&Key>, others: impl IntoIterator<Item = String>) -> Self {
-        let others = others.into_iter().filter(|other| other.len() >= SHORTEST).collect();
-        Self { key: key.map(|key| key.text.clone()), others }
+        let mut texts: Vec<_> = key.map(|key| (key.text.clone(), "[key]")).into_iter().collect();
+        for other in others {
+            let parts = other.split([' ', ',', ';', ':', '=', '"']).filter(|part| part.len() < other.len());
+            let secret = |text: &str| (text.len() >= SHORTEST).then(|| (text.to_owned(), "[secret]"));
+            texts.extend(parts.chain([&*other]).filter_map(secret));
+        }
+        texts.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        Self { texts }
     }
 
     /// Blots them out of a text from outside.
     pub(super) fn blot(&self, text: &str) -> String {
-        let text = self.key.as_ref().map_or_else(|| text.to_owned(), |key| text.replace(key, "[key]"));
-        self.others.iter().fold(text, |text, other| text.replace(other, "[secret]"))
+        self.texts.iter().fold(text.to_owned(), |text, (secret, place)| text.replace(secret, place))
     }
 }
 

@@ -25,7 +25,6 @@ const ERROR_BODY: usize = 64 * 1024;
 const REDIRECTS: usize = 5;
 
 /// How the backend speaks HTTP.
-#[derive(Debug)]
 pub(super) struct Transport {
     /// It follows no redirect: a paid request has no reason to be redirected, and neither the key nor
     /// the prompt is to follow one to another host.
@@ -142,12 +141,12 @@ impl Transport {
         deadline: Option<Instant>,
         read: impl AsyncFn(HeaderMap, Body) -> Result<T, Failure>,
     ) -> Result<Paid<T>, Error> {
-        let (method, read) = (&method, &read);
-        self.repeat(billing, deadline, || async move {
+        let (method, read, deadline) = (&method, &read, self.deadline(deadline));
+        self.repeat(&self.retry, billing, deadline, || async move {
             let response = self.send(self.request(method, url, payload).await?, billing).await?;
-            let mut response = self.success(response).await?;
+            let mut response = self.success(response, deadline).await?;
             let head = std::mem::take(response.headers_mut());
-            read(head, Body::new(response, self.limit, self.idle)).await
+            read(head, Body::new(response, self.limit, self.idle, deadline)).await
         })
         .await
     }
@@ -175,9 +174,9 @@ impl Transport {
     }
 
     /// Starts a download. The key is not sent, wherever the address leads.
-    pub(super) async fn download(&self, url: Url, deadline: Instant) -> Result<Response, Error> {
+    pub(super) async fn download(&self, url: Url, retry: &RetryPolicy, deadline: Instant) -> Result<Response, Error> {
         let shown = clean::address(&url);
-        self.follow(url, deadline).await.map_err(|error| {
+        self.follow(url, retry, deadline).await.map_err(|error| {
             let error = match error.status() {
                 // Signed addresses answer so once they have expired.
                 Some(401 | 403 | 404 | 410) => error.with_kind(ErrorKind::NotFound),
@@ -188,12 +187,16 @@ impl Transport {
     }
 
     /// The answer at the end of a chain of redirects.
-    async fn follow(&self, mut url: Url, deadline: Instant) -> Result<Response, Error> {
+    async fn follow(&self, mut url: Url, retry: &RetryPolicy, deadline: Instant) -> Result<Response, Error> {
         for _ in 0..=REDIRECTS {
             let response = self
-                .repeat(Billing::Free, Some(deadline), || async {
+                .repeat(retry, Billing::Free, deadline, || async {
                     let response = self.send(Request::new(Method::GET, url.clone()), Billing::Free).await?;
-                    if response.status().is_redirection() { Ok(response) } else { self.success(response).await }
+                    if response.status().is_redirection() {
+                        Ok(response)
+                    } else {
+                        self.success(response, deadline).await
+                    }
                 })
                 .await?
                 .result;
@@ -227,29 +230,29 @@ impl Transport {
     }
 
     /// The answer again, if it is a success.
-    async fn success(&self, response: Response) -> Result<Response, Failure> {
+    async fn success(&self, response: Response, deadline: Instant) -> Result<Response, Failure> {
         if response.status().is_success() {
             return Ok(response);
         }
         // Boxed, or the future of every call would have room for it.
-        Err(Box::pin(self.refusal(response)).await)
+        Err(Box::pin(self.refusal(response, deadline)).await)
     }
 
-    async fn refusal(&self, response: Response) -> Failure {
+    async fn refusal(&self, response: Response, deadline: Instant) -> Failure {
         let (status, head) = (response.status(), response.headers().clone());
-        let body = body::read_some(response, ERROR_BODY, self.idle).await;
+        let body = body::read_some(response, ERROR_BODY, self.idle, deadline).await;
         Failure::of_answer(status, &head, &body, &self.secrets)
     }
 
     /// Tries until it succeeds, until trying again is of no use or not allowed, or until the deadline.
     async fn repeat<T, F: Future<Output = Result<T, Failure>>>(
         &self,
+        retry: &RetryPolicy,
         billing: Billing,
-        deadline: Option<Instant>,
+        deadline: Instant,
         attempt: impl Fn() -> F,
     ) -> Result<Paid<T>, Error> {
         let started = Instant::now();
-        let deadline = self.deadline(deadline);
         if started >= deadline {
             return Err(Error::new(ErrorKind::Timeout, "the deadline had passed before the request was sent"));
         }
@@ -271,9 +274,9 @@ impl Transport {
             let again = match (failure.verdict, billing) {
                 (Verdict::Final, _) => false,
                 (Verdict::NotExecuted, _) | (Verdict::Ambiguous, Billing::Free) => true,
-                (Verdict::Ambiguous, Billing::Paid) => self.retry.may_bill_twice,
+                (Verdict::Ambiguous, Billing::Paid) => retry.may_bill_twice,
             };
-            let wait = self.retry.next_wait(attempts, &failure.error, Some(deadline));
+            let wait = retry.next_wait(attempts, &failure.error, Some(deadline));
             match wait.filter(|_| again) {
                 Some(wait) => tokio::time::sleep(wait).await,
                 None => {

@@ -205,9 +205,10 @@ impl Unpacked {
         self.places.iter().map(|(_, range)| self.images.slice(range.clone()))
     }
 
-    /// The image whose text was taken out of the JSON where the empty `text`, a part of it, is.
-    pub(super) fn image(&self, text: &str) -> Option<Bytes> {
-        let at = (text.as_ptr() as usize).checked_sub(self.json.as_ptr() as usize)?;
+    /// The image whose text was taken out of the JSON where the value `raw`, a part of it, is: an empty text in quotes.
+    pub(super) fn image(&self, raw: &str) -> Option<Bytes> {
+        let opening = (raw.as_ptr() as usize).checked_sub(self.json.as_ptr() as usize)?;
+        let at = opening.checked_add(1)?;
         let found = self.places.binary_search_by_key(&at, |(at, _)| *at).ok()?;
         let (_, range) = self.places.get(found)?;
         Some(self.images.slice(range.clone()))
