@@ -351,9 +351,12 @@ async fn the_recorders_modes_cost_what_they_say() {
 
 /// Until a request has come.
 async fn arrival(gateway: &MockGateway) {
-    while gateway.received().is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let come = async {
+        while gateway.received().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), come).await.unwrap();
 }
 
 async fn balance(remote: &Remote) -> f64 {

@@ -193,7 +193,8 @@ fn read(result: &Value) -> Result<Output, Error> {
         return Err(Error::new(ErrorKind::InvalidResponse, "fal answered without an image"));
     }
     let flagged = list("has_nsfw_concepts").iter().enumerate().filter(|(_, flag)| flag.as_bool() == Some(true));
-    let warnings = flagged.map(|(i, _)| format!("fal's safety checker flagged image {i}; it may be black")).collect();
+    let warnings =
+        flagged.map(|(i, _)| format!("fal's safety checker flagged image {}; it may be black", i + 1)).collect();
     let metadata = Metadata {
         backend: "fal".into(),
         provider: Some("fal".into()),

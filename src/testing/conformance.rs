@@ -15,7 +15,7 @@ use crate::images::{Input, OutputFormat, ResponseFormat, Sampling, SkipLayerGuid
 /// Asks a backend everything that the trait promises, and tells each promise that it breaks.
 ///
 /// `generate` and `edit` are requests that the backend can do, as small and cheap as may be; the suite sends
-/// each about twenty times, with other options. What the backend's [`capabilities`](Backend::capabilities) rule
+/// each about 25 times, with other options. What the backend's [`capabilities`](Backend::capabilities) rule
 /// out must be refused, and so must be each control of [`Sampling`] and each provider of the model that the backend
 /// cannot honour: as [`ErrorKind::Unsupported`], with the parameter's name. Progress need not be told, but what is told
 /// must be in order.

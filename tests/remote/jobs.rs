@@ -88,9 +88,11 @@ impl Provider {
 
     /// The error of a call that has this long.
     async fn error_within(&self, server: &MockServer, interval: Duration, time: Duration) -> Error {
+        // Made before its time begins: it reads certificates.
+        let backend = self.backend(server, interval);
         let mut context = RequestContext::default();
         context.deadline = Some(Instant::now() + time);
-        self.backend(server, interval).generate(generate_spec(), context).await.unwrap_err()
+        backend.generate(generate_spec(), context).await.unwrap_err()
     }
 }
 
@@ -117,8 +119,15 @@ async fn a_job_that_nobody_waits_for_is_cancelled() {
         let server = provider.server().await;
         provider.status(&server, None, json(200, provider.queued)).await;
         let backend = provider.backend(&server, SOON);
-        let call = backend.generate(generate_spec(), RequestContext::default());
-        assert!(tokio::time::timeout(Duration::from_millis(200), call).await.is_err());
+        let asked = async {
+            while count(&server, "GET", provider.status).await == 0 {
+                tokio::time::sleep(SOON).await;
+            }
+        };
+        tokio::select! {
+            ended = backend.generate(generate_spec(), RequestContext::default()) => panic!("{ended:?}"),
+            () = asked => {}
+        }
         let started = Instant::now();
         while provider.cancellations(&server).await == 0 {
             assert!(started.elapsed() < Duration::from_secs(5), "no cancellation came to {}", provider.name);
@@ -133,7 +142,7 @@ async fn a_job_beyond_the_deadline_may_have_been_billed_and_is_cancelled() {
     for provider in PROVIDERS {
         let server = provider.server().await;
         provider.status(&server, None, json(200, provider.running)).await;
-        let error = provider.error_within(&server, SOON, Duration::from_secs(1)).await;
+        let error = provider.error_within(&server, SOON, Duration::from_secs(4)).await;
         assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true), "{error}");
         assert_eq!(error.request_id(), Some("j1"));
         // At once: a program may end here.
@@ -147,7 +156,7 @@ async fn a_job_that_nothing_is_heard_of_is_cancelled_before_the_deadline() {
         let server = provider.server().await;
         let silence = json(200, provider.running).set_delay(Duration::from_secs(60));
         provider.status(&server, None, silence).await;
-        let error = provider.error_within(&server, SOON, Duration::from_secs(1)).await;
+        let error = provider.error_within(&server, SOON, Duration::from_secs(4)).await;
         assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true), "{error}");
         assert_eq!(error.request_id(), Some("j1"));
         assert_eq!(provider.cancellations(&server).await, 1, "{}", provider.name);
@@ -246,9 +255,9 @@ async fn an_interval_longer_than_the_time_left_leaves_a_last_question() {
         provider.status(&server, Some(1), json(200, provider.running)).await;
         provider.status(&server, None, json(200, provider.ended)).await;
         provider.result(&server).await;
-        let mut context = RequestContext::default();
-        context.deadline = Some(Instant::now() + Duration::from_secs(2));
         let backend = provider.backend(&server, Duration::from_secs(60));
+        let mut context = RequestContext::default();
+        context.deadline = Some(Instant::now() + Duration::from_secs(4));
         backend.generate(generate_spec(), context).await.unwrap();
     }
 }
@@ -283,5 +292,30 @@ async fn what_has_a_function_of_its_own_is_no_extra_parameter() {
             assert_eq!((error.kind(), error.parameter()), (ErrorKind::InvalidRequest, Some(extra)), "{name}");
         }
         assert_eq!(provider.submissions(&server).await, 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_a_strange_answer_ends_is_cancelled_before_the_call_returns() {
+    for provider in PROVIDERS {
+        let server = provider.server().await;
+        provider.status(&server, None, json(404, "{}")).await;
+        provider.error_within(&server, SOON, Duration::from_secs(60)).await;
+        assert_eq!(provider.cancellations(&server).await, 1, "{}", provider.name);
+    }
+}
+
+#[tokio::test]
+async fn one_strange_answer_on_the_last_question_ends_no_job_early() {
+    for provider in PROVIDERS {
+        let server = provider.server().await;
+        provider.status(&server, Some(1), json(200, provider.running)).await;
+        provider.status(&server, Some(1), json(404, "{}")).await;
+        provider.status(&server, None, json(200, provider.ended)).await;
+        provider.result(&server).await;
+        let backend = provider.backend(&server, Duration::from_secs(60));
+        let mut context = RequestContext::default();
+        context.deadline = Some(Instant::now() + Duration::from_secs(4));
+        backend.generate(generate_spec(), context).await.unwrap();
     }
 }

@@ -75,7 +75,7 @@ async fn fal_is_submitted_once_and_asked_until_it_has_ended() {
     assert_eq!(output.images[1].content, Content::Address("https://files.example/2.png".into()));
     assert_eq!((output.images[0].seed, output.images[1].seed), (Some(7), None));
     assert_eq!(output.metadata.request_id.as_deref(), Some("r1"));
-    assert!(output.metadata.warnings[0].contains("image 1"), "{:?}", output.metadata.warnings);
+    assert!(output.metadata.warnings[0].contains("image 2"), "{:?}", output.metadata.warnings);
     assert_eq!(*heard.lock().unwrap(), [Progress::Queued { position: Some(2) }, Progress::Running]);
     let requests = requests(&server).await;
     assert!(requests.iter().all(|request| request.headers["authorization"] == format!("Key {KEY}")));

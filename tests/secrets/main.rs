@@ -9,6 +9,7 @@
 use std::env;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use self::client::client;
 use self::stage::Stage;
@@ -54,7 +55,8 @@ async fn nothing_that_is_logged_or_printed_holds_a_secret() {
     let mut client = Command::new(env::current_exe().unwrap());
     client.env("SSL_CERT_FILE", trusted).env_remove("SSL_CERT_DIR").env_remove("RUST_BACKTRACE");
     client.envs(STAGE.into_iter().zip([&plain.base, &tls.base, folder.path().to_str().unwrap()]));
-    let output = tokio::task::spawn_blocking(move || client.output()).await.unwrap().unwrap();
+    let output = tokio::task::spawn_blocking(move || client.output());
+    let output = tokio::time::timeout(Duration::from_secs(300), output).await.unwrap().unwrap().unwrap();
     let (printed, logged) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
 
     let lines = printed.lines().chain(logged.lines());

@@ -127,9 +127,13 @@ impl Stage {
             (_, "POST", ["images", _]) if query.contains("dryRun=true") => {
                 (200, json!({ "total_cost_micros": 20_000, "currency": "USD", "provider": "fal" }))
             }
-            (_, "POST", ["images", _]) => {
-                (200, json!({ "created": 1_234_567_890, "data": [{ "url": image }, { "b64_json": "iVBORw0KGgo=" }] }))
-            }
+            (_, "POST", ["images", _]) => (
+                200,
+                json!({
+                    "created": 1_234_567_890, "data": [{ "url": image }, { "b64_json": "iVBORw0KGgo=" }],
+                    "metadata": { "attempts": [{ "url": self.signed("/attempt") }] }
+                }),
+            ),
             (_, "GET", ["requests"]) if query.contains("starting_after") => (200, json!({ "data": [record] })),
             (_, "GET", ["requests"]) => (200, json!({ "data": [record], "next_page_url": self.signed("/more") })),
             (_, "GET", ["requests", "req_1"]) => (200, record),
