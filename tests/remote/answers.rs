@@ -311,14 +311,14 @@ async fn images_that_came_whole_outlive_a_connection_that_breaks() {
     let body = format!(r#"{{"data":[{{"b64_json":"{0}"}},{{"b64_json":"{0}"#, png_base64());
     let head = "HTTP/1.1 200 OK\r\nx-request-id: req_9\r\ncontent-length: 99999\r\n\r\n";
     let second = Duration::from_secs(1);
-    let settings: [(fn(Vec<u8>) -> Act, Duration, Duration); 4] = [
-        (Act::Say, 60 * second, 60 * second),
-        (Act::SayAndReset, 60 * second, 60 * second),
-        (Act::SayAndHang, second, 60 * second),
-        (Act::SayAndHang, 60 * second, second),
-    ];
-    for (act, idle, timeout) in settings {
-        let server = RawServer::start(act([head, &body].concat().into_bytes())).await;
+    let answer = || [head, &body].concat().into_bytes();
+    for (act, idle, timeout) in [
+        (Act::Say(answer()), 60 * second, 60 * second),
+        (Act::SayAndReset(answer()), 60 * second, 60 * second),
+        (Act::SayAndHang(answer()), second, 60 * second),
+        (Act::SayAndHang(answer()), 60 * second, second),
+    ] {
+        let server = RawServer::start(act).await;
         let remote = builder(&server.uri).idle_timeout(idle).timeout(timeout).backend().unwrap();
         let images = generate_inline(&remote).await.unwrap();
         assert_eq!((images.len(), images[0].bytes()), (1, &PNG.into()));
