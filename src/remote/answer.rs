@@ -1,98 +1,20 @@
 //! The answer to a generation or an edit.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::body::Body;
 use super::failure::{Failure, Verdict};
 use super::key::Secrets;
+use super::lenient::{self, Object};
 use super::unpack::{Unpack, Unpacked};
 use super::{clean, headers};
 use crate::backend::{Content, Cost, Headers, ImageData, Metadata, Output};
-
-/// Some servers write it before their JSON.
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-
-/// An object, read leniently: compatible servers leave fields out, add their own, write some twice, and give some another type.
-/// So each field is only found here, and read on its own.
-#[derive(Default)]
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'a> Fields<'a> {
-    /// The last of that name.
-    fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0.iter().rfind(|(given, _)| given == name).map(|(_, value)| *value)
-    }
-}
-
-impl<'de> Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Fields<'de>, M::Error> {
-        let mut fields = Vec::with_capacity(4);
-        while let Some((Text(name), value)) = map.next_entry()? {
-            fields.push((name, value));
-        }
-        Ok(Fields(fields))
-    }
-}
-
-/// What `raw` holds, if it is of that type.
-fn read_as<'a, T: Deserialize<'a>>(raw: Option<&'a RawValue>) -> Option<T> {
-    serde_json::from_str(raw?.get()).ok()
-}
-
-/// A text that is not empty; borrowed from the body where it has no escapes. Half a character, as it is left where a text
-/// was cut within an emoji, becomes a mark.
-fn text(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
-    read_as::<Text>(raw).map(|Text(text)| text).filter(|text| !text.is_empty())
-}
-
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // As bytes: that alone takes half a character.
-        deserializer.deserialize_bytes(TextVisitor)
-    }
-}
-
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("a text")
-    }
-
-    fn visit_borrowed_bytes<E>(self, bytes: &'de [u8]) -> Result<Text<'de>, E> {
-        Ok(Text(String::from_utf8_lossy(bytes)))
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Text<'de>, E> {
-        Ok(Text(String::from_utf8_lossy(bytes).into_owned().into()))
-    }
-}
 
 /// The images that the body holds.
 pub(super) async fn read(head: HeaderMap, mut body: Body) -> Result<Output, Failure> {
@@ -113,31 +35,29 @@ fn salvage(head: HeaderMap, unpacked: &Unpacked, failure: Failure) -> Result<Out
     if images.is_empty() {
         return Err(named(failure, headers::request_id(&head)));
     }
-    let mut metadata = metadata(head, &Fields::default());
+    let mut metadata = metadata(head, &Object::default());
     metadata.warnings.push(format!("the answer broke after {} images: {}", images.len(), failure.error));
     Ok(Output { images, metadata })
 }
 
 /// No error tells any of the answer's content: it may be megabytes of image.
 pub(super) fn output(head: HeaderMap, unpacked: &Unpacked) -> Result<Output, Failure> {
-    let json = unpacked.json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&unpacked.json);
-    // What follows the object is of no interest.
-    let answer = match Fields::deserialize(&mut serde_json::Deserializer::from_slice(json)) {
+    let answer = match Object::read(&unpacked.json) {
         Ok(answer) => answer,
         Err(error) => return salvage(head, unpacked, unreadable(&error, unpacked.received)),
     };
     let mut metadata = metadata(head, &answer);
     let mut images = Vec::new();
     // Where there is one image, some servers make no list.
-    let data = answer.get("data");
-    let items = read_as::<Vec<&RawValue>>(data).unwrap_or_else(|| Vec::from_iter(data));
+    let data = answer.field("data");
+    let items = answer.read_as::<Vec<&RawValue>>("data").unwrap_or_else(|| Vec::from_iter(data));
     for (index, item) in items.into_iter().enumerate() {
-        let item: Fields = read_as(Some(item)).unwrap_or_default();
-        match content(text(item.get("url")), item.get("b64_json"), unpacked) {
+        let item: Object = lenient::read_as(item).unwrap_or_default();
+        match content(item.text("url"), item.field("b64_json"), unpacked) {
             Ok(None) => {}
             Ok(Some(content)) => {
-                let revised_prompt = text(item.get("revised_prompt")).map(Cow::into_owned);
-                images.push(ImageData { content, revised_prompt, seed: read_as(item.get("seed")) });
+                let revised_prompt = item.text("revised_prompt").map(Cow::into_owned);
+                images.push(ImageData { content, revised_prompt, seed: item.read_as("seed") });
             }
             // What else was paid for is kept.
             Err(NotBase64) => {
@@ -174,7 +94,7 @@ fn content(
 ) -> Result<Option<Content>, NotBase64> {
     let base64 = base64.and_then(|raw| match unpacked.image(raw.get()) {
         Some(image) => Some(Ok(image)),
-        None => text(Some(raw)).map(decode),
+        None => lenient::text(raw).map(decode),
     });
     match (base64, url) {
         (Some(Ok(image)), _) if !image.is_empty() => Ok(Some(Content::Bytes(image))),
@@ -204,8 +124,8 @@ pub(super) fn decode(text: Cow<'_, str>) -> Result<Bytes, NotBase64> {
 }
 
 /// The service's headers speak where the answer has no metadata.
-fn metadata(head: HeaderMap, answer: &Fields) -> Metadata {
-    let service: Value = read_as(answer.get("metadata")).unwrap_or_default();
+fn metadata(head: HeaderMap, answer: &Object) -> Metadata {
+    let service: Value = answer.read_as("metadata").unwrap_or_default();
     let field = |name: &str| service.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let header = |name| headers::text(&head, name).map(str::to_owned);
     Metadata {
@@ -215,14 +135,11 @@ fn metadata(head: HeaderMap, answer: &Fields) -> Metadata {
             amount,
             currency: field("cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
         }),
-        request_id: headers::request_id(&head)
-            .map(str::to_owned)
-            .or_else(|| text(answer.get("id")).map(Cow::into_owned)),
+        request_id: headers::request_id(&head).map(str::to_owned).or_else(|| answer.text("id").map(Cow::into_owned)),
         headers: Headers::new(head),
-        created: read_as(answer.get("created"))
-            .or_else(|| read_as::<f64>(answer.get("created")).map(|seconds| seconds as u64)),
-        size: text(answer.get("size")).and_then(|size| size.parse().ok()),
-        output_format: read_as(answer.get("output_format")),
+        created: answer.read_as("created").or_else(|| answer.read_as::<f64>("created").map(|seconds| seconds as u64)),
+        size: answer.text("size").and_then(|size| size.parse().ok()),
+        output_format: answer.read_as("output_format"),
         service,
         ..Metadata::default()
     }

@@ -8,7 +8,7 @@
 //! | `fields`, `multipart` | requests on the wire |
 //! | `transport`, `retry_after` | tries, waits, the deadline |
 //! | `failure`, `clean` | what a failure means; messages without secrets |
-//! | `body`, `unpack`, `answer`, `estimate`, `headers` | answers |
+//! | `body`, `unpack`, `lenient`, `answer`, `estimate`, `headers` | answers |
 //! | `download` | images at addresses |
 //! | `fal`, `replicate`, `job` | the providers behind the gateway, without it |
 //! | `models`, `account`, `replay`, `trace` | what only the gateway offers |
@@ -26,6 +26,7 @@ mod fields;
 mod headers;
 mod job;
 mod key;
+mod lenient;
 mod models;
 mod multipart;
 mod replay;
