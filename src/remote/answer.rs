@@ -1,20 +1,85 @@
 //! The answer to a generation or an edit.
 
-use std::borrow::Cow;
-
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::body::Body;
+use super::clean;
 use super::failure::{Failure, Verdict};
+use super::headers::Said;
 use super::key::Secrets;
 use super::lenient::{self, Object};
 use super::unpack::{Unpack, Unpacked};
-use super::{clean, headers};
 use crate::backend::{Content, Cost, Headers, ImageData, Metadata, Output};
+use crate::images::OutputFormat;
+
+/// An answer in the documented form.
+#[derive(Default, Deserialize)]
+struct Answer<'a> {
+    #[serde(default)]
+    created: Option<u64>,
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(borrow)]
+    data: Vec<Item<'a>>,
+    #[serde(default)]
+    size: Option<String>,
+    #[serde(default)]
+    output_format: Option<OutputFormat>,
+    #[serde(default)]
+    metadata: Value,
+}
+
+#[derive(Default, Deserialize)]
+struct Item<'a> {
+    #[serde(default)]
+    url: Option<String>,
+    /// Where an image was taken out, its place tells which one.
+    #[serde(borrow, default)]
+    b64_json: Option<&'a RawValue>,
+    #[serde(default)]
+    revised_prompt: Option<String>,
+    #[serde(default)]
+    seed: Option<u64>,
+}
+
+impl<'a> Answer<'a> {
+    /// In one go, or else what can be read of it.
+    fn read(json: &'a [u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(json).or_else(|_| Object::read(json).map(|answer| Self::of(&answer)))
+    }
+
+    fn of(answer: &Object<'a>) -> Self {
+        // Where there is one image, some servers make no list.
+        let data = answer.field("data");
+        let items = answer.read_as::<Vec<&RawValue>>("data").unwrap_or_else(|| Vec::from_iter(data));
+        Self {
+            created: answer
+                .read_as("created")
+                .or_else(|| answer.read_as::<f64>("created").map(|seconds| seconds as u64)),
+            id: answer.text("id"),
+            data: items.into_iter().map(|item| Item::of(&lenient::read_as(item).unwrap_or_default())).collect(),
+            size: answer.text("size"),
+            output_format: answer.read_as("output_format"),
+            metadata: answer.read_as("metadata").unwrap_or_default(),
+        }
+    }
+}
+
+impl<'a> Item<'a> {
+    fn of(item: &Object<'a>) -> Self {
+        Self {
+            url: item.text("url"),
+            b64_json: item.field("b64_json"),
+            revised_prompt: item.text("revised_prompt"),
+            seed: item.read_as("seed"),
+        }
+    }
+}
 
 /// The images that the body holds.
 pub(super) async fn read(head: HeaderMap, mut body: Body) -> Result<Output, Failure> {
@@ -33,32 +98,27 @@ fn salvage(head: HeaderMap, unpacked: &Unpacked, failure: Failure) -> Result<Out
     let image = |bytes| ImageData { content: Content::Bytes(bytes), revised_prompt: None, seed: None };
     let images: Vec<_> = unpacked.images().map(image).collect();
     if images.is_empty() {
-        return Err(named(failure, headers::request_id(&head)));
+        return Err(named(failure, Said::of(&head).request_id));
     }
-    let mut metadata = metadata(head, &Object::default());
+    let mut metadata = metadata(head, Answer::default());
     metadata.warnings.push(format!("the answer broke after {} images: {}", images.len(), failure.error));
     Ok(Output { images, metadata })
 }
 
 /// No error tells any of the answer's content: it may be megabytes of image.
 pub(super) fn output(head: HeaderMap, unpacked: &Unpacked) -> Result<Output, Failure> {
-    let answer = match Object::read(&unpacked.json) {
+    let mut answer = match Answer::read(&unpacked.json) {
         Ok(answer) => answer,
         Err(error) => return salvage(head, unpacked, unreadable(&error, unpacked.received)),
     };
-    let mut metadata = metadata(head, &answer);
-    let mut images = Vec::new();
-    // Where there is one image, some servers make no list.
-    let data = answer.field("data");
-    let items = answer.read_as::<Vec<&RawValue>>("data").unwrap_or_else(|| Vec::from_iter(data));
+    let items = std::mem::take(&mut answer.data);
+    let mut metadata = metadata(head, answer);
+    let mut images = Vec::with_capacity(items.len());
     for (index, item) in items.into_iter().enumerate() {
-        let item: Object = lenient::read_as(item).unwrap_or_default();
-        match content(item.text("url"), item.field("b64_json"), unpacked) {
+        let Item { url, b64_json, revised_prompt, seed } = item;
+        match content(url, b64_json, unpacked) {
             Ok(None) => {}
-            Ok(Some(content)) => {
-                let revised_prompt = item.text("revised_prompt").map(Cow::into_owned);
-                images.push(ImageData { content, revised_prompt, seed: item.read_as("seed") });
-            }
+            Ok(Some(content)) => images.push(ImageData { content, revised_prompt: said(revised_prompt), seed }),
             // What else was paid for is kept.
             Err(NotBase64) => {
                 metadata.warnings.push(format!("image {} is left out: it is not valid base64", index + 1))
@@ -87,29 +147,25 @@ fn named(Failure { error, verdict }: Failure, id: Option<&str>) -> Failure {
 pub(super) struct NotBase64;
 
 /// Bytes before an address: where a server sends both, the bytes need no second request.
-fn content(
-    url: Option<Cow<'_, str>>,
-    base64: Option<&RawValue>,
-    unpacked: &Unpacked,
-) -> Result<Option<Content>, NotBase64> {
+fn content(url: Option<String>, base64: Option<&RawValue>, unpacked: &Unpacked) -> Result<Option<Content>, NotBase64> {
     let base64 = base64.and_then(|raw| match unpacked.image(raw.get()) {
         Some(image) => Some(Ok(image)),
         None => lenient::text(raw).map(decode),
     });
-    match (base64, url) {
+    match (base64, said(url)) {
         (Some(Ok(image)), _) if !image.is_empty() => Ok(Some(Content::Bytes(image))),
         // Some servers put the image itself into the address.
         (_, Some(url)) if url.starts_with("data:") => Ok(Some(Content::Bytes(decode(url)?))),
-        (_, Some(url)) => Ok(Some(Content::Address(url.into_owned()))),
+        (_, Some(url)) => Ok(Some(Content::Address(url))),
         (Some(Err(error)), None) => Err(error),
         (Some(Ok(_)) | None, None) => Ok(None),
     }
 }
 
 /// Base64 that is not plain: in the alphabet for addresses, with a prefix that names the media type, with spaces.
-pub(super) fn decode(text: Cow<'_, str>) -> Result<Bytes, NotBase64> {
+pub(super) fn decode(text: String) -> Result<Bytes, NotBase64> {
     let prefix = if text.starts_with("data:") { text.find(',').map_or(0, |comma| comma + 1) } else { 0 };
-    let mut image = text.into_owned().into_bytes();
+    let mut image = text.into_bytes();
     image.drain(..prefix);
     for byte in &mut image {
         match byte {
@@ -123,23 +179,29 @@ pub(super) fn decode(text: Cow<'_, str>) -> Result<Bytes, NotBase64> {
     Ok(image.into())
 }
 
+/// A text that says something.
+fn said(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
 /// The service's headers speak where the answer has no metadata.
-fn metadata(head: HeaderMap, answer: &Object) -> Metadata {
-    let service: Value = answer.read_as("metadata").unwrap_or_default();
+fn metadata(head: HeaderMap, answer: Answer) -> Metadata {
+    let Answer { created, id, data: _, size, output_format, metadata: service } = answer;
     let field = |name: &str| service.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
-    let header = |name| headers::text(&head, name).map(str::to_owned);
+    let Said { provider, model, request_id } = Said::of(&head);
+    let owned = |text: Option<&str>| text.map(str::to_owned);
     Metadata {
-        provider: field("provider").or_else(|| header(headers::PROVIDER)),
-        model: field("executed_model").or_else(|| field("model")).or_else(|| header(headers::MODEL)),
+        provider: field("provider").or_else(|| owned(provider)),
+        model: field("executed_model").or_else(|| field("model")).or_else(|| owned(model)),
         cost: service.get("cost").and_then(number).map(|amount| Cost {
             amount,
             currency: field("cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
         }),
-        request_id: headers::request_id(&head).map(str::to_owned).or_else(|| answer.text("id").map(Cow::into_owned)),
+        request_id: owned(request_id).or(said(id)),
         headers: Headers::new(head),
-        created: answer.read_as("created").or_else(|| answer.read_as::<f64>("created").map(|seconds| seconds as u64)),
-        size: answer.text("size").and_then(|size| size.parse().ok()),
-        output_format: answer.read_as("output_format"),
+        created,
+        size: size.and_then(|size| size.parse().ok()),
+        output_format,
         service,
         ..Metadata::default()
     }
@@ -161,7 +223,7 @@ pub(super) async fn json<T: DeserializeOwned>(_: HeaderMap, body: Body) -> Resul
 
 /// The JSON answer of a call that was billed.
 pub(super) async fn paid_json<T: DeserializeOwned>(head: HeaderMap, body: Body) -> Result<T, Failure> {
-    let named = |failure| named(failure, headers::request_id(&head));
+    let named = |failure| named(failure, Said::of(&head).request_id);
     let body = body.whole().await.map_err(named)?;
     serde_json::from_slice(&body).map_err(|error| named(unreadable(&error, body.len())))
 }

@@ -20,7 +20,7 @@ use crate::retry::RetryPolicy;
 pub(super) async fn fetch(transport: &Arc<Transport>, address: &str) -> Result<ByteStream, Error> {
     if address.starts_with("data:") {
         let image =
-            answer::decode(address.into()).map_err(|_| malformed("the image's address holds no valid base64"))?;
+            answer::decode(address.to_owned()).map_err(|_| malformed("the image's address holds no valid base64"))?;
         return Ok(Box::pin(stream::iter([Ok(image)])));
     }
     let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));

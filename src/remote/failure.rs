@@ -4,8 +4,9 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
+use super::headers::Said;
 use super::key::Secrets;
-use super::{clean, headers, retry_after};
+use super::{clean, retry_after};
 use crate::error::{Error, ErrorKind};
 
 /// A failed try.
@@ -100,7 +101,7 @@ impl Failure {
         if let Some(parameter) = body.parameter {
             error = error.with_parameter(clean::message(&parameter, secrets));
         }
-        if let Some(id) = headers::request_id(head) {
+        if let Some(id) = Said::of(head).request_id {
             error = error.with_request_id(clean::message(id, secrets));
         }
         if let Some(wait) = retry_after::read(head) {

@@ -33,7 +33,7 @@ impl<'a> Object<'a> {
     }
 
     /// The field of that name, if it is a text that is not empty.
-    pub(super) fn text(&self, name: &str) -> Option<Cow<'a, str>> {
+    pub(super) fn text(&self, name: &str) -> Option<String> {
         self.field(name).and_then(text)
     }
 }
@@ -43,10 +43,9 @@ pub(super) fn read_as<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
     serde_json::from_str(raw.get()).ok()
 }
 
-/// A text that is not empty; borrowed where it has no escapes. Half a character, as it is left where a text was cut within an
-/// emoji, becomes a mark.
-pub(super) fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
-    read_as::<Text>(raw).map(|Text(text)| text).filter(|text| !text.is_empty())
+/// A text that is not empty. Half a character, as it is left where a text was cut within an emoji, becomes a mark.
+pub(super) fn text(raw: &RawValue) -> Option<String> {
+    read_as::<Text>(raw).map(|Text(text)| text.into_owned()).filter(|text| !text.is_empty())
 }
 
 impl<'de> Deserialize<'de> for Object<'de> {
