@@ -71,17 +71,30 @@ pub(super) async fn read_some(mut response: Response, limit: usize, idle: Durati
 
 /// The next bytes of an answer. Whoever reads it keeps what came before the deadline.
 pub(super) async fn next(response: &mut Response, idle: Duration, deadline: Instant) -> Result<Option<Bytes>, Failure> {
-    let silence = Instant::now().checked_add(idle).filter(|silence| *silence < deadline);
-    match tokio::time::timeout_at(silence.unwrap_or(deadline).into(), response.chunk()).await {
+    match within(idle, deadline, response.chunk()).await {
         Ok(piece) => piece.map_err(Failure::of_reading),
-        Err(_) => {
-            let message = match silence {
-                Some(_) => format!("the answer stopped: nothing came for {} seconds", idle.as_secs_f64()),
-                None => "the deadline passed in the middle of the answer".into(),
-            };
+        Err(Late::Silence) => {
+            let message = format!("the answer stopped: nothing came for {} seconds", idle.as_secs_f64());
+            Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
+        }
+        Err(Late::Deadline) => {
+            let message = "the deadline passed in the middle of the answer";
             Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
         }
     }
+}
+
+/// What came first.
+pub(super) enum Late {
+    Silence,
+    Deadline,
+}
+
+/// Waits for `wait`, at most for a `silence` from now and at most until the deadline: one timer for both.
+pub(super) async fn within<T>(silence: Duration, deadline: Instant, wait: impl Future<Output = T>) -> Result<T, Late> {
+    let end = Instant::now().checked_add(silence).filter(|end| *end < deadline);
+    let late = if end.is_some() { Late::Silence } else { Late::Deadline };
+    tokio::time::timeout_at(end.unwrap_or(deadline).into(), wait).await.map_err(|_| late)
 }
 
 fn too_large(limit: usize) -> Failure {

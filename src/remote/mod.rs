@@ -186,10 +186,10 @@ impl Backend for Remote {
     }
 
     fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        Box::pin(async move {
-            let asked = spec.options.response_format;
-            self.make(&self.generations, Payload::json(&fields::generate(spec)?)?, asked, context).await
-        })
+        // Written here already, so that the future need not hold the spec.
+        let asked = spec.options.response_format;
+        let payload = fields::generate(spec).and_then(|fields| Payload::json(&fields));
+        Box::pin(async move { self.make(&self.generations, payload?, asked, context).await })
     }
 
     fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {

@@ -10,7 +10,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCAT
 use reqwest::{Client, Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 
-use super::body::{self, Body};
+use super::body::{self, Body, Late};
 use super::failure::{Failure, Verdict};
 use super::key::Secrets;
 use super::multipart::Edit;
@@ -143,7 +143,7 @@ impl Transport {
     ) -> Result<Paid<T>, Error> {
         let (method, read, deadline) = (&method, &read, self.deadline(deadline));
         self.repeat(&self.retry, billing, deadline, || async move {
-            let response = self.send(self.request(method, url, payload).await?, billing).await?;
+            let response = self.send(self.request(method, url, payload, deadline).await?, billing, deadline).await?;
             let mut response = self.success(response, deadline).await?;
             let head = std::mem::take(response.headers_mut());
             read(head, Body::new(response, self.limit, self.idle, deadline)).await
@@ -152,7 +152,13 @@ impl Transport {
     }
 
     /// What one try sends.
-    async fn request(&self, method: &Method, url: &Url, payload: &Payload) -> Result<Request, Failure> {
+    async fn request(
+        &self,
+        method: &Method,
+        url: &Url,
+        payload: &Payload,
+        deadline: Instant,
+    ) -> Result<Request, Failure> {
         let mut request = Request::new(method.clone(), url.clone());
         *request.headers_mut() = self.headers.clone();
         #[cfg(feature = "otel")]
@@ -165,7 +171,9 @@ impl Transport {
             }
             Payload::Edit(edit) => {
                 // Boxed, or the future of every call would have room for it.
-                let form = Box::pin(edit.form()).await.map_err(Failure::last)?;
+                let form = tokio::time::timeout_at(deadline.into(), Box::pin(edit.form())).await;
+                let too_late = |_| Error::new(ErrorKind::Timeout, "the deadline passed while the images were opened");
+                let form = form.map_err(too_late).and_then(|form| form).map_err(Failure::last)?;
                 let request_with_form = RequestBuilder::from_parts(self.http.clone(), request).multipart(form);
                 request = request_with_form.build().map_err(Failure::of_sending)?;
             }
@@ -191,7 +199,7 @@ impl Transport {
         for _ in 0..=REDIRECTS {
             let response = self
                 .repeat(retry, Billing::Free, deadline, || async {
-                    let response = self.send(Request::new(Method::GET, url.clone()), Billing::Free).await?;
+                    let response = self.send(Request::new(Method::GET, url.clone()), Billing::Free, deadline).await?;
                     if response.status().is_redirection() {
                         Ok(response)
                     } else {
@@ -213,20 +221,22 @@ impl Transport {
     }
 
     /// One try, up to the head of the answer. Only an image that is being made is a reason for a long silence.
-    async fn send(&self, request: Request, billing: Billing) -> Result<Response, Failure> {
+    async fn send(&self, request: Request, billing: Billing, deadline: Instant) -> Result<Response, Failure> {
         let silence = match billing {
             Billing::Paid => self.first_byte,
             Billing::Free => self.first_byte.min(self.idle),
         };
         // Pinned where it is made: it is large, and a time-out around it would move it.
         let answer = pin!(self.http.execute(request));
-        match tokio::time::timeout(silence, answer).await {
-            Ok(response) => response.map_err(Failure::of_sending),
-            Err(_) => {
-                let message = format!("no answer came within {} seconds", silence.as_secs_f64());
-                Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
-            }
-        }
+        let late = match body::within(silence, deadline, answer).await {
+            Ok(response) => return response.map_err(Failure::of_sending),
+            Err(late) => late,
+        };
+        let message = match late {
+            Late::Silence => format!("no answer came within {} seconds", silence.as_secs_f64()),
+            Late::Deadline => "the deadline passed before an answer came".into(),
+        };
+        Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
     }
 
     /// The answer again, if it is a success.
@@ -244,7 +254,7 @@ impl Transport {
         Failure::of_answer(status, &head, &body, &self.secrets)
     }
 
-    /// Tries until it succeeds, until trying again is of no use or not allowed, or until the deadline.
+    /// Tries until it succeeds, until trying again is of no use or not allowed, or until the deadline, which each try keeps.
     async fn repeat<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         retry: &RetryPolicy,
@@ -260,11 +270,9 @@ impl Transport {
         let mut bills = Bills::default();
         loop {
             attempts += 1;
-            let attempt = pin!(attempt());
-            let failure = match tokio::time::timeout_at(deadline.into(), attempt).await {
-                Ok(Ok(result)) => return Ok(Paid { result, lost_bills: bills.tries }),
-                Ok(Err(failure)) => failure,
-                Err(_) => Failure::last(out_of_time(started).with_maybe_billed(billing == Billing::Paid)),
+            let failure = match attempt().await {
+                Ok(result) => return Ok(Paid { result, lost_bills: bills.tries }),
+                Err(failure) => failure,
             };
             // A free call that broke was not billed; one whose answer is of no use says itself whether it was.
             let free = billing == Billing::Free && failure.verdict == Verdict::Ambiguous;
@@ -292,11 +300,4 @@ fn append(url: &mut Url, path: &[&str]) {
     if let Ok(mut segments) = url.path_segments_mut() {
         segments.pop_if_empty().extend(path);
     }
-}
-
-fn out_of_time(started: Instant) -> Error {
-    Error::new(
-        ErrorKind::Timeout,
-        format!("the deadline passed after {:.1} seconds without an answer", started.elapsed().as_secs_f64()),
-    )
 }
