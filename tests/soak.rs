@@ -141,7 +141,7 @@ impl Plan {
 
 /// Whether the image is asked for within the answer.
 fn is_inline(number: usize) -> bool {
-    number / 7 % 2 == 0
+    (number / 7).is_multiple_of(2)
 }
 
 /// A rule for the gateway that counts the tries of each request.
