@@ -291,11 +291,16 @@ pub enum Progress {
 pub struct Output {
     /// The images, in the order of their making; never fewer than the service delivered.
     pub images: Vec<ImageData>,
-    /// What is known of their making.
-    pub metadata: Metadata,
+    /// What is known of their making. Boxed, because it is large and an output is handed on many times.
+    pub metadata: Box<Metadata>,
 }
 
 impl Output {
+    /// The images and what is known of their making.
+    pub fn new(images: Vec<ImageData>, metadata: Metadata) -> Self {
+        Self { images, metadata: Box::new(metadata) }
+    }
+
     /// Adds what earlier tries made, and what they left at these addresses: it is paid for, too.
     pub(crate) fn add_unfetched(&mut self, addresses: Vec<String>) {
         if !addresses.is_empty() {

@@ -198,18 +198,17 @@ impl Model {
                 seed: Some(pictures.seed.wrapping_add(index)),
             })
         };
-        Ok(Output {
-            images: (0..).zip(&pictures.pictures).map(image).collect::<Result<_, Error>>()?,
-            metadata: Metadata {
-                backend: "local".into(),
-                model: Some(self.name.clone()),
-                steps: Some(pictures.steps),
-                cost: Some(Cost::nothing()),
-                elapsed: started.elapsed(),
-                warnings: pictures.warnings.clone(),
-                ..Metadata::default()
-            },
-        })
+        let images = (0..).zip(&pictures.pictures).map(image).collect::<Result<_, Error>>()?;
+        let metadata = Metadata {
+            backend: "local".into(),
+            model: Some(self.name.clone()),
+            steps: Some(pictures.steps),
+            cost: Some(Cost::nothing()),
+            elapsed: started.elapsed(),
+            warnings: pictures.warnings.clone(),
+            ..Metadata::default()
+        };
+        Ok(Output::new(images, metadata))
     }
 }
 

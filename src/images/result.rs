@@ -122,7 +122,7 @@ mod sealed {
 pub struct Images<A: Delivery> {
     images: Vec<Image<A>>,
     unfetched: Vec<Image<Address>>,
-    metadata: Metadata,
+    metadata: Box<Metadata>,
 }
 
 impl<A: Delivery> Images<A> {
@@ -134,19 +134,22 @@ impl<A: Delivery> Images<A> {
     /// # Errors
     /// Where the answer holds no image, or none that can be fetched.
     pub async fn receive(backend: Arc<dyn Backend>, output: Output) -> Result<Self, Error> {
-        Self::receive_before(None, backend, output).await
+        Self::receive_before(None, &backend, output).await
     }
 
     /// As [`receive`](Self::receive), until the deadline.
     pub(crate) async fn receive_before(
         deadline: Option<Instant>,
-        backend: Arc<dyn Backend>,
+        backend: &Arc<dyn Backend>,
         output: Output,
     ) -> Result<Self, Error> {
-        let output = match A::RESPONSE_FORMAT {
-            ResponseFormat::B64Json => fetch::all(&*backend, output, deadline).await?,
-            ResponseFormat::Url => output,
-        };
+        match A::RESPONSE_FORMAT {
+            ResponseFormat::B64Json => Self::new(backend, fetch::all(&**backend, output, deadline).await?),
+            ResponseFormat::Url => Self::new(backend, output),
+        }
+    }
+
+    fn new(backend: &Arc<dyn Backend>, output: Output) -> Result<Self, Error> {
         let Output { images: data, metadata } = output;
         if data.is_empty() {
             let bills = Bills { tries: metadata.lost_bills.saturating_add(1), made: true };
@@ -157,8 +160,8 @@ impl<A: Delivery> Images<A> {
         for ImageData { content, revised_prompt, seed } in data {
             let about = About { revised_prompt, seed, addresses_expire: metadata.addresses_expire };
             match A::hold(content) {
-                Ok(held) => images.push(Image::new(held, about, &backend)),
-                Err(address) => unfetched.push(Image::new(Content::Address(address), about, &backend)),
+                Ok(held) => images.push(Image::new(held, about, backend)),
+                Err(address) => unfetched.push(Image::new(Content::Address(address), about, backend)),
             }
         }
         if images.is_empty() {

@@ -118,7 +118,7 @@ impl<B: Backend> Cache<B> {
             warnings,
             ..Metadata::default()
         };
-        (!images.is_empty()).then_some(Output { images, metadata })
+        (!images.is_empty()).then(|| Output::new(images, metadata))
     }
 
     async fn keep(&self, key: &str, output: &Output) -> Result<(), Error> {
@@ -134,7 +134,7 @@ impl<B: Backend> Cache<B> {
             let sha256 = hex(&Sha256::digest(bytes));
             images.push(EntryImage { file, sha256, revised_prompt: revised_prompt.clone(), seed: *seed });
         }
-        let Metadata { provider, model, created, steps, warnings, .. } = output.metadata.clone();
+        let Metadata { provider, model, created, steps, warnings, .. } = *output.metadata.clone();
         let entry = serde_json::to_vec(&Entry { images, provider, model, created, steps, warnings })
             .map_err(|error| Error::new(ErrorKind::Io, "the entry cannot be written").with_source(error))?;
         // Last, so that an entry is never seen before its images.

@@ -105,7 +105,8 @@ impl<B: Backend> SpendCap<B> {
         let mut reservation = self.set_aside(expected)?;
         let result = request.send(&self.inner, context).await;
         reservation.cost = match &result {
-            Ok(Output { metadata: Metadata { cost, lost_bills, .. }, .. }) => {
+            Ok(output) => {
+                let Metadata { cost, lost_bills, .. } = &*output.metadata;
                 let real = cost.as_ref().filter(|cost| cost.currency == self.cap.currency || cost.amount == 0.0);
                 real.map_or(expected, |cost| cost.amount.max(0.0)) + f64::from(*lost_bills) * expected
             }

@@ -82,13 +82,13 @@ impl<'a> Item<'a> {
 }
 
 /// The images that the body holds.
-pub(super) async fn read(head: HeaderMap, mut body: Body) -> Result<Output, Failure> {
+pub(super) async fn read(body: &mut Body) -> Result<Output, Failure> {
     let mut unpack = Unpack::new(body.room());
     loop {
         match body.next().await {
             Ok(Some(piece)) => unpack.push(&piece),
-            Ok(None) => return output(head, &unpack.finish()),
-            Err(failure) => return salvage(head, &unpack.finish(), failure),
+            Ok(None) => return output(body.take_head(), &unpack.finish()),
+            Err(failure) => return salvage(body.take_head(), &unpack.finish(), failure),
         }
     }
 }
@@ -185,15 +185,16 @@ fn said(text: Option<String>) -> Option<String> {
 }
 
 /// The service's headers speak where the answer has no metadata.
-fn metadata(head: HeaderMap, answer: Answer) -> Metadata {
+fn metadata(head: HeaderMap, answer: Answer) -> Box<Metadata> {
     let Answer { created, id, data: _, size, output_format, metadata: service } = answer;
-    let field = |name: &str| service.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let fields = service.as_object();
+    let field = |name: &str| fields?.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let Said { provider, model, request_id } = Said::of(&head);
     let owned = |text: Option<&str>| text.map(str::to_owned);
-    Metadata {
+    Box::new(Metadata {
         provider: field("provider").or_else(|| owned(provider)),
         model: field("executed_model").or_else(|| field("model")).or_else(|| owned(model)),
-        cost: service.get("cost").and_then(number).map(|amount| Cost {
+        cost: fields.and_then(|fields| fields.get("cost")).and_then(number).map(|amount| Cost {
             amount,
             currency: field("cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
         }),
@@ -204,7 +205,7 @@ fn metadata(head: HeaderMap, answer: Answer) -> Metadata {
         output_format,
         service,
         ..Metadata::default()
-    }
+    })
 }
 
 /// Some servers write amounts as text.
@@ -213,7 +214,7 @@ pub(super) fn number(value: &Value) -> Option<f64> {
 }
 
 /// The JSON answer of a call that costs nothing: one that is no JSON may come whole next time.
-pub(super) async fn json<T: DeserializeOwned>(_: HeaderMap, body: Body) -> Result<T, Failure> {
+pub(super) async fn json<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
     let body = body.whole().await.map_err(free)?;
     serde_json::from_slice(&body).map_err(|error| {
         let Failure { error, .. } = free(unreadable(&error, body.len()));
@@ -222,14 +223,15 @@ pub(super) async fn json<T: DeserializeOwned>(_: HeaderMap, body: Body) -> Resul
 }
 
 /// The JSON answer of a call that was billed.
-pub(super) async fn paid_json<T: DeserializeOwned>(head: HeaderMap, body: Body) -> Result<T, Failure> {
+pub(super) async fn paid_json<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
+    let head = body.take_head();
     let named = |failure| named(failure, Said::of(&head).request_id);
     let body = body.whole().await.map_err(named)?;
     serde_json::from_slice(&body).map_err(|error| named(unreadable(&error, body.len())))
 }
 
 /// The answer of a call that costs nothing and says all by succeeding. It is read so that its connection can be used again.
-pub(super) async fn ignore(_: HeaderMap, body: Body) -> Result<(), Failure> {
+pub(super) async fn ignore(body: &mut Body) -> Result<(), Failure> {
     body.whole().await.map(drop).map_err(free)
 }
 

@@ -1,9 +1,14 @@
-//! Reading an answer's body, of bounded size and with bounded silence.
+//! Reading an answer, of bounded size and with bounded silence.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use reqwest::Response;
+use reqwest::header::HeaderMap;
 
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind};
@@ -11,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 /// No more room than this is made on the word of the service alone.
 const MOST_ROOM: usize = 256 * 1024 * 1024;
 
-/// A body that is being read.
+/// An answer that is being read.
 pub(super) struct Body {
     response: Response,
     /// How many bytes the service announced, 0 where it did not.
@@ -28,6 +33,20 @@ impl Body {
     pub(super) fn new(response: Response, limit: usize, idle: Duration, deadline: Instant) -> Self {
         let announced = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
         Self { response, announced, limit, left: limit, idle, deadline }
+    }
+
+    pub(super) fn is_success(&self) -> bool {
+        self.response.status().is_success()
+    }
+
+    /// What is left of the answer.
+    pub(super) fn into_response(self) -> Response {
+        self.response
+    }
+
+    /// The headers; none are left.
+    pub(super) fn take_head(&mut self) -> HeaderMap {
+        std::mem::take(self.response.headers_mut())
     }
 
     /// For how many bytes to make room, so that a buffer need not grow by copying.
@@ -47,7 +66,7 @@ impl Body {
     }
 
     /// All of it.
-    pub(super) async fn whole(mut self) -> Result<Vec<u8>, Failure> {
+    pub(super) async fn whole(&mut self) -> Result<Vec<u8>, Failure> {
         let mut whole = Vec::with_capacity(self.room());
         while let Some(piece) = self.next().await? {
             whole.extend_from_slice(&piece);
@@ -71,7 +90,13 @@ pub(super) async fn read_some(mut response: Response, limit: usize, idle: Durati
 
 /// The next bytes of an answer. Whoever reads it keeps what came before the deadline.
 pub(super) async fn next(response: &mut Response, idle: Duration, deadline: Instant) -> Result<Option<Bytes>, Failure> {
-    match within(idle, deadline, response.chunk()).await {
+    let mut chunk = pin!(response.chunk());
+    // Most have come already, and need no timer.
+    let piece = match poll_fn(|context| Poll::Ready(chunk.as_mut().poll(context))).await {
+        Poll::Ready(piece) => Ok(piece),
+        Poll::Pending => within(idle, deadline, chunk).await,
+    };
+    match piece {
         Ok(piece) => piece.map_err(Failure::of_reading),
         Err(Late::Silence) => {
             let message = format!("the answer stopped: nothing came for {} seconds", idle.as_secs_f64());
@@ -91,10 +116,14 @@ pub(super) enum Late {
 }
 
 /// Waits for `wait`, at most for a `silence` from now and at most until the deadline: one timer for both.
-pub(super) async fn within<T>(silence: Duration, deadline: Instant, wait: impl Future<Output = T>) -> Result<T, Late> {
+pub(super) fn within<T>(
+    silence: Duration,
+    deadline: Instant,
+    wait: impl Future<Output = T>,
+) -> impl Future<Output = Result<T, Late>> {
     let end = Instant::now().checked_add(silence).filter(|end| *end < deadline);
     let late = if end.is_some() { Late::Silence } else { Late::Deadline };
-    tokio::time::timeout_at(end.unwrap_or(deadline).into(), wait).await.map_err(|_| late)
+    tokio::time::timeout_at(end.unwrap_or(deadline).into(), wait).map_err(|_| late)
 }
 
 fn too_large(limit: usize) -> Failure {

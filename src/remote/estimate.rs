@@ -1,6 +1,5 @@
 //! The answer to a dry run.
 
-use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -28,8 +27,8 @@ struct DryRun {
     components: Value,
 }
 
-pub(super) async fn read(head: HeaderMap, body: Body) -> Result<Estimate, Failure> {
-    let dry_run: DryRun = answer::paid_json(head, body).await?;
+pub(super) async fn read(body: &mut Body) -> Result<Estimate, Failure> {
+    let dry_run: DryRun = answer::paid_json(body).await?;
     // A server that knows no dry run ignores the parameter, makes the images and bills them.
     let micros = answer::number(&dry_run.total_cost_micros).filter(|_| dry_run.estimated != false);
     let micros = micros.ok_or_else(|| {

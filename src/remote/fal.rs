@@ -202,7 +202,7 @@ fn read(result: &Value) -> Result<Output, Error> {
         warnings,
         ..Metadata::default()
     };
-    Ok(Output { images, metadata })
+    Ok(Output::new(images, metadata))
 }
 
 /// Of each image, as fal makes it.

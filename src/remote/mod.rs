@@ -43,6 +43,7 @@ mod unpack;
 mod readers;
 
 use std::fmt;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -125,26 +126,33 @@ impl Remote {
     }
 
     /// A paid call, up to its images.
-    async fn make(
-        &self,
-        endpoint: &Url,
-        payload: Payload,
+    fn make<'a>(
+        &'a self,
+        endpoint: &'a Url,
+        payload: Result<Payload, Error>,
         asked: Option<ResponseFormat>,
-        context: RequestContext,
-    ) -> Result<Output, Error> {
-        let started = Instant::now();
-        let deadline = self.transport.deadline(context.deadline);
-        let Paid { result: mut output, lost_bills } =
-            self.transport.pay(endpoint, &payload, Some(deadline), answer::read).await?;
-        output.metadata.lost_bills = lost_bills;
-        if asked == Some(ResponseFormat::B64Json) {
-            output = fetch::all(self, output, Some(deadline)).await?;
-        }
-        let made = output.metadata.created.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-        output.metadata.addresses_expire = made.unwrap_or_else(SystemTime::now).checked_add(ADDRESS_LIFETIME);
-        output.metadata.backend = self.name().to_owned();
-        output.metadata.elapsed = started.elapsed();
-        Ok(output)
+        deadline: Option<Instant>,
+    ) -> BoxFuture<'a, Result<Output, Error>> {
+        // Here, since the future would have room for both.
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
+        Box::pin(async move {
+            let started = Instant::now();
+            let deadline = self.transport.deadline(deadline);
+            let Paid { result: mut output, lost_bills } =
+                self.transport.pay(endpoint, &payload, Some(deadline), answer::read).await?;
+            output.metadata.lost_bills = lost_bills;
+            if asked == Some(ResponseFormat::B64Json) {
+                output = fetch::all(self, output, Some(deadline)).await?;
+            }
+            let made = output.metadata.created.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+            output.metadata.addresses_expire = made.unwrap_or_else(SystemTime::now).checked_add(ADDRESS_LIFETIME);
+            output.metadata.backend = self.name().to_owned();
+            output.metadata.elapsed = started.elapsed();
+            Ok(output)
+        })
     }
 
     async fn dry_run(&self, endpoint: &Url, payload: Payload, context: RequestContext) -> Result<Estimate, Error> {
@@ -189,14 +197,12 @@ impl Backend for Remote {
         // Written here already, so that the future need not hold the spec.
         let asked = spec.options.response_format;
         let payload = fields::generate(spec).and_then(|fields| Payload::json(&fields));
-        Box::pin(async move { self.make(&self.generations, payload?, asked, context).await })
+        self.make(&self.generations, payload, asked, context.deadline)
     }
 
     fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        Box::pin(async move {
-            let asked = spec.options.response_format;
-            self.make(&self.edits, Payload::Edit(Edit::new(spec)?), asked, context).await
-        })
+        let asked = spec.options.response_format;
+        self.make(&self.edits, Edit::new(spec).map(Payload::Edit), asked, context.deadline)
     }
 
     fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {

@@ -98,7 +98,7 @@ impl ReplicateBackend {
             warnings: failures.iter().map(|error| format!("one of the {n} images failed: {error}")).collect(),
             ..Metadata::default()
         };
-        let output = Output { images, metadata };
+        let output = Output::new(images, metadata);
         match asked {
             Some(ResponseFormat::B64Json) => fetch::all(self, output, Some(deadline)).await,
             _ => Ok(output),

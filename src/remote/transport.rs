@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +14,7 @@ use super::failure::{Failure, Verdict};
 use super::key::Secrets;
 use super::multipart::Edit;
 use super::{clean, headers};
+use crate::backend::BoxFuture;
 use crate::error::{Bills, Error, ErrorKind};
 use crate::retry::RetryPolicy;
 
@@ -109,15 +109,15 @@ impl Transport {
         callers.map_or(own, |callers| callers.min(own))
     }
 
-    /// A call that makes images and costs money. `read` makes sense of the answer's headers and body.
-    pub(super) async fn pay<T>(
+    /// A call that makes images and costs money. `read` makes sense of the answer.
+    pub(super) fn pay<T>(
         &self,
         url: &Url,
         payload: &Payload,
         deadline: Option<Instant>,
-        read: impl AsyncFn(HeaderMap, Body) -> Result<T, Failure>,
-    ) -> Result<Paid<T>, Error> {
-        self.call(Method::POST, url, payload, Billing::Paid, deadline, read).await
+        read: impl AsyncFn(&mut Body) -> Result<T, Failure>,
+    ) -> impl Future<Output = Result<Paid<T>, Error>> {
+        self.call(Method::POST, url, payload, Billing::Paid, deadline, read)
     }
 
     /// A call that costs nothing.
@@ -127,7 +127,7 @@ impl Transport {
         url: &Url,
         payload: &Payload,
         deadline: Option<Instant>,
-        read: impl AsyncFn(HeaderMap, Body) -> Result<T, Failure>,
+        read: impl AsyncFn(&mut Body) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         self.call(method, url, payload, Billing::Free, deadline, read).await.map(|answer| answer.result)
     }
@@ -139,46 +139,56 @@ impl Transport {
         payload: &Payload,
         billing: Billing,
         deadline: Option<Instant>,
-        read: impl AsyncFn(HeaderMap, Body) -> Result<T, Failure>,
+        read: impl AsyncFn(&mut Body) -> Result<T, Failure>,
     ) -> Result<Paid<T>, Error> {
         let (method, read, deadline) = (&method, &read, self.deadline(deadline));
         self.repeat(&self.retry, billing, deadline, || async move {
-            let response = self.send(self.request(method, url, payload, deadline).await?, billing, deadline).await?;
-            let mut response = self.success(response, deadline).await?;
-            let head = std::mem::take(response.headers_mut());
-            read(head, Body::new(response, self.limit, self.idle, deadline)).await
+            let request = match payload {
+                Payload::Nothing => self.request(method, url),
+                Payload::Json(body) => self.json_request(method, url, body),
+                Payload::Edit(edit) => self.edit_request(method, url, edit, deadline).await?,
+            };
+            let response = self.send(request, billing, deadline).await?;
+            let mut body = Body::new(response, self.limit, self.idle, deadline);
+            if !body.is_success() {
+                return Err(self.refusal(body.into_response(), deadline).await);
+            }
+            read(&mut body).await
         })
         .await
     }
 
     /// What one try sends.
-    async fn request(
-        &self,
-        method: &Method,
-        url: &Url,
-        payload: &Payload,
-        deadline: Instant,
-    ) -> Result<Request, Failure> {
+    fn request(&self, method: &Method, url: &Url) -> Request {
         let mut request = Request::new(method.clone(), url.clone());
         *request.headers_mut() = self.headers.clone();
         #[cfg(feature = "otel")]
         super::trace::inject(request.headers_mut());
-        match payload {
-            Payload::Nothing => {}
-            Payload::Json(body) => {
-                request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                *request.body_mut() = Some(body.clone().into());
-            }
-            Payload::Edit(edit) => {
-                // Boxed, or the future of every call would have room for it.
-                let form = tokio::time::timeout_at(deadline.into(), Box::pin(edit.form())).await;
-                let too_late = |_| Error::new(ErrorKind::Timeout, "the deadline passed while the images were opened");
-                let form = form.map_err(too_late).and_then(|form| form).map_err(Failure::last)?;
-                let request_with_form = RequestBuilder::from_parts(self.http.clone(), request).multipart(form);
-                request = request_with_form.build().map_err(Failure::of_sending)?;
-            }
-        }
-        Ok(request)
+        request
+    }
+
+    fn json_request(&self, method: &Method, url: &Url, body: &Bytes) -> Request {
+        let mut request = self.request(method, url);
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        *request.body_mut() = Some(body.clone().into());
+        request
+    }
+
+    /// Boxed, or the future of every call would have room for it.
+    fn edit_request<'a>(
+        &'a self,
+        method: &'a Method,
+        url: &'a Url,
+        edit: &'a Edit,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Request, Failure>> {
+        Box::pin(async move {
+            let form = tokio::time::timeout_at(deadline.into(), edit.form()).await;
+            let too_late = |_| Error::new(ErrorKind::Timeout, "the deadline passed while the images were opened");
+            let form = form.map_err(too_late).and_then(|form| form).map_err(Failure::last)?;
+            let request = RequestBuilder::from_parts(self.http.clone(), self.request(method, url)).multipart(form);
+            request.build().map_err(Failure::of_sending)
+        })
     }
 
     /// Starts a download. The key is not sent, wherever the address leads.
@@ -200,10 +210,9 @@ impl Transport {
             let response = self
                 .repeat(retry, Billing::Free, deadline, || async {
                     let response = self.send(Request::new(Method::GET, url.clone()), Billing::Free, deadline).await?;
-                    if response.status().is_redirection() {
-                        Ok(response)
-                    } else {
-                        self.success(response, deadline).await
+                    match response.status() {
+                        status if status.is_success() || status.is_redirection() => Ok(response),
+                        _ => Err(self.refusal(response, deadline).await),
                     }
                 })
                 .await?
@@ -221,37 +230,40 @@ impl Transport {
     }
 
     /// One try, up to the head of the answer. Only an image that is being made is a reason for a long silence.
-    async fn send(&self, request: Request, billing: Billing, deadline: Instant) -> Result<Response, Failure> {
+    fn send(
+        &self,
+        request: Request,
+        billing: Billing,
+        deadline: Instant,
+    ) -> impl Future<Output = Result<Response, Failure>> + use<> {
         let silence = match billing {
             Billing::Paid => self.first_byte,
             Billing::Free => self.first_byte.min(self.idle),
         };
-        // Pinned where it is made: it is large, and a time-out around it would move it.
-        let answer = pin!(self.http.execute(request));
-        let late = match body::within(silence, deadline, answer).await {
-            Ok(response) => return response.map_err(Failure::of_sending),
-            Err(late) => late,
-        };
-        let message = match late {
-            Late::Silence => format!("no answer came within {} seconds", silence.as_secs_f64()),
-            Late::Deadline => "the deadline passed before an answer came".into(),
-        };
-        Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
-    }
-
-    /// The answer again, if it is a success.
-    async fn success(&self, response: Response, deadline: Instant) -> Result<Response, Failure> {
-        if response.status().is_success() {
-            return Ok(response);
+        // Begun here already, so that the future need not hold the request.
+        let answer = self.http.execute(request);
+        async move {
+            let late = match body::within(silence, deadline, answer).await {
+                Ok(response) => return response.map_err(Failure::of_sending),
+                Err(late) => late,
+            };
+            let message = match late {
+                Late::Silence => format!("no answer came within {} seconds", silence.as_secs_f64()),
+                Late::Deadline => "the deadline passed before an answer came".into(),
+            };
+            Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
         }
-        // Boxed, or the future of every call would have room for it.
-        Err(Box::pin(self.refusal(response, deadline)).await)
     }
 
-    async fn refusal(&self, response: Response, deadline: Instant) -> Failure {
-        let (status, head) = (response.status(), response.headers().clone());
-        let body = body::read_some(response, ERROR_BODY, self.idle, deadline).await;
-        Failure::of_answer(status, &head, &body, &self.secrets)
+    /// What an answer that is no success means.
+    ///
+    /// Boxed, or the future of every call would have room for it.
+    fn refusal(&self, response: Response, deadline: Instant) -> BoxFuture<'_, Failure> {
+        Box::pin(async move {
+            let (status, head) = (response.status(), response.headers().clone());
+            let body = body::read_some(response, ERROR_BODY, self.idle, deadline).await;
+            Failure::of_answer(status, &head, &body, &self.secrets)
+        })
     }
 
     /// Tries until it succeeds, until trying again is of no use or not allowed, or until the deadline, which each try keeps.

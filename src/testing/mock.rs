@@ -162,7 +162,7 @@ impl MockBackend {
             elapsed: started.elapsed(),
             ..Metadata::default()
         };
-        Ok(Output { images, metadata })
+        Ok(Output::new(images, metadata))
     }
 }
 

@@ -166,7 +166,7 @@ impl<'a> Given<'a> {
                 return Err(Violation::new(name, Rule::Required, message));
             }
             (None, Presence::Optional | Presence::Absent) => return Ok(()),
-            (Some(field), Presence::Required) if field.text().is_some_and(|text| text.trim().is_empty()) => {
+            (Some(field), Presence::Required) if field.text().is_some_and(is_blank) => {
                 let message = format!("`{name}` is blank: {} needs it for {mode}", self.schema.name);
                 return Err(Violation::new(name, Rule::Required, message));
             }
@@ -193,6 +193,10 @@ impl<'a> Given<'a> {
         }
         Ok(())
     }
+}
+
+fn is_blank(text: &str) -> bool {
+    text.chars().all(char::is_whitespace)
 }
 
 /// The names that have a field of their own in a spec.

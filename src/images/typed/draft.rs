@@ -15,35 +15,42 @@ use crate::images::{Address, Delivery, Images, Inline, ResponseFormat};
 /// The typed builders fill one in; `generate_spec` and `edit_spec` make one of plain data.
 #[derive(Clone, Debug)]
 pub struct Draft<S, Answer = Address> {
+    /// Boxed, so that neither a builder's calls nor the futures around a call carry it along.
+    parts: Box<Parts<S>>,
+    answer: PhantomData<fn() -> Answer>,
+}
+
+#[derive(Clone, Debug)]
+struct Parts<S> {
     client: Client,
     schema: &'static Schema,
     spec: S,
     context: RequestContext,
     timeout: Option<Duration>,
-    answer: PhantomData<fn() -> Answer>,
 }
 
 impl<S: Spec> Draft<S> {
     /// A request of `spec` to the model of `schema`.
     pub fn new(client: Client, schema: &'static Schema, spec: S) -> Self {
-        Self { client, schema, spec, context: RequestContext::default(), timeout: None, answer: PhantomData }
+        let parts = Parts { client, schema, spec, context: RequestContext::default(), timeout: None };
+        Self { parts: Box::new(parts), answer: PhantomData }
     }
 }
 
 impl<S: Spec, Answer> Draft<S, Answer> {
     /// The request as plain data.
     pub fn spec(&self) -> &S {
-        &self.spec
+        &self.parts.spec
     }
 
     /// The request as plain data, to change it.
     pub fn spec_mut(&mut self) -> &mut S {
-        &mut self.spec
+        &mut self.parts.spec
     }
 
     /// The request as plain data, alone.
     pub fn into_spec(self) -> S {
-        self.spec
+        self.parts.spec
     }
 
     /// Asks for the images' bytes inside the answer.
@@ -61,22 +68,21 @@ impl<S: Spec, Answer> Draft<S, Answer> {
     /// Asks for the images as `Other` says.
     #[must_use]
     pub fn answered<Other: Delivery>(mut self) -> Draft<S, Other> {
-        self.spec.options_mut().response_format = Some(Other::RESPONSE_FORMAT);
-        let Self { client, schema, spec, context, timeout, answer: _ } = self;
-        Draft { client, schema, spec, context, timeout, answer: PhantomData }
+        self.parts.spec.options_mut().response_format = Some(Other::RESPONSE_FORMAT);
+        Draft { parts: self.parts, answer: PhantomData }
     }
 
     /// How long the whole call may take, retries included, from `send()` on.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.parts.timeout = Some(timeout);
         self
     }
 
     /// Calls `progress` for each step of the work, from whatever thread does it.
     #[must_use]
     pub fn on_progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.context.progress = Some(Arc::new(progress));
+        self.parts.context.progress = Some(Arc::new(progress));
         self
     }
 
@@ -85,7 +91,7 @@ impl<S: Spec, Answer> Draft<S, Answer> {
     /// # Errors
     /// Where the request breaks a rule of the model, or no price applies.
     pub fn published_price(&self) -> Result<Estimate, Error> {
-        self.schema.published_price(&self.spec)
+        self.parts.schema.published_price(&self.parts.spec)
     }
 
     /// What the request would cost, as the backend says. Nothing is made.
@@ -93,8 +99,9 @@ impl<S: Spec, Answer> Draft<S, Answer> {
     /// # Errors
     /// Where the request breaks a rule of the model, or the backend cannot tell.
     pub async fn estimate(self) -> Result<Estimate, Error> {
-        let context = self.checked()?;
-        self.client.backend().estimate(self.spec.into_request(), context).await
+        let context = self.parts.checked()?;
+        let Parts { client, spec, .. } = *self.parts;
+        client.backend().estimate(spec.into_request(), context).await
     }
 
     /// Sends the request. Dropping the future stops the work.
@@ -106,7 +113,7 @@ impl<S: Spec, Answer> Draft<S, Answer> {
     where
         Answer: Delivery,
     {
-        if let Some(format) = self.spec.options().response_format
+        if let Some(format) = self.spec().options().response_format
             && format != Answer::RESPONSE_FORMAT
         {
             let message = match format {
@@ -115,13 +122,15 @@ impl<S: Spec, Answer> Draft<S, Answer> {
             };
             return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("response_format"));
         }
-        let context = self.checked()?;
-        let backend = Arc::clone(self.client.backend());
+        let context = self.parts.checked()?;
+        let Parts { client, spec, .. } = *self.parts;
         let deadline = context.deadline;
-        let output = self.spec.send(&*backend, context).await?;
-        Images::receive_before(deadline, backend, output).await
+        let output = spec.send(&**client.backend(), context).await?;
+        Images::receive_before(deadline, client.backend(), output).await
     }
+}
 
+impl<S: Spec> Parts<S> {
     /// What travels beside the request, if the model takes it.
     fn checked(&self) -> Result<RequestContext, Error> {
         self.spec.check(self.schema)?;

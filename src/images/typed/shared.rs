@@ -64,11 +64,13 @@ macro_rules! shared_methods {
         /// # Errors
         /// Where a value known only at run time breaks a rule of the model, and whatever the
         /// backend runs into.
-        pub async fn send(self) -> ::core::result::Result<$crate::Images<Answer>, $crate::Error>
+        pub fn send(
+            self,
+        ) -> impl ::core::future::Future<Output = ::core::result::Result<$crate::Images<Answer>, $crate::Error>> + Send
         where
             Answer: $crate::images::Delivery,
         {
-            self.draft.send().await
+            self.draft.send()
         }
 
         $($crate::shared_methods!(@ $setter);)*
