@@ -35,6 +35,7 @@ impl Body {
         Self { response, announced, limit, left: limit, idle, deadline }
     }
 
+    /// Whether the service did what it was asked for.
     pub(super) fn is_success(&self) -> bool {
         self.response.status().is_success()
     }

@@ -43,7 +43,6 @@ mod unpack;
 mod readers;
 
 use std::fmt;
-use std::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -133,12 +132,8 @@ impl Remote {
         asked: Option<ResponseFormat>,
         deadline: Option<Instant>,
     ) -> BoxFuture<'a, Result<Output, Error>> {
-        // Here, since the future would have room for both.
-        let payload = match payload {
-            Ok(payload) => payload,
-            Err(error) => return Box::pin(ready(Err(error))),
-        };
         Box::pin(async move {
+            let payload = payload?;
             let started = Instant::now();
             let deadline = self.transport.deadline(deadline);
             let Paid { result: mut output, lost_bills } =

@@ -148,8 +148,8 @@ impl Transport {
                 Payload::Json(body) => self.json_request(method, url, body),
                 Payload::Edit(edit) => self.edit_request(method, url, edit, deadline).await?,
             };
-            let response = self.send(request, billing, deadline).await?;
-            let mut body = Body::new(response, self.limit, self.idle, deadline);
+            // In one go, or the future would have room for the response twice.
+            let mut body = Body::new(self.send(request, billing, deadline).await?, self.limit, self.idle, deadline);
             if !body.is_success() {
                 return Err(self.refusal(body.into_response(), deadline).await);
             }
@@ -158,7 +158,7 @@ impl Transport {
         .await
     }
 
-    /// What one try sends.
+    /// What one try sends, without a body.
     fn request(&self, method: &Method, url: &Url) -> Request {
         let mut request = Request::new(method.clone(), url.clone());
         *request.headers_mut() = self.headers.clone();
@@ -167,6 +167,7 @@ impl Transport {
         request
     }
 
+    /// What one try of a generation sends.
     fn json_request(&self, method: &Method, url: &Url, body: &Bytes) -> Request {
         let mut request = self.request(method, url);
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -174,6 +175,8 @@ impl Transport {
         request
     }
 
+    /// What one try of an edit sends.
+    ///
     /// Boxed, or the future of every call would have room for it.
     fn edit_request<'a>(
         &'a self,

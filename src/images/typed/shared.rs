@@ -64,13 +64,11 @@ macro_rules! shared_methods {
         /// # Errors
         /// Where a value known only at run time breaks a rule of the model, and whatever the
         /// backend runs into.
-        pub fn send(
-            self,
-        ) -> impl ::core::future::Future<Output = ::core::result::Result<$crate::Images<Answer>, $crate::Error>> + Send
+        pub async fn send(self) -> ::core::result::Result<$crate::Images<Answer>, $crate::Error>
         where
             Answer: $crate::images::Delivery,
         {
-            self.draft.send()
+            self.draft.send().await
         }
 
         $($crate::shared_methods!(@ $setter);)*
