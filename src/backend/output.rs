@@ -158,7 +158,10 @@ pub struct Headers(HeaderMap);
 
 impl Headers {
     pub(crate) fn new(mut headers: HeaderMap) -> Self {
-        headers.remove(SET_COOKIE);
+        // Few names are looked through faster than one is hashed.
+        if headers.keys().any(|name| *name == SET_COOKIE) {
+            headers.remove(SET_COOKIE);
+        }
         Self(headers)
     }
 

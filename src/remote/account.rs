@@ -225,7 +225,7 @@ impl<'a> Account<'a> {
     /// # Errors
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the server is not the gateway.
     pub async fn balance(&self) -> Result<Balance, Error> {
-        let wire: WireBalance = self.0.ask(Method::GET, self.0.transport.native(&["balance"])?).await?;
+        let wire: WireBalance = self.0.ask(self.0.transport.native(&["balance"])?).await?;
         let available = wire.available.and_then(|available| {
             let currency = available.currency.unwrap_or_else(|| "USD".into()).to_ascii_uppercase();
             Some(Cost { amount: available.amount?, currency })
@@ -238,7 +238,7 @@ impl<'a> Account<'a> {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
     pub async fn request(&self, id: &str) -> Result<RequestRecord, Error> {
-        let record = self.0.ask(Method::GET, self.0.transport.native(&["requests", id])?).await?;
+        let record = self.0.ask(self.0.transport.native(&["requests", id])?).await?;
         Ok(self.clean(record))
     }
 
@@ -257,7 +257,8 @@ impl<'a> Account<'a> {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
     pub async fn purge(&self, id: &str) -> Result<(), Error> {
         let url = self.0.transport.native(&["requests", id, "payloads"])?;
-        self.0.transport.ask(Method::DELETE, &url, &Payload::Nothing, None, answer::ignore).await
+        let request = self.0.transport.request(Method::DELETE, url);
+        self.0.transport.ask(&request, &Payload::Nothing, None, answer::ignore).await
     }
 
     /// All requests that `filter` lets through, newest first, fetched as they are read.
@@ -313,7 +314,7 @@ impl<'a> Account<'a> {
                 }
             }
         }
-        let mut page: RequestPage = self.0.ask(Method::GET, url).await?;
+        let mut page: RequestPage = self.0.ask(url).await?;
         page.requests = page.requests.into_iter().map(|record| self.clean(record)).collect();
         Ok(page)
     }

@@ -1,5 +1,7 @@
 //! The answer to a generation or an edit.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
@@ -48,11 +50,7 @@ struct Item<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// In one go, or else what can be read of it.
-    fn read(json: &'a [u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(json).or_else(|_| Object::read(json).map(|answer| Self::of(&answer)))
-    }
-
+    /// What can be read of an answer in another form.
     fn of(answer: &Object<'a>) -> Self {
         // Where there is one image, some servers make no list.
         let data = answer.field("data");
@@ -86,17 +84,18 @@ pub(super) async fn read(body: &mut Body) -> Result<Output, Failure> {
     let mut unpack = Unpack::new(body.room());
     loop {
         match body.next().await {
-            Ok(Some(piece)) => unpack.push(&piece),
-            Ok(None) => return output(body.take_head(), &unpack.finish()),
-            Err(failure) => return salvage(body.take_head(), &unpack.finish(), failure),
+            Ok(Some(piece)) => unpack.push(piece),
+            Ok(None) => return output(body.take_head(), unpack.finish()),
+            Err(failure) => return salvage(body.take_head(), unpack.finish(), failure),
         }
     }
 }
 
 /// The images that had come whole before the answer broke: they are paid for.
-fn salvage(head: HeaderMap, unpacked: &Unpacked, failure: Failure) -> Result<Output, Failure> {
+#[cold]
+fn salvage(head: HeaderMap, unpacked: Unpacked, failure: Failure) -> Result<Output, Failure> {
     let image = |bytes| ImageData { content: Content::Bytes(bytes), revised_prompt: None, seed: None };
-    let images: Vec<_> = unpacked.images().map(image).collect();
+    let images: Vec<_> = unpacked.into_images().map(image).collect();
     if images.is_empty() {
         return Err(named(failure, Said::of(&head).request_id));
     }
@@ -106,11 +105,27 @@ fn salvage(head: HeaderMap, unpacked: &Unpacked, failure: Failure) -> Result<Out
 }
 
 /// No error tells any of the answer's content: it may be megabytes of image.
-pub(super) fn output(head: HeaderMap, unpacked: &Unpacked) -> Result<Output, Failure> {
-    let mut answer = match Answer::read(&unpacked.json) {
-        Ok(answer) => answer,
-        Err(error) => return salvage(head, unpacked, unreadable(&error, unpacked.received)),
-    };
+pub(super) fn output(head: HeaderMap, unpacked: Unpacked) -> Result<Output, Failure> {
+    match serde_json::from_slice(&unpacked.json) {
+        Ok(answer) => images(head, answer, &unpacked),
+        Err(_) => lenient_output(head, unpacked),
+    }
+}
+
+/// What can be read of an answer that is not in the documented form.
+#[cold]
+fn lenient_output(head: HeaderMap, mut unpacked: Unpacked) -> Result<Output, Failure> {
+    unpacked.mend();
+    match Object::read(&unpacked.json) {
+        Ok(answer) => images(head, Answer::of(&answer), &unpacked),
+        Err(error) => {
+            let failure = unreadable(&error, unpacked.received);
+            salvage(head, unpacked, failure)
+        }
+    }
+}
+
+fn images(head: HeaderMap, mut answer: Answer, unpacked: &Unpacked) -> Result<Output, Failure> {
     let items = std::mem::take(&mut answer.data);
     let mut metadata = metadata(head, answer);
     let mut images = Vec::with_capacity(items.len());
@@ -184,28 +199,47 @@ fn said(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// The service's headers speak where the answer has no metadata.
 fn metadata(head: HeaderMap, answer: Answer) -> Box<Metadata> {
     let Answer { created, id, data: _, size, output_format, metadata: service } = answer;
-    let fields = service.as_object();
-    let field = |name: &str| fields?.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let Said { provider, model, request_id } = Said::of(&head);
     let owned = |text: Option<&str>| text.map(str::to_owned);
-    Box::new(Metadata {
-        provider: field("provider").or_else(|| owned(provider)),
-        model: field("executed_model").or_else(|| field("model")).or_else(|| owned(model)),
-        cost: fields.and_then(|fields| fields.get("cost")).and_then(number).map(|amount| Cost {
-            amount,
-            currency: field("cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
-        }),
+    // Each field by name: a default whose fields are replaced would be made first, and dropped.
+    let mut metadata = Box::new(Metadata {
+        backend: String::new(),
+        provider: owned(provider),
+        model: owned(model),
+        cost: None,
+        lost_bills: 0,
         request_id: owned(request_id).or(said(id)),
         headers: Headers::new(head),
-        created,
         size: size.and_then(|size| size.parse().ok()),
         output_format,
         service,
-        ..Metadata::default()
-    })
+        created,
+        addresses_expire: None,
+        steps: None,
+        elapsed: Duration::ZERO,
+        warnings: Vec::new(),
+    });
+    if metadata.service.is_object() {
+        hear_service(&mut metadata);
+    }
+    metadata
+}
+
+/// What the service says of the making within the answer goes before its headers.
+#[inline(never)]
+fn hear_service(metadata: &mut Metadata) {
+    let Some(fields) = metadata.service.as_object() else { return };
+    let field = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let provider = field("provider");
+    let model = field("executed_model").or_else(|| field("model"));
+    metadata.cost = fields.get("cost").and_then(number).map(|amount| Cost {
+        amount,
+        currency: field("cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
+    });
+    metadata.provider = provider.or(metadata.provider.take());
+    metadata.model = model.or(metadata.model.take());
 }
 
 /// Some servers write amounts as text.
@@ -258,9 +292,13 @@ mod tests {
     use super::*;
 
     fn read(body: &[u8]) -> Result<Output, Failure> {
-        let mut unpack = Unpack::new(body.len());
-        unpack.push(body);
-        output(HeaderMap::new(), &unpack.finish())
+        let mut unpack = Unpack::new(0);
+        unpack.push(Bytes::copy_from_slice(body));
+        let unpacked = output(HeaderMap::new(), unpack.finish());
+        let untouched = output(HeaderMap::new(), Unpacked::untouched(Bytes::copy_from_slice(body)));
+        let told = |output: &Result<Output, Failure>| format!("{:?}", output.as_ref().map(|output| &output.images));
+        assert_eq!(told(&unpacked), told(&untouched), "{}", String::from_utf8_lossy(body));
+        unpacked
     }
 
     fn images(body: &str) -> Vec<Content> {
@@ -365,9 +403,8 @@ mod tests {
         let head =
             || HeaderMap::from_iter([(HeaderName::from_static("x-request-id"), HeaderValue::from_static("req_9"))]);
         for body in [&b"{}"[..], b"<html>", br#"{"data":[{"b64_json":"?"}]}"#] {
-            let mut unpack = Unpack::new(body.len());
-            unpack.push(body);
-            let error = output(head(), &unpack.finish()).unwrap_err().error;
+            let unpacked = Unpacked::untouched(Bytes::copy_from_slice(body));
+            let error = output(head(), unpacked).unwrap_err().error;
             assert_eq!((error.request_id(), error.maybe_billed()), (Some("req_9"), true));
         }
     }

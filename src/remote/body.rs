@@ -1,12 +1,11 @@
 //! Reading an answer, of bounded size and with bounded silence.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::TryFutureExt;
 use reqwest::Response;
 use reqwest::header::HeaderMap;
 
@@ -91,13 +90,7 @@ pub(super) async fn read_some(mut response: Response, limit: usize, idle: Durati
 
 /// The next bytes of an answer. Whoever reads it keeps what came before the deadline.
 pub(super) async fn next(response: &mut Response, idle: Duration, deadline: Instant) -> Result<Option<Bytes>, Failure> {
-    let mut chunk = pin!(response.chunk());
-    // Most have come already, and need no timer.
-    let piece = match poll_fn(|context| Poll::Ready(chunk.as_mut().poll(context))).await {
-        Poll::Ready(piece) => Ok(piece),
-        Poll::Pending => within(idle, deadline, chunk).await,
-    };
-    match piece {
+    match within(idle, deadline, pin!(response.chunk())).await {
         Ok(piece) => piece.map_err(Failure::of_reading),
         Err(Late::Silence) => {
             let message = format!("the answer stopped: nothing came for {} seconds", idle.as_secs_f64());
@@ -111,20 +104,37 @@ pub(super) async fn next(response: &mut Response, idle: Duration, deadline: Inst
 }
 
 /// What came first.
+#[derive(Clone, Copy)]
 pub(super) enum Late {
     Silence,
     Deadline,
 }
 
-/// Waits for `wait`, at most for a `silence` from now and at most until the deadline: one timer for both.
-pub(super) fn within<T>(
+/// Waits for `wait`, at most for a `silence` from now and at most until the deadline: one timer for both, and none where
+/// there is nothing to wait for.
+pub(super) fn within<F: Future>(
     silence: Duration,
     deadline: Instant,
-    wait: impl Future<Output = T>,
-) -> impl Future<Output = Result<T, Late>> {
-    let end = Instant::now().checked_add(silence).filter(|end| *end < deadline);
-    let late = if end.is_some() { Late::Silence } else { Late::Deadline };
-    tokio::time::timeout_at(end.unwrap_or(deadline).into(), wait).map_err(|_| late)
+    mut wait: Pin<&mut F>,
+) -> impl Future<Output = Result<F::Output, Late>> {
+    let mut late = Late::Deadline;
+    async move {
+        let mut timer = pin!(None);
+        poll_fn(|context| {
+            if let Poll::Ready(output) = wait.as_mut().poll(context) {
+                return Poll::Ready(Ok(output));
+            }
+            if timer.is_none() {
+                let end = Instant::now().checked_add(silence).filter(|end| *end < deadline);
+                if end.is_some() {
+                    late = Late::Silence;
+                }
+                timer.set(Some(tokio::time::sleep_until(end.unwrap_or(deadline).into())));
+            }
+            timer.as_mut().as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(context)).map(|()| Err(late))
+        })
+        .await
+    }
 }
 
 fn too_large(limit: usize) -> Failure {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::redirect::Policy;
 use reqwest::{Proxy, Url};
 
@@ -100,8 +100,8 @@ impl Default for ClientBuilder {
     }
 }
 
-/// Headers that are added to a call on its way: content type and length, host, user agent, accept, trace.
-const CALL_HEADERS: usize = 8;
+/// How this crate names itself.
+const AGENT: HeaderValue = HeaderValue::from_static(concat!("lumenfall-rust/", env!("CARGO_PKG_VERSION")));
 
 /// A time-out beyond this is none; clocks cannot count much further.
 const LONGEST: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
@@ -275,8 +275,9 @@ impl ClientBuilder {
             headers.extend(replay.headers()?);
         }
         headers.extend(key.as_ref().map(|key| (AUTHORIZATION, key.header())));
-        // A copy of a map has a table of the same size: the headers that each call adds must not make it grow.
-        headers.reserve(CALL_HEADERS);
+        if self.http.is_none() {
+            headers.entry(USER_AGENT).or_insert(AGENT);
+        }
         let http = match &self.http {
             Some(client) => client.clone(),
             None => self.http(&base)?,
@@ -291,7 +292,7 @@ impl ClientBuilder {
 
     fn http(&self, base: &Url) -> Result<reqwest::Client, Error> {
         let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("lumenfall-rust/", env!("CARGO_PKG_VERSION")))
+            .user_agent(AGENT)
             .connect_timeout(self.connect)
             // Load balancers close idle connections after a minute. A request that meets one on its way is lost, and
             // nobody could say whether it ran.

@@ -10,7 +10,7 @@ use reqwest::{Response, Url};
 
 use super::answer;
 use super::body;
-use super::transport::Transport;
+use super::transport::{Time, Transport};
 use crate::backend::ByteStream;
 use crate::error::{Error, ErrorKind};
 use crate::retry::RetryPolicy;
@@ -25,8 +25,7 @@ pub(super) async fn fetch(transport: &Arc<Transport>, address: &str) -> Result<B
     }
     let url = Url::parse(address).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let url = url.ok_or_else(|| malformed("the image's address is no http or https address"))?;
-    let started = Instant::now();
-    let deadline = transport.deadline(None);
+    let Time { started, deadline } = transport.begin(None);
     let response = transport.download(url.clone(), &transport.retry, deadline).await?;
     let version = Version::of(&response);
     let transport = Arc::clone(transport);

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::job::{self, Job, Step};
-use super::transport::{Paid, Payload, Transport};
+use super::transport::{Call, Paid, Payload, Transport};
 use super::{answer, clean, download, fields};
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
@@ -52,15 +52,15 @@ impl FalBackend {
     }
 
     async fn run(&self, spec: GenerateSpec, context: RequestContext) -> Result<Output, Error> {
-        let started = Instant::now();
         context.check_deadline()?;
-        let deadline = self.transport.deadline(context.deadline);
+        let time = self.transport.begin(context.deadline);
+        let deadline = time.deadline;
         let asked = spec.options.response_format;
         let payload = Payload::json(&input(spec)?)?;
 
-        let submit = self.transport.address(&MODEL);
-        let Paid { result: submitted, lost_bills } =
-            self.transport.pay(&submit, &payload, Some(deadline), answer::paid_json::<Value>).await?;
+        let submit = self.transport.json_request(self.transport.address(&MODEL));
+        let call = Call { request: &submit, payload: &payload, time };
+        let Paid { result: submitted, lost_bills } = self.transport.pay(&call, &answer::paid_json::<Value>).await?;
         let bills = Bills { tries: lost_bills.saturating_add(1), made: true };
         let id = job::id(&submitted, "request_id").map_err(|error| error.with_bills(bills))?;
         let named = |error: Error| error.with_bills(bills).with_request_id(id.clone());
@@ -84,7 +84,7 @@ impl FalBackend {
         if asked == Some(ResponseFormat::B64Json) {
             output = fetch::all(self, output, Some(deadline)).await?;
         }
-        output.metadata.elapsed = started.elapsed();
+        output.metadata.elapsed = time.started.elapsed();
         Ok(output)
     }
 }

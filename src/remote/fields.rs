@@ -41,7 +41,7 @@ impl Serialize for Fields {
 
 impl Fields {
     fn new(model: String, prompt: Option<String>) -> Self {
-        let mut fields = Vec::with_capacity(8);
+        let mut fields = Vec::with_capacity(4);
         fields.push(("model".into(), model.into()));
         fields.extend(prompt.map(|prompt| ("prompt".into(), prompt.into())));
         Self(fields)
@@ -102,14 +102,23 @@ impl Fields {
         self.set("strength", strength.map(|strength| decimal("strength", strength)).transpose()?)
     }
 
+    #[inline(always)]
     fn set(&mut self, name: &'static str, value: Option<impl Serialize>) -> Result<(), Error> {
-        if let Some(value) = value {
-            let value = serde_json::to_value(value).map_err(|error| {
-                Error::new(ErrorKind::InvalidRequest, format!("{name} cannot be written as JSON: {error}"))
-                    .with_parameter(name)
-            })?;
-            self.0.push((name.into(), value));
+        match value {
+            Some(value) => self.put(name, value),
+            None => Ok(()),
         }
+    }
+
+    /// Out of the way of a request that gives few fields.
+    #[cold]
+    #[inline(never)]
+    fn put(&mut self, name: &'static str, value: impl Serialize) -> Result<(), Error> {
+        let value = serde_json::to_value(value).map_err(|error| {
+            Error::new(ErrorKind::InvalidRequest, format!("{name} cannot be written as JSON: {error}"))
+                .with_parameter(name)
+        })?;
+        self.0.push((name.into(), value));
         Ok(())
     }
 }

@@ -97,9 +97,10 @@ pub(super) async fn ask(
     deadline: Instant,
     passes: impl Fn(&Error) -> bool,
 ) -> Result<Value, Error> {
+    let request = transport.request(Method::GET, url.clone());
     let mut strange = 0;
     loop {
-        let answer = transport.ask(Method::GET, url, &Payload::Nothing, Some(deadline), answer::json::<Value>);
+        let answer = transport.ask(&request, &Payload::Nothing, Some(deadline), answer::json::<Value>);
         let error = match answer.await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
@@ -130,7 +131,8 @@ impl Job {
         let runtime = tokio::runtime::Handle::try_current().ok()?;
         let (transport, (method, url)) = (Arc::clone(&self.transport), self.cancel.clone());
         Some(runtime.spawn(async move {
-            let _ = transport.ask(method, &url, &Payload::Nothing, None, answer::ignore).await;
+            let request = transport.request(method, url);
+            let _ = transport.ask(&request, &Payload::Nothing, None, answer::ignore).await;
         }))
     }
 }

@@ -43,10 +43,11 @@ mod unpack;
 mod readers;
 
 use std::fmt;
+use std::future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use reqwest::{Method, Url};
+use reqwest::{Method, Request as HttpRequest};
 
 pub use account::{Account, Balance, Billed, Page, RequestFilter, RequestPage, RequestRecord, RequestStatus};
 pub use builder::{ClientBuilder, DEFAULT_BASE_URL};
@@ -58,7 +59,7 @@ pub use replay::Replay;
 pub use replicate::ReplicateBackend;
 
 use self::multipart::Edit;
-use self::transport::{Paid, Payload, Transport};
+use self::transport::{Call, Paid, Payload, Transport};
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, EditSpec, Estimate, GenerateSpec, Output, Request, RequestContext,
 };
@@ -75,14 +76,15 @@ const ADDRESS_LIFETIME: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub struct Remote {
     transport: Arc<Transport>,
-    generations: Arc<Url>,
-    edits: Arc<Url>,
+    generations: Arc<HttpRequest>,
+    edits: Arc<HttpRequest>,
 }
 
 impl Remote {
     fn new(transport: Arc<Transport>) -> Self {
-        let [generations, edits] =
-            ["generations", "edits"].map(|endpoint| Arc::new(transport.address(&["images", endpoint])));
+        let [generations, edits] = ["generations", "edits"].map(|endpoint| transport.address(&["images", endpoint]));
+        let generations = Arc::new(transport.json_request(generations));
+        let edits = Arc::new(transport.request(Method::POST, edits));
         Self { transport, generations, edits }
     }
 
@@ -127,38 +129,46 @@ impl Remote {
     /// A paid call, up to its images.
     fn make<'a>(
         &'a self,
-        endpoint: &'a Url,
+        endpoint: &'a HttpRequest,
         payload: Result<Payload, Error>,
         asked: Option<ResponseFormat>,
         deadline: Option<Instant>,
     ) -> BoxFuture<'a, Result<Output, Error>> {
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(error) => return Box::pin(future::ready(Err(error))),
+        };
         Box::pin(async move {
-            let payload = payload?;
-            let started = Instant::now();
-            let deadline = self.transport.deadline(deadline);
-            let Paid { result: mut output, lost_bills } =
-                self.transport.pay(endpoint, &payload, Some(deadline), answer::read).await?;
+            let time = self.transport.begin(deadline);
+            let call = Call { request: endpoint, payload: &payload, time };
+            let Paid { result: mut output, lost_bills } = self.transport.pay(&call, &answer::read).await?;
             output.metadata.lost_bills = lost_bills;
             if asked == Some(ResponseFormat::B64Json) {
-                output = fetch::all(self, output, Some(deadline)).await?;
+                output = fetch::all(self, output, Some(time.deadline)).await?;
             }
             let made = output.metadata.created.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
             output.metadata.addresses_expire = made.unwrap_or_else(SystemTime::now).checked_add(ADDRESS_LIFETIME);
             output.metadata.backend = self.name().to_owned();
-            output.metadata.elapsed = started.elapsed();
+            output.metadata.elapsed = time.started.elapsed();
             Ok(output)
         })
     }
 
-    async fn dry_run(&self, endpoint: &Url, payload: Payload, context: RequestContext) -> Result<Estimate, Error> {
+    async fn dry_run(
+        &self,
+        endpoint: &HttpRequest,
+        payload: Payload,
+        context: RequestContext,
+    ) -> Result<Estimate, Error> {
         if self.transport.native.is_none() {
             let message = "this server is not known to tell prices, and one that does not know the dry run would make the \
                            images and bill them; for a gateway under another address call `.native_url(..)`";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let mut url = endpoint.clone();
-        url.query_pairs_mut().append_pair("dryRun", "true");
-        self.transport.ask(Method::POST, &url, &payload, context.deadline, estimate::read).await
+        let mut request = HttpRequest::new(endpoint.method().clone(), endpoint.url().clone());
+        request.url_mut().query_pairs_mut().append_pair("dryRun", "true");
+        *request.headers_mut() = endpoint.headers().clone();
+        self.transport.ask(&request, &payload, context.deadline, estimate::read).await
     }
 }
 
@@ -197,7 +207,7 @@ impl Backend for Remote {
 
     fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         let asked = spec.options.response_format;
-        self.make(&self.edits, Edit::new(spec).map(Payload::Edit), asked, context.deadline)
+        self.make(&self.edits, Edit::new(spec).map(Payload::edit), asked, context.deadline)
     }
 
     fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
@@ -206,7 +216,7 @@ impl Backend for Remote {
                 Request::Generate(spec) => {
                     self.dry_run(&self.generations, Payload::json(&fields::generate(spec)?)?, context).await
                 }
-                Request::Edit(spec) => self.dry_run(&self.edits, Payload::Edit(Edit::new(spec)?), context).await,
+                Request::Edit(spec) => self.dry_run(&self.edits, Payload::edit(Edit::new(spec)?), context).await,
             }
         })
     }

@@ -50,7 +50,7 @@ impl Models<'_> {
     /// Where the service cannot be reached or refuses.
     pub async fn list(&self) -> Result<Vec<Model>, Error> {
         let url = self.0.transport.address(&["models"]);
-        let list: List = self.0.ask(Method::GET, url).await?;
+        let list: List = self.0.ask(url).await?;
         Ok(list.data)
     }
 
@@ -60,7 +60,7 @@ impl Models<'_> {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
     pub async fn get(&self, id: &str) -> Result<Model, Error> {
         let url = self.0.transport.address(&path(id));
-        self.0.ask(Method::GET, url).await
+        self.0.ask(url).await
     }
 
     /// The schema that the gateway serves for the model `M`, and where it differs from the one that is compiled in.
@@ -93,7 +93,7 @@ impl Models<'_> {
     pub async fn schema_json(&self, id: &str) -> Result<Value, Error> {
         let mut url = self.0.transport.native(&path(id))?;
         url.query_pairs_mut().append_pair("schema", "true");
-        self.0.ask(Method::GET, url).await
+        self.0.ask(url).await
     }
 }
 
@@ -104,11 +104,8 @@ fn path(id: &str) -> Vec<&str> {
 
 impl Remote {
     /// A call that costs nothing and answers with JSON.
-    pub(super) async fn ask<T: serde::de::DeserializeOwned>(
-        &self,
-        method: Method,
-        url: reqwest::Url,
-    ) -> Result<T, Error> {
-        self.transport.ask(method, &url, &Payload::Nothing, None, answer::json).await
+    pub(super) async fn ask<T: serde::de::DeserializeOwned>(&self, url: reqwest::Url) -> Result<T, Error> {
+        let request = self.transport.request(Method::GET, url);
+        self.transport.ask(&request, &Payload::Nothing, None, answer::json).await
     }
 }

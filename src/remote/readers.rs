@@ -1,5 +1,6 @@
 //! The readers of what comes from outside, for [`crate::fuzz`].
 
+use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 
@@ -15,13 +16,13 @@ use crate::error::Error;
 /// The body comes in `pieces`.
 pub(crate) fn read_answer<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Output, Error> {
     let mut unpack = Unpack::new(0);
-    pieces.into_iter().for_each(|piece| unpack.push(piece));
-    answer::output(HeaderMap::new(), &unpack.finish()).map_err(|failure| failure.error)
+    pieces.into_iter().for_each(|piece| unpack.push(Bytes::copy_from_slice(piece)));
+    answer::output(HeaderMap::new(), unpack.finish()).map_err(|failure| failure.error)
 }
 
 /// No image is taken out of the body before it is read.
 pub(crate) fn read_untouched_answer(body: &[u8]) -> Result<Output, Error> {
-    answer::output(HeaderMap::new(), &Unpacked::untouched(body)).map_err(|failure| failure.error)
+    answer::output(HeaderMap::new(), Unpacked::untouched(Bytes::copy_from_slice(body))).map_err(|failure| failure.error)
 }
 
 pub(crate) fn read_failure(status: StatusCode, body: &[u8], key: &str) -> Error {

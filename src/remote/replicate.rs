@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::job::{self, Job, Step};
 use super::key::Secrets;
-use super::transport::{Paid, Payload, Transport};
+use super::transport::{Call, Paid, Payload, Time, Transport};
 use super::{answer, clean, download, fields};
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
@@ -54,9 +54,8 @@ impl ReplicateBackend {
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
-        let started = Instant::now();
         context.check_deadline()?;
-        let deadline = self.transport.deadline(context.deadline);
+        let Time { started, deadline } = self.transport.begin(context.deadline);
         let options = request.options();
         let (asked, n, seed) = (options.response_format, options.n.unwrap_or(1), options.sampling.seed);
         let input = input(request).await?;
@@ -115,9 +114,10 @@ impl ReplicateBackend {
         input.extend(seed.map(|seed| ("seed".to_owned(), seed.into())));
         let payload = Payload::json(&json!({ "input": input }))?;
         let submit: Vec<_> = ["models"].into_iter().chain(MODEL.split('/')).chain(["predictions"]).collect();
-        let submit = self.transport.address(&submit);
-        let Paid { result: submitted, lost_bills } =
-            self.transport.pay(&submit, &payload, Some(deadline), answer::paid_json::<Value>).await?;
+        let submit = self.transport.json_request(self.transport.address(&submit));
+        let time = self.transport.begin(Some(deadline));
+        let call = Call { request: &submit, payload: &payload, time };
+        let Paid { result: submitted, lost_bills } = self.transport.pay(&call, &answer::paid_json::<Value>).await?;
         let bills = Bills { tries: lost_bills.saturating_add(1), made: true };
         let id = job::id(&submitted, "id").map_err(|error| error.with_bills(bills))?;
         let job = Job {

@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
 use reqwest::{Client, Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 
@@ -42,14 +43,19 @@ pub(super) struct Transport {
     pub(super) limit: usize,
 }
 
-/// What a call sends, so that each try can write it anew.
+/// The body of a call, so that each try can write it anew.
 pub(super) enum Payload {
     Nothing,
     Json(Bytes),
-    Edit(Edit),
+    /// Boxed, or every call would have room for it.
+    Edit(Box<Edit>),
 }
 
 impl Payload {
+    pub(super) fn edit(edit: Edit) -> Self {
+        Self::Edit(Box::new(edit))
+    }
+
     /// `fields` as JSON, written once for all tries.
     pub(super) fn json(fields: &impl Serialize) -> Result<Self, Error> {
         let body = serde_json::to_vec(fields).map_err(|error| {
@@ -59,11 +65,26 @@ impl Payload {
     }
 }
 
+/// When a call began, and when it must have ended.
+#[derive(Clone, Copy)]
+pub(super) struct Time {
+    pub(super) started: Instant,
+    pub(super) deadline: Instant,
+}
+
 /// What came of a paid call.
 pub(super) struct Paid<T> {
     pub(super) result: T,
     /// How many tries before may have been billed.
     pub(super) lost_bills: u32,
+}
+
+/// What is done, as often as it takes.
+pub(super) struct Call<'a> {
+    /// All but the body.
+    pub(super) request: &'a Request,
+    pub(super) payload: &'a Payload,
+    pub(super) time: Time,
 }
 
 /// Whether a call costs money when it runs.
@@ -92,104 +113,96 @@ impl Transport {
         Ok(url)
     }
 
-    /// What tells the service apart from others: its address, and the hash of all that is sent along but for the key. Where
-    /// another version of Rust hashes otherwise, a cache finds nothing and asks.
+    /// What tells the service apart from others: its address, and the hash of all that is sent along but for the key and the
+    /// name of this crate. Where another version of Rust hashes otherwise, a cache finds nothing and asks.
     pub(super) fn identity(&self, name: &str) -> String {
         let mut hasher = DefaultHasher::new();
         self.base.as_str().hash(&mut hasher);
-        for (name, value) in self.headers.iter().filter(|(name, _)| **name != AUTHORIZATION) {
+        for (name, value) in self.headers.iter().filter(|(name, _)| ![AUTHORIZATION, USER_AGENT].contains(name)) {
             (name.as_str(), value.as_bytes()).hash(&mut hasher);
         }
         format!("{name} {} {:016x}", clean::address(&self.base), hasher.finish())
     }
 
-    /// When a call that starts now must have ended, by the caller's deadline and the client's own.
-    pub(super) fn deadline(&self, callers: Option<Instant>) -> Instant {
-        let own = Instant::now() + self.timeout;
-        callers.map_or(own, |callers| callers.min(own))
+    /// The time of a call that begins now, by the caller's deadline and the client's own.
+    pub(super) fn begin(&self, callers_deadline: Option<Instant>) -> Time {
+        let started = Instant::now();
+        let own = started + self.timeout;
+        Time { started, deadline: callers_deadline.map_or(own, |callers| callers.min(own)) }
+    }
+
+    /// A request to the API, as yet without a body.
+    pub(super) fn request(&self, method: Method, url: Url) -> Request {
+        let mut request = Request::new(method, url);
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+
+    /// A request with JSON, as yet without it.
+    pub(super) fn json_request(&self, url: Url) -> Request {
+        let json = HeaderValue::from_static("application/json");
+        let mut request = self.request(Method::POST, url);
+        request.headers_mut().insert(CONTENT_TYPE, json.clone());
+        request.headers_mut().entry(ACCEPT).or_insert(json);
+        request
     }
 
     /// A call that makes images and costs money. `read` makes sense of the answer.
     pub(super) fn pay<T>(
         &self,
-        url: &Url,
-        payload: &Payload,
-        deadline: Option<Instant>,
-        read: impl AsyncFn(&mut Body) -> Result<T, Failure>,
+        call: &Call<'_>,
+        read: &impl AsyncFn(&mut Body) -> Result<T, Failure>,
     ) -> impl Future<Output = Result<Paid<T>, Error>> {
-        self.call(Method::POST, url, payload, Billing::Paid, deadline, read)
+        self.repeat(&self.retry, Billing::Paid, call.time, move || self.attempt(call, Billing::Paid, read))
     }
 
     /// A call that costs nothing.
     pub(super) async fn ask<T>(
         &self,
-        method: Method,
-        url: &Url,
+        request: &Request,
         payload: &Payload,
         deadline: Option<Instant>,
         read: impl AsyncFn(&mut Body) -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        self.call(method, url, payload, Billing::Free, deadline, read).await.map(|answer| answer.result)
+        let call = Call { request, payload, time: self.begin(deadline) };
+        let attempt = || self.attempt(&call, Billing::Free, &read);
+        self.repeat(&self.retry, Billing::Free, call.time, attempt).await.map(|answer| answer.result)
     }
 
-    async fn call<T>(
+    /// One try of a call.
+    async fn attempt<T>(
         &self,
-        method: Method,
-        url: &Url,
-        payload: &Payload,
+        call: &Call<'_>,
         billing: Billing,
-        deadline: Option<Instant>,
-        read: impl AsyncFn(&mut Body) -> Result<T, Failure>,
-    ) -> Result<Paid<T>, Error> {
-        let (method, read, deadline) = (&method, &read, self.deadline(deadline));
-        self.repeat(&self.retry, billing, deadline, || async move {
-            let request = match payload {
-                Payload::Nothing => self.request(method, url),
-                Payload::Json(body) => self.json_request(method, url, body),
-                Payload::Edit(edit) => self.edit_request(method, url, edit, deadline).await?,
-            };
-            // In one go, or the future would have room for the response twice.
-            let mut body = Body::new(self.send(request, billing, deadline).await?, self.limit, self.idle, deadline);
-            if !body.is_success() {
-                return Err(self.refusal(body.into_response(), deadline).await);
+        read: &impl AsyncFn(&mut Body) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let deadline = call.time.deadline;
+        let request = match call.payload {
+            Payload::Nothing => copy(call.request),
+            Payload::Json(body) => {
+                let mut request = copy(call.request);
+                *request.body_mut() = Some(body.clone().into());
+                request
             }
-            read(&mut body).await
-        })
-        .await
-    }
-
-    /// What one try sends, without a body.
-    fn request(&self, method: &Method, url: &Url) -> Request {
-        let mut request = Request::new(method.clone(), url.clone());
-        *request.headers_mut() = self.headers.clone();
-        #[cfg(feature = "otel")]
-        super::trace::inject(request.headers_mut());
-        request
-    }
-
-    /// What one try of a generation sends.
-    fn json_request(&self, method: &Method, url: &Url, body: &Bytes) -> Request {
-        let mut request = self.request(method, url);
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        *request.body_mut() = Some(body.clone().into());
-        request
+            Payload::Edit(edit) => self.edit_request(call, edit).await?,
+        };
+        // In one go, or the future would have room for the response twice.
+        let mut body = Body::new(self.send(request, billing, deadline).await?, self.limit, self.idle, deadline);
+        if !body.is_success() {
+            return Err(self.refusal(body.into_response(), deadline).await);
+        }
+        read(&mut body).await
     }
 
     /// What one try of an edit sends.
     ///
     /// Boxed, or the future of every call would have room for it.
-    fn edit_request<'a>(
-        &'a self,
-        method: &'a Method,
-        url: &'a Url,
-        edit: &'a Edit,
-        deadline: Instant,
-    ) -> BoxFuture<'a, Result<Request, Failure>> {
+    fn edit_request<'a>(&'a self, call: &'a Call<'a>, edit: &'a Edit) -> BoxFuture<'a, Result<Request, Failure>> {
         Box::pin(async move {
-            let form = tokio::time::timeout_at(deadline.into(), edit.form()).await;
+            let form = tokio::time::timeout_at(call.time.deadline.into(), edit.form()).await;
             let too_late = |_| Error::new(ErrorKind::Timeout, "the deadline passed while the images were opened");
             let form = form.map_err(too_late).and_then(|form| form).map_err(Failure::last)?;
-            let request = RequestBuilder::from_parts(self.http.clone(), self.request(method, url)).multipart(form);
+            let request = RequestBuilder::from_parts(self.http.clone(), copy(call.request)).multipart(form);
             request.build().map_err(Failure::of_sending)
         })
     }
@@ -211,7 +224,7 @@ impl Transport {
     async fn follow(&self, mut url: Url, retry: &RetryPolicy, deadline: Instant) -> Result<Response, Error> {
         for _ in 0..=REDIRECTS {
             let response = self
-                .repeat(retry, Billing::Free, deadline, || async {
+                .repeat(retry, Billing::Free, Time { started: Instant::now(), deadline }, || async {
                     let response = self.send(Request::new(Method::GET, url.clone()), Billing::Free, deadline).await?;
                     match response.status() {
                         status if status.is_success() || status.is_redirection() => Ok(response),
@@ -246,7 +259,7 @@ impl Transport {
         // Begun here already, so that the future need not hold the request.
         let answer = self.http.execute(request);
         async move {
-            let late = match body::within(silence, deadline, answer).await {
+            let late = match body::within(silence, deadline, pin!(answer)).await {
                 Ok(response) => return response.map_err(Failure::of_sending),
                 Err(late) => late,
             };
@@ -270,44 +283,55 @@ impl Transport {
     }
 
     /// Tries until it succeeds, until trying again is of no use or not allowed, or until the deadline, which each try keeps.
-    async fn repeat<T, F: Future<Output = Result<T, Failure>>>(
+    fn repeat<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         retry: &RetryPolicy,
         billing: Billing,
-        deadline: Instant,
+        time: Time,
         attempt: impl Fn() -> F,
-    ) -> Result<Paid<T>, Error> {
-        let started = Instant::now();
-        if started >= deadline {
-            return Err(Error::new(ErrorKind::Timeout, "the deadline had passed before the request was sent"));
-        }
-        let mut attempts = 0;
-        let mut bills = Bills::default();
-        loop {
-            attempts += 1;
-            let failure = match attempt().await {
-                Ok(result) => return Ok(Paid { result, lost_bills: bills.tries }),
-                Err(failure) => failure,
-            };
-            // A free call that broke was not billed; one whose answer is of no use says itself whether it was.
-            let free = billing == Billing::Free && failure.verdict == Verdict::Ambiguous;
-            if !free {
-                bills.add(failure.error.bills());
+    ) -> impl Future<Output = Result<Paid<T>, Error>> {
+        // A block, because the future of a function has room for its arguments twice.
+        let Time { started, deadline } = time;
+        async move {
+            if started >= deadline {
+                return Err(Error::new(ErrorKind::Timeout, "the deadline had passed before the request was sent"));
             }
-            let again = match (failure.verdict, billing) {
-                (Verdict::Final, _) => false,
-                (Verdict::NotExecuted, _) | (Verdict::Ambiguous, Billing::Free) => true,
-                (Verdict::Ambiguous, Billing::Paid) => retry.may_bill_twice,
-            };
-            let wait = retry.next_wait(attempts, &failure.error, Some(deadline));
-            match wait.filter(|_| again) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => {
-                    return Err(failure.error.with_bills(bills).with_attempts(attempts, started.elapsed()));
+            let mut attempts = 0;
+            let mut bills = Bills::default();
+            loop {
+                attempts += 1;
+                let failure = match attempt().await {
+                    Ok(result) => return Ok(Paid { result, lost_bills: bills.tries }),
+                    Err(failure) => failure,
+                };
+                // A free call that broke was not billed; one whose answer is of no use says itself whether it was.
+                let free = billing == Billing::Free && failure.verdict == Verdict::Ambiguous;
+                if !free {
+                    bills.add(failure.error.bills());
+                }
+                let again = match (failure.verdict, billing) {
+                    (Verdict::Final, _) => false,
+                    (Verdict::NotExecuted, _) | (Verdict::Ambiguous, Billing::Free) => true,
+                    (Verdict::Ambiguous, Billing::Paid) => retry.may_bill_twice,
+                };
+                let wait = retry.next_wait(attempts, &failure.error, Some(deadline));
+                match wait.filter(|_| again) {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => return Err(failure.error.with_bills(bills).with_attempts(attempts, started.elapsed())),
                 }
             }
         }
     }
+}
+
+/// What one try sends.
+fn copy(request: &Request) -> Request {
+    // Its own copying would begin a table of extensions.
+    let mut copy = Request::new(request.method().clone(), request.url().clone());
+    *copy.headers_mut() = request.headers().clone();
+    #[cfg(feature = "otel")]
+    super::trace::inject(copy.headers_mut());
+    copy
 }
 
 fn append(url: &mut Url, path: &[&str]) {

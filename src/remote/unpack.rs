@@ -2,7 +2,7 @@
 //!
 //! The base64 of each `b64_json` is decoded piece by piece, still warm from the network, and never held: the peak of
 //! memory is the size of the images. What remains is JSON of a few hundred bytes for serde. Base64 with escapes, spaces or
-//! a prefix stays in it, and is decoded there.
+//! a prefix stays in it, and is decoded there; so is all of a small answer that comes in one piece.
 
 use std::ops::Range;
 
@@ -16,8 +16,13 @@ const FIELD: &[u8] = br#""b64_json""#;
 /// Characters of base64 that stand for three bytes.
 const GROUP: usize = 4;
 
+/// An answer of so many bytes that comes in one piece is left as it is.
+const SMALL: usize = 8 * 1024;
+
 /// An answer as far as it has come.
 pub(super) struct Unpack {
+    /// A small answer that came in one piece.
+    whole: Bytes,
     /// The JSON, in which the text of an image that was taken out is empty.
     json: Vec<u8>,
     /// The images that were taken out, one behind the other.
@@ -36,7 +41,8 @@ impl Unpack {
     /// For an answer of `announced` bytes, or 0 where the service does not say.
     pub(super) fn new(announced: usize) -> Self {
         Self {
-            json: Vec::with_capacity(announced.min(1024)),
+            whole: Bytes::new(),
+            json: Vec::new(),
             images: Vec::new(),
             places: Vec::new(),
             group: Vec::new(),
@@ -47,7 +53,16 @@ impl Unpack {
     }
 
     /// The next bytes of the answer.
-    pub(super) fn push(&mut self, mut piece: &[u8]) {
+    pub(super) fn push(&mut self, piece: Bytes) {
+        if self.received == 0 && piece.len() == self.announced && piece.len() <= SMALL {
+            self.received = piece.len();
+            self.whole = piece;
+        } else {
+            self.unpack(&piece);
+        }
+    }
+
+    fn unpack(&mut self, mut piece: &[u8]) {
         self.received += piece.len();
         while !piece.is_empty() {
             let taken = match self.image {
@@ -59,9 +74,11 @@ impl Unpack {
     }
 
     /// The answer, once no more of it comes.
-    pub(super) fn finish(mut self) -> Unpacked {
-        mend(&mut self.json);
-        Unpacked { json: self.json, images: self.images.into(), places: self.places, received: self.received }
+    pub(super) fn finish(self) -> Unpacked {
+        if !self.whole.is_empty() {
+            return Unpacked::untouched(self.whole);
+        }
+        Unpacked { json: self.json.into(), images: self.images.into(), places: self.places, received: self.received }
     }
 
     /// Keeps the beginning of `piece`, up to where an image may begin.
@@ -159,8 +176,6 @@ impl Unpack {
     }
 }
 
-/// Puts a question mark for each byte that belongs to no character: JSON allows none, and one broken text is no reason to lose
-/// the images beside it. Everything stays where it is.
 fn mend(mut json: &mut [u8]) {
     while let Err(error) = std::str::from_utf8(json) {
         let start = error.valid_up_to();
@@ -183,7 +198,7 @@ fn opens_image(json: &[u8]) -> bool {
 /// An answer that has come whole.
 pub(super) struct Unpacked {
     /// The JSON, in which the text of an image that was taken out is empty.
-    pub(super) json: Vec<u8>,
+    pub(super) json: Bytes,
     /// How many bytes came.
     pub(super) received: usize,
     images: Bytes,
@@ -192,17 +207,28 @@ pub(super) struct Unpacked {
 
 impl Unpacked {
     /// An answer out of which nothing was taken.
-    #[cfg(any(test, fuzzing))]
-    pub(super) fn untouched(json: &[u8]) -> Self {
-        let received = json.len();
-        let mut json = json.to_vec();
-        mend(&mut json);
-        Self { json, received, images: Bytes::new(), places: Vec::new() }
+    pub(super) fn untouched(json: Bytes) -> Self {
+        Self { received: json.len(), json, images: Bytes::new(), places: Vec::new() }
     }
 
-    /// The images that were taken out.
-    pub(super) fn images(&self) -> impl Iterator<Item = Bytes> {
-        self.places.iter().map(|(_, range)| self.images.slice(range.clone()))
+    /// Puts a question mark for each byte that belongs to no character: JSON allows none, and one broken text is no reason to
+    /// lose the images beside it. Everything stays where it is.
+    pub(super) fn mend(&mut self) {
+        let mut json = Vec::from(std::mem::take(&mut self.json));
+        mend(&mut json);
+        self.json = json.into();
+    }
+
+    /// The images of an answer whose JSON cannot be read.
+    pub(super) fn into_images(self) -> impl Iterator<Item = Bytes> {
+        let unpacked = if self.places.is_empty() {
+            let mut unpack = Unpack::new(0);
+            unpack.unpack(&self.json);
+            unpack.finish()
+        } else {
+            self
+        };
+        unpacked.places.into_iter().map(move |(_, range)| unpacked.images.slice(range))
     }
 
     /// The image whose text was taken out of the JSON where the value `raw`, a part of it, is: an empty text in quotes.
@@ -223,7 +249,7 @@ mod tests {
 
     fn unpack<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Unpacked {
         let mut unpack = Unpack::new(0);
-        pieces.into_iter().for_each(|piece| unpack.push(piece));
+        pieces.into_iter().for_each(|piece| unpack.push(Bytes::copy_from_slice(piece)));
         unpack.finish()
     }
 

@@ -107,26 +107,38 @@ impl<'a> Given<'a> {
             extra,
         } = options;
         let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance: _ } = sampling;
-        let mut fields = Vec::with_capacity(4);
-        let mut give = |name, field: Option<Field<'a>>| fields.extend(field.map(|field| (name, field)));
-        give("size", size.map(|size| Field::of(size.to_string())));
-        give("aspect_ratio", aspect_ratio.map(|ratio| Field::of(ratio.to_string())));
-        give("resolution", resolution.map(|resolution| Field::of(resolution.to_string())));
-        give("response_format", response_format.map(|format| Field::Text(format.into())));
-        give("output_format", output_format.map(|format| Field::Text(format.into())));
-        give("output_compression", output_compression.map(Field::of));
-        give("n", n.map(Field::of));
-        give("prompt", prompt.map(Field::Text));
-        give("image", image.then_some(Field::File));
-        give("mask", mask.then_some(Field::File));
-        give("user", user.as_deref().map(Field::Text));
-        give("seed", seed.map(Field::of));
-        give("num_inference_steps", steps.map(Field::of));
-        give("guidance_scale", guidance.map(Field::decimal));
-        give("negative_prompt", negative_prompt.as_deref().map(Field::Text));
-        give("strength", strength.map(Field::decimal));
-        fields.extend(extra.iter().map(|(name, value)| (name.as_str(), Field::Json(Cow::Borrowed(value)))));
-        Self { schema, mode, fields }
+        let mut given = Self { schema, mode, fields: Vec::with_capacity(4) };
+        given.give("size", size, |size| Field::of(size.to_string()));
+        given.give("aspect_ratio", aspect_ratio, |ratio| Field::of(ratio.to_string()));
+        given.give("resolution", resolution, |resolution| Field::of(resolution.to_string()));
+        given.give("response_format", response_format, |format| Field::Text((*format).into()));
+        given.give("output_format", output_format, |format| Field::Text((*format).into()));
+        given.give("output_compression", output_compression, |compression| Field::of(*compression));
+        given.give("n", n, |n| Field::of(*n));
+        given.give("user", user, |user| Field::Text(user));
+        given.give("seed", seed, |seed| Field::of(*seed));
+        given.give("num_inference_steps", steps, |steps| Field::of(*steps));
+        given.give("guidance_scale", guidance, |guidance| Field::decimal(*guidance));
+        given.give("negative_prompt", negative_prompt, |prompt| Field::Text(prompt));
+        given.give("strength", strength, |strength| Field::decimal(*strength));
+        let files = [("image", image), ("mask", mask)].into_iter().filter(|(_, given)| *given);
+        given.fields.extend(prompt.map(|prompt| ("prompt", Field::Text(prompt))));
+        given.fields.extend(files.map(|(name, _)| (name, Field::File)));
+        given.fields.extend(extra.iter().map(|(name, value)| (name.as_str(), Field::Json(Cow::Borrowed(value)))));
+        given
+    }
+
+    /// Most requests give few of their fields, so what is done with one that is given stays out of the way.
+    #[inline(always)]
+    fn give<T>(&mut self, name: &'a str, value: &'a Option<T>, field: impl Fn(&'a T) -> Field<'a>) {
+        #[cold]
+        #[inline(never)]
+        fn push<'a, T>(given: &mut Given<'a>, name: &'a str, value: &'a T, field: impl Fn(&'a T) -> Field<'a>) {
+            given.fields.push((name, field(value)));
+        }
+        if let Some(value) = value {
+            push(self, name, value, field);
+        }
     }
 
     fn check(&self, model: &str, options: &Options) -> Result<(), Violation> {
