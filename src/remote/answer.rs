@@ -16,7 +16,7 @@ use super::headers::Said;
 use super::key::Secrets;
 use super::lenient::{self, Object};
 use super::unpack::{Unpack, Unpacked};
-use crate::backend::{Content, Cost, Headers, ImageData, Metadata, Output};
+use crate::backend::{BoxFuture, Content, Cost, Headers, ImageData, Metadata, Output};
 use crate::images::OutputFormat;
 
 /// An answer in the documented form.
@@ -79,12 +79,27 @@ impl<'a> Item<'a> {
     }
 }
 
+/// From an answer of so many bytes no images are taken while it comes.
+const SMALL: usize = 8 * 1024;
+
 /// The images that the body holds.
 pub(super) async fn read(body: &mut Body) -> Result<Output, Failure> {
+    if (1..=SMALL).contains(&body.room()) {
+        return match body.whole().await {
+            Ok(json) => output(body.take_head(), Unpacked::untouched(json)),
+            Err((json, failure)) => salvage(body.take_head(), Unpacked::untouched(json), failure),
+        };
+    }
+    // Boxed, or the future of every call would have room for it.
+    let large: BoxFuture<'_, _> = Box::pin(read_large(body));
+    large.await
+}
+
+async fn read_large(body: &mut Body) -> Result<Output, Failure> {
     let mut unpack = Unpack::new(body.room());
     loop {
         match body.next().await {
-            Ok(Some(piece)) => unpack.push(piece),
+            Ok(Some(piece)) => unpack.push(&piece),
             Ok(None) => return output(body.take_head(), unpack.finish()),
             Err(failure) => return salvage(body.take_head(), unpack.finish(), failure),
         }
@@ -129,9 +144,12 @@ fn images(head: HeaderMap, mut answer: Answer, unpacked: &Unpacked) -> Result<Ou
     let items = std::mem::take(&mut answer.data);
     let mut metadata = metadata(head, answer);
     let mut images = Vec::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        let Item { url, b64_json, revised_prompt, seed } = item;
-        match content(url, b64_json, unpacked) {
+    for (index, Item { url, b64_json, revised_prompt, seed }) in items.into_iter().enumerate() {
+        let content = match (url, b64_json) {
+            (Some(url), None) if is_address(&url) => Ok(Some(Content::Address(url))),
+            (url, base64) => content(url, base64, unpacked),
+        };
+        match content {
             Ok(None) => {}
             Ok(Some(content)) => images.push(ImageData { content, revised_prompt: said(revised_prompt), seed }),
             // What else was paid for is kept.
@@ -161,7 +179,13 @@ fn named(Failure { error, verdict }: Failure, id: Option<&str>) -> Failure {
 
 pub(super) struct NotBase64;
 
+/// Some servers put the image itself into the address.
+fn is_address(url: &str) -> bool {
+    !url.is_empty() && !url.starts_with("data:")
+}
+
 /// Bytes before an address: where a server sends both, the bytes need no second request.
+#[inline(never)]
 fn content(url: Option<String>, base64: Option<&RawValue>, unpacked: &Unpacked) -> Result<Option<Content>, NotBase64> {
     let base64 = base64.and_then(|raw| match unpacked.image(raw.get()) {
         Some(image) => Some(Ok(image)),
@@ -169,9 +193,8 @@ fn content(url: Option<String>, base64: Option<&RawValue>, unpacked: &Unpacked) 
     });
     match (base64, said(url)) {
         (Some(Ok(image)), _) if !image.is_empty() => Ok(Some(Content::Bytes(image))),
-        // Some servers put the image itself into the address.
-        (_, Some(url)) if url.starts_with("data:") => Ok(Some(Content::Bytes(decode(url)?))),
-        (_, Some(url)) => Ok(Some(Content::Address(url))),
+        (_, Some(url)) if is_address(&url) => Ok(Some(Content::Address(url))),
+        (_, Some(url)) => Ok(Some(Content::Bytes(decode(url)?))),
         (Some(Err(error)), None) => Err(error),
         (Some(Ok(_)) | None, None) => Ok(None),
     }
@@ -249,7 +272,7 @@ pub(super) fn number(value: &Value) -> Option<f64> {
 
 /// The JSON answer of a call that costs nothing: one that is no JSON may come whole next time.
 pub(super) async fn json<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
-    let body = body.whole().await.map_err(free)?;
+    let body = body.whole().await.map_err(|(_, failure)| free(failure))?;
     serde_json::from_slice(&body).map_err(|error| {
         let Failure { error, .. } = free(unreadable(&error, body.len()));
         Failure { error, verdict: Verdict::Ambiguous }
@@ -260,13 +283,13 @@ pub(super) async fn json<T: DeserializeOwned>(body: &mut Body) -> Result<T, Fail
 pub(super) async fn paid_json<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
     let head = body.take_head();
     let named = |failure| named(failure, Said::of(&head).request_id);
-    let body = body.whole().await.map_err(named)?;
+    let body = body.whole().await.map_err(|(_, failure)| named(failure))?;
     serde_json::from_slice(&body).map_err(|error| named(unreadable(&error, body.len())))
 }
 
 /// The answer of a call that costs nothing and says all by succeeding. It is read so that its connection can be used again.
 pub(super) async fn ignore(body: &mut Body) -> Result<(), Failure> {
-    body.whole().await.map(drop).map_err(free)
+    body.whole().await.map(drop).map_err(|(_, failure)| free(failure))
 }
 
 /// The same failure, of a call that cannot have been billed.
@@ -293,7 +316,7 @@ mod tests {
 
     fn read(body: &[u8]) -> Result<Output, Failure> {
         let mut unpack = Unpack::new(0);
-        unpack.push(Bytes::copy_from_slice(body));
+        unpack.push(body);
         let unpacked = output(HeaderMap::new(), unpack.finish());
         let untouched = output(HeaderMap::new(), Unpacked::untouched(Bytes::copy_from_slice(body)));
         let told = |output: &Result<Output, Failure>| format!("{:?}", output.as_ref().map(|output| &output.images));

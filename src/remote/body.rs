@@ -1,8 +1,6 @@
 //! Reading an answer, of bounded size and with bounded silence.
 
-use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -10,7 +8,7 @@ use reqwest::Response;
 use reqwest::header::HeaderMap;
 
 use super::failure::Failure;
-use crate::error::{Error, ErrorKind};
+use super::wait::{Part, within};
 
 /// No more room than this is made on the word of the service alone.
 const MOST_ROOM: usize = 256 * 1024 * 1024;
@@ -65,13 +63,29 @@ impl Body {
         Ok(piece)
     }
 
-    /// All of it.
-    pub(super) async fn whole(&mut self) -> Result<Vec<u8>, Failure> {
-        let mut whole = Vec::with_capacity(self.room());
-        while let Some(piece) = self.next().await? {
-            whole.extend_from_slice(&piece);
+    /// All of it, or what came and why no more does. What came in one piece is not copied.
+    pub(super) async fn whole(&mut self) -> Result<Bytes, (Bytes, Failure)> {
+        let mut first = Bytes::new();
+        let mut joined = Vec::new();
+        let end = loop {
+            match self.next().await {
+                Ok(Some(piece)) if first.is_empty() => first = piece,
+                Ok(Some(piece)) => {
+                    if joined.is_empty() {
+                        joined.reserve(self.room());
+                        joined.extend_from_slice(&first);
+                    }
+                    joined.extend_from_slice(&piece);
+                }
+                Ok(None) => break None,
+                Err(failure) => break Some(failure),
+            }
+        };
+        let came = if joined.is_empty() { first } else { joined.into() };
+        match end {
+            None => Ok(came),
+            Some(failure) => Err((came, failure)),
         }
-        Ok(whole)
     }
 }
 
@@ -90,51 +104,7 @@ pub(super) async fn read_some(mut response: Response, limit: usize, idle: Durati
 
 /// The next bytes of an answer. Whoever reads it keeps what came before the deadline.
 pub(super) async fn next(response: &mut Response, idle: Duration, deadline: Instant) -> Result<Option<Bytes>, Failure> {
-    match within(idle, deadline, pin!(response.chunk())).await {
-        Ok(piece) => piece.map_err(Failure::of_reading),
-        Err(Late::Silence) => {
-            let message = format!("the answer stopped: nothing came for {} seconds", idle.as_secs_f64());
-            Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
-        }
-        Err(Late::Deadline) => {
-            let message = "the deadline passed in the middle of the answer";
-            Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
-        }
-    }
-}
-
-/// What came first.
-#[derive(Clone, Copy)]
-pub(super) enum Late {
-    Silence,
-    Deadline,
-}
-
-/// Waits for `wait`, at most for a `silence` from now and at most until the deadline: one timer for both, and none where
-/// there is nothing to wait for.
-pub(super) fn within<F: Future>(
-    silence: Duration,
-    deadline: Instant,
-    mut wait: Pin<&mut F>,
-) -> impl Future<Output = Result<F::Output, Late>> {
-    let mut late = Late::Deadline;
-    async move {
-        let mut timer = pin!(None);
-        poll_fn(|context| {
-            if let Poll::Ready(output) = wait.as_mut().poll(context) {
-                return Poll::Ready(Ok(output));
-            }
-            if timer.is_none() {
-                let end = Instant::now().checked_add(silence).filter(|end| *end < deadline);
-                if end.is_some() {
-                    late = Late::Silence;
-                }
-                timer.set(Some(tokio::time::sleep_until(end.unwrap_or(deadline).into())));
-            }
-            timer.as_mut().as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(context)).map(|()| Err(late))
-        })
-        .await
-    }
+    within(idle, deadline, Part::Body, pin!(response.chunk())).await
 }
 
 fn too_large(limit: usize) -> Failure {

@@ -6,7 +6,7 @@
 //! | `tls` | the cipher suites, and whom to trust |
 //! | `key` | the key, which never prints |
 //! | `fields`, `multipart` | requests on the wire |
-//! | `transport`, `retry_after` | tries, waits, the deadline |
+//! | `transport`, `wait`, `retry_after` | tries, waits, the deadline |
 //! | `failure`, `clean` | what a failure means; messages without secrets |
 //! | `body`, `unpack`, `lenient`, `answer`, `estimate`, `headers` | answers |
 //! | `download` | images at addresses |
@@ -38,6 +38,7 @@ mod tls;
 mod trace;
 mod transport;
 mod unpack;
+mod wait;
 
 #[cfg(any(test, fuzzing))]
 mod readers;

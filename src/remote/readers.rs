@@ -16,7 +16,7 @@ use crate::error::Error;
 /// The body comes in `pieces`.
 pub(crate) fn read_answer<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Output, Error> {
     let mut unpack = Unpack::new(0);
-    pieces.into_iter().for_each(|piece| unpack.push(Bytes::copy_from_slice(piece)));
+    pieces.into_iter().for_each(|piece| unpack.push(piece));
     answer::output(HeaderMap::new(), unpack.finish()).map_err(|failure| failure.error)
 }
 

@@ -10,10 +10,11 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValu
 use reqwest::{Client, Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 
-use super::body::{self, Body, Late};
+use super::body::{self, Body};
 use super::failure::{Failure, Verdict};
 use super::key::Secrets;
 use super::multipart::Edit;
+use super::wait::{Part, within};
 use super::{clean, headers};
 use crate::backend::BoxFuture;
 use crate::error::{Bills, Error, ErrorKind};
@@ -177,17 +178,15 @@ impl Transport {
         read: &impl AsyncFn(&mut Body) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let deadline = call.time.deadline;
-        let request = match call.payload {
-            Payload::Nothing => copy(call.request),
-            Payload::Json(body) => {
-                let mut request = copy(call.request);
-                *request.body_mut() = Some(body.clone().into());
-                request
-            }
-            Payload::Edit(edit) => self.edit_request(call, edit).await?,
+        let answer = match call.payload {
+            Payload::Nothing => self.http.execute(copy(call.request, None)),
+            Payload::Json(body) => self.http.execute(copy(call.request, Some(body))),
+            Payload::Edit(edit) => self.http.execute(self.edit_request(call, edit).await?),
         };
         // In one go, or the future would have room for the response twice.
-        let mut body = Body::new(self.send(request, billing, deadline).await?, self.limit, self.idle, deadline);
+        let silence = self.silence(billing);
+        let mut body =
+            Body::new(within(silence, deadline, Part::Head, pin!(answer)).await?, self.limit, self.idle, deadline);
         if !body.is_success() {
             return Err(self.refusal(body.into_response(), deadline).await);
         }
@@ -202,7 +201,7 @@ impl Transport {
             let form = tokio::time::timeout_at(call.time.deadline.into(), edit.form()).await;
             let too_late = |_| Error::new(ErrorKind::Timeout, "the deadline passed while the images were opened");
             let form = form.map_err(too_late).and_then(|form| form).map_err(Failure::last)?;
-            let request = RequestBuilder::from_parts(self.http.clone(), copy(call.request)).multipart(form);
+            let request = RequestBuilder::from_parts(self.http.clone(), copy(call.request, None)).multipart(form);
             request.build().map_err(Failure::of_sending)
         })
     }
@@ -225,7 +224,8 @@ impl Transport {
         for _ in 0..=REDIRECTS {
             let response = self
                 .repeat(retry, Billing::Free, Time { started: Instant::now(), deadline }, || async {
-                    let response = self.send(Request::new(Method::GET, url.clone()), Billing::Free, deadline).await?;
+                    let answer = pin!(self.http.execute(Request::new(Method::GET, url.clone())));
+                    let response = within(self.silence(Billing::Free), deadline, Part::Head, answer).await?;
                     match response.status() {
                         status if status.is_success() || status.is_redirection() => Ok(response),
                         _ => Err(self.refusal(response, deadline).await),
@@ -245,29 +245,11 @@ impl Transport {
         Err(Error::new(ErrorKind::InvalidResponse, format!("there are more than {REDIRECTS} redirects")))
     }
 
-    /// One try, up to the head of the answer. Only an image that is being made is a reason for a long silence.
-    fn send(
-        &self,
-        request: Request,
-        billing: Billing,
-        deadline: Instant,
-    ) -> impl Future<Output = Result<Response, Failure>> + use<> {
-        let silence = match billing {
+    /// How long the head of an answer may take. Only an image that is being made is a reason for a long silence.
+    fn silence(&self, billing: Billing) -> Duration {
+        match billing {
             Billing::Paid => self.first_byte,
             Billing::Free => self.first_byte.min(self.idle),
-        };
-        // Begun here already, so that the future need not hold the request.
-        let answer = self.http.execute(request);
-        async move {
-            let late = match body::within(silence, deadline, pin!(answer)).await {
-                Ok(response) => return response.map_err(Failure::of_sending),
-                Err(late) => late,
-            };
-            let message = match late {
-                Late::Silence => format!("no answer came within {} seconds", silence.as_secs_f64()),
-                Late::Deadline => "the deadline passed before an answer came".into(),
-            };
-            Err(Failure::ambiguous(Error::new(ErrorKind::Timeout, message)))
         }
     }
 
@@ -283,15 +265,14 @@ impl Transport {
     }
 
     /// Tries until it succeeds, until trying again is of no use or not allowed, or until the deadline, which each try keeps.
+    #[expect(clippy::manual_async_fn, reason = "the future of an async function has room for its arguments twice")]
     fn repeat<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         retry: &RetryPolicy,
         billing: Billing,
-        time: Time,
+        Time { started, deadline }: Time,
         attempt: impl Fn() -> F,
     ) -> impl Future<Output = Result<Paid<T>, Error>> {
-        // A block, because the future of a function has room for its arguments twice.
-        let Time { started, deadline } = time;
         async move {
             if started >= deadline {
                 return Err(Error::new(ErrorKind::Timeout, "the deadline had passed before the request was sent"));
@@ -325,10 +306,11 @@ impl Transport {
 }
 
 /// What one try sends.
-fn copy(request: &Request) -> Request {
+fn copy(request: &Request, body: Option<&Bytes>) -> Request {
     // Its own copying would begin a table of extensions.
     let mut copy = Request::new(request.method().clone(), request.url().clone());
     *copy.headers_mut() = request.headers().clone();
+    *copy.body_mut() = body.map(|body| body.clone().into());
     #[cfg(feature = "otel")]
     super::trace::inject(copy.headers_mut());
     copy

@@ -2,7 +2,7 @@
 //!
 //! The base64 of each `b64_json` is decoded piece by piece, still warm from the network, and never held: the peak of
 //! memory is the size of the images. What remains is JSON of a few hundred bytes for serde. Base64 with escapes, spaces or
-//! a prefix stays in it, and is decoded there; so is all of a small answer that comes in one piece.
+//! a prefix stays in it, and is decoded there.
 
 use std::ops::Range;
 
@@ -16,13 +16,8 @@ const FIELD: &[u8] = br#""b64_json""#;
 /// Characters of base64 that stand for three bytes.
 const GROUP: usize = 4;
 
-/// An answer of so many bytes that comes in one piece is left as it is.
-const SMALL: usize = 8 * 1024;
-
 /// An answer as far as it has come.
 pub(super) struct Unpack {
-    /// A small answer that came in one piece.
-    whole: Bytes,
     /// The JSON, in which the text of an image that was taken out is empty.
     json: Vec<u8>,
     /// The images that were taken out, one behind the other.
@@ -41,8 +36,7 @@ impl Unpack {
     /// For an answer of `announced` bytes, or 0 where the service does not say.
     pub(super) fn new(announced: usize) -> Self {
         Self {
-            whole: Bytes::new(),
-            json: Vec::new(),
+            json: Vec::with_capacity(announced.min(1024)),
             images: Vec::new(),
             places: Vec::new(),
             group: Vec::new(),
@@ -53,16 +47,7 @@ impl Unpack {
     }
 
     /// The next bytes of the answer.
-    pub(super) fn push(&mut self, piece: Bytes) {
-        if self.received == 0 && piece.len() == self.announced && piece.len() <= SMALL {
-            self.received = piece.len();
-            self.whole = piece;
-        } else {
-            self.unpack(&piece);
-        }
-    }
-
-    fn unpack(&mut self, mut piece: &[u8]) {
+    pub(super) fn push(&mut self, mut piece: &[u8]) {
         self.received += piece.len();
         while !piece.is_empty() {
             let taken = match self.image {
@@ -75,9 +60,6 @@ impl Unpack {
 
     /// The answer, once no more of it comes.
     pub(super) fn finish(self) -> Unpacked {
-        if !self.whole.is_empty() {
-            return Unpacked::untouched(self.whole);
-        }
         Unpacked { json: self.json.into(), images: self.images.into(), places: self.places, received: self.received }
     }
 
@@ -223,7 +205,7 @@ impl Unpacked {
     pub(super) fn into_images(self) -> impl Iterator<Item = Bytes> {
         let unpacked = if self.places.is_empty() {
             let mut unpack = Unpack::new(0);
-            unpack.unpack(&self.json);
+            unpack.push(&self.json);
             unpack.finish()
         } else {
             self
@@ -249,7 +231,7 @@ mod tests {
 
     fn unpack<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Unpacked {
         let mut unpack = Unpack::new(0);
-        pieces.into_iter().for_each(|piece| unpack.push(Bytes::copy_from_slice(piece)));
+        pieces.into_iter().for_each(|piece| unpack.push(piece));
         unpack.finish()
     }
 
