@@ -91,6 +91,8 @@ impl Error {
     /// An error of `kind`. `message` says what happened, where, and what to do about it.
     ///
     /// Backends outside this crate make their errors with this and the `with_…` functions.
+    // Cold here and wherever one is made: what leads to an error stays out of the way of what does not.
+    #[cold]
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Details {
             kind,

@@ -28,21 +28,25 @@ pub(super) enum Verdict {
 }
 
 impl Failure {
+    #[cold]
     pub(super) fn last(error: Error) -> Self {
         Self { error, verdict: Verdict::Final }
     }
 
     /// A failure after which nobody knows whether the service did the work.
+    #[cold]
     pub(super) fn ambiguous(error: Error) -> Self {
         Self { error: error.with_maybe_billed(true), verdict: Verdict::Ambiguous }
     }
 
     /// A success whose answer is of no use: it was executed, and trying again would pay again.
+    #[cold]
     pub(super) fn useless_answer(message: impl Into<String>) -> Self {
         Self::last(Error::new(ErrorKind::InvalidResponse, message).with_maybe_billed(true))
     }
 
     /// A failure to send a request or to read the head of its answer.
+    #[cold]
     pub(super) fn of_sending(error: reqwest::Error) -> Self {
         let error = error.without_url();
         if error.is_builder() {
@@ -68,6 +72,7 @@ impl Failure {
     }
 
     /// A failure in the middle of the answer of a successful request.
+    #[cold]
     pub(super) fn of_reading(error: reqwest::Error) -> Self {
         let error = error.without_url();
         let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Connection };
@@ -76,6 +81,7 @@ impl Failure {
     }
 
     /// An answer with a status other than success. `body` may be cut short.
+    #[cold]
     pub(super) fn of_answer(status: StatusCode, head: &HeaderMap, body: &[u8], secrets: &Secrets) -> Self {
         if status.is_redirection() {
             let message = "the service redirects elsewhere, and a request with a key does not follow; check the base \

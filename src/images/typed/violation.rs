@@ -13,6 +13,7 @@ pub struct Violation {
 }
 
 impl Violation {
+    #[cold]
     pub(crate) fn new(parameter: impl Into<String>, rule: Rule, message: impl Into<String>) -> Self {
         Self { parameter: parameter.into(), rule, message: message.into() }
     }
