@@ -80,6 +80,45 @@ pub struct Options {
     pub extra: Map<String, Value>,
 }
 
+impl Options {
+    /// Whether nothing is set. No `..`: a field that is added must be asked for, too.
+    // Called more than once for each request, by code that is cold: it comes from memory once.
+    #[inline(never)]
+    pub(crate) fn is_empty(&self) -> bool {
+        let Self {
+            provider,
+            size,
+            aspect_ratio,
+            resolution,
+            response_format,
+            output_format,
+            output_compression,
+            n,
+            user,
+            sampling,
+            extra,
+        } = self;
+        let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance } = sampling;
+        let set = provider.is_some()
+            | size.is_some()
+            | aspect_ratio.is_some()
+            | resolution.is_some()
+            | response_format.is_some()
+            | output_format.is_some()
+            | output_compression.is_some()
+            | n.is_some()
+            | user.is_some()
+            | seed.is_some()
+            | steps.is_some()
+            | guidance.is_some()
+            | negative_prompt.is_some()
+            | strength.is_some()
+            | skip_layer_guidance.is_some()
+            | !extra.is_empty();
+        !set
+    }
+}
+
 /// Text to image as plain data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerateSpec {

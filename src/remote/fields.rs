@@ -13,6 +13,9 @@ use crate::images::typed::check;
 /// The fields of a generation.
 pub(super) fn generate(spec: GenerateSpec) -> Result<Fields, Error> {
     let GenerateSpec { model, prompt, options } = spec;
+    if options.is_empty() {
+        return Ok(Fields::new(model, Some(prompt)));
+    }
     if options.sampling.strength.is_some() {
         let message = "strength says how far an edit moves from its source; a generation has none";
         return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("strength"));

@@ -15,6 +15,8 @@ pub struct Schema {
     pub providers: &'static [Provider],
     /// Its parameters.
     pub parameters: &'static [Parameter],
+    /// The most characters of a prompt that is all a generation needs; `None` where it needs more or other than that.
+    pub plain_prompt: Option<usize>,
     /// The schema as it was written, in JSON.
     pub json: &'static str,
 }

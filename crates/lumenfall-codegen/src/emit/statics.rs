@@ -17,6 +17,7 @@ pub(super) fn schema(model: &Model) -> TokenStream {
         quote!(typed::Provider { slug: #slug, name: #name, model: #model, modes: #modes, price: #price })
     });
     let parameters = model.parameters.iter().map(parameter);
+    let plain_prompt = option(plain_prompt(model));
     quote! {
         /// What the model takes, as data.
         pub static SCHEMA: typed::Schema = typed::Schema {
@@ -26,8 +27,25 @@ pub(super) fn schema(model: &Model) -> TokenStream {
             max_size: #max_size,
             providers: &[#(#providers),*],
             parameters: &[#(#parameters),*],
+            plain_prompt: #plain_prompt,
             json: #json,
         };
+    }
+}
+
+/// How long a prompt may be that is all a generation needs.
+fn plain_prompt(model: &Model) -> Option<TokenStream> {
+    let mut required = model.parameters.iter().filter(|parameter| parameter.text_to_image == Some(Need::Required));
+    let alone = required.next().filter(|_| model.modes.contains(&Mode::TextToImage) && required.next().is_none())?;
+    match &alone.kind {
+        Kind::Text { max_length } if alone.name == "prompt" && alone.requires.is_empty() => {
+            let longest = max_length.map_or(quote!(usize::MAX), |max| {
+                let max = Literal::usize_unsuffixed(max);
+                quote!(#max)
+            });
+            Some(longest)
+        }
+        _ => None,
     }
 }
 

@@ -144,6 +144,7 @@ pub static SCHEMA: typed::Schema = typed::Schema {
             requires: &[],
         },
     ],
+    plain_prompt: ::core::option::Option::None,
     json: "{\"creator\":\"Example Labs\",\"id\":\"sketcher-1\",\"modes\":[\"text_to_image\"],\"name\":\"Sketcher {1}\",\"parameters\":[{\"description\":\"What to draw\",\"modes\":{\"text_to_image\":\"required\"},\"name\":\"prompt\",\"type\":\"string\"},{\"description\":\"What it looks drawn with\",\"enum\":[\"pencil\",\"ink\",\"3d-print\"],\"modes\":{\"text_to_image\":\"required\"},\"name\":\"style\",\"type\":\"string\"},{\"default\":\"white\",\"description\":\"What it looks drawn on\",\"enum\":[\"white\",\"kraft\"],\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"paper\",\"type\":\"string\"},{\"description\":\"Whether the edges fit together\",\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"tiling\",\"type\":\"boolean\"}],\"providers\":[{\"modes\":[\"text_to_image\"],\"name\":\"In-house\",\"slug\":\"in-house\"}]}",
 };
 

@@ -185,6 +185,7 @@ pub static SCHEMA: typed::Schema = typed::Schema {
             requires: &[],
         },
     ],
+    plain_prompt: ::core::option::Option::None,
     json: "{\"id\":\"upscaler\",\"modes\":[\"image_edit\"],\"name\":\"Upscaler\",\"parameters\":[{\"description\":\"The image to enlarge\",\"media_types\":[\"image/png\"],\"modes\":{\"image_edit\":\"required\"},\"name\":\"image\",\"type\":\"file\"},{\"description\":\"How many times as wide and as high\",\"maximum\":8,\"minimum\":2,\"modes\":{\"image_edit\":\"required\"},\"name\":\"scale_factor\",\"type\":\"integer\"},{\"description\":\"File format of the image\",\"enum\":[\"png\",\"webp\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"output_format\",\"type\":\"string\"},{\"default\":\"url\",\"description\":\"Whether the image comes back as a temporary address or as bytes\",\"enum\":[\"url\",\"b64_json\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"response_format\",\"type\":\"string\"}],\"providers\":[{\"modes\":[\"image_edit\"],\"name\":\"Big\",\"price\":{\"per\":\"image\",\"usd\":0.01},\"slug\":\"big\"},{\"modes\":[],\"name\":\"Small\",\"slug\":\"small\"}]}",
 };
 
