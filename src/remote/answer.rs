@@ -90,20 +90,22 @@ pub(super) async fn read(body: &mut Body) -> Result<Output, Failure> {
             Err((json, failure)) => salvage(body.take_head(), Unpacked::untouched(json), failure),
         };
     }
-    // Boxed, or the future of every call would have room for it.
-    let large: BoxFuture<'_, _> = Box::pin(read_large(body));
-    large.await
+    read_large(body).await
 }
 
-async fn read_large(body: &mut Body) -> Result<Output, Failure> {
-    let mut unpack = Unpack::new(body.room());
-    loop {
-        match body.next().await {
-            Ok(Some(piece)) => unpack.push(&piece),
-            Ok(None) => return output(body.take_head(), unpack.finish()),
-            Err(failure) => return salvage(body.take_head(), unpack.finish(), failure),
+/// Boxed and out of line, or every call would have room for it.
+#[inline(never)]
+fn read_large(body: &mut Body) -> BoxFuture<'_, Result<Output, Failure>> {
+    Box::pin(async move {
+        let mut unpack = Unpack::new(body.room());
+        loop {
+            match body.next().await {
+                Ok(Some(piece)) => unpack.push(&piece),
+                Ok(None) => return output(body.take_head(), unpack.finish()),
+                Err(failure) => return salvage(body.take_head(), unpack.finish(), failure),
+            }
         }
-    }
+    })
 }
 
 /// The images that had come whole before the answer broke: they are paid for.

@@ -318,10 +318,15 @@ impl ClientBuilder {
             return Err(configuration(message));
         }
         let _ = base;
-        if let Some(proxy) = &self.proxy {
+        builder = match &self.proxy {
             // Its address may hold a password, so the message does not quote it.
-            builder = builder.proxy(Proxy::all(proxy).map_err(|_| configuration("the proxy's address is malformed"))?);
-        }
+            Some(proxy) => {
+                builder.proxy(Proxy::all(proxy).map_err(|_| configuration("the proxy's address is malformed"))?)
+            }
+            None if system_may_name_proxy() => builder,
+            // Or one would be looked for at each call.
+            None => builder.no_proxy(),
+        };
         builder
             .build()
             .map_err(|error| configuration("the HTTP client cannot be set up").with_source(error.without_url()))
@@ -357,6 +362,13 @@ fn base_url(text: &str) -> Result<Url, Error> {
         return Err(wrong("has a user name or password in it, which would take the key's place"));
     }
     Ok(url)
+}
+
+/// Whether the system may name a proxy. Where it has no settings for that, the environment alone does.
+fn system_may_name_proxy() -> bool {
+    let named = |name: &str| env::var_os(name).is_some();
+    cfg!(any(windows, target_os = "macos"))
+        || ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"].iter().any(|name| named(name) || named(&name.to_lowercase()))
 }
 
 /// The gateway's two APIs lie beside each other: `/openai/v1` and `/v1`. The path alone does not tell the gateway:

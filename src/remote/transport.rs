@@ -195,7 +195,8 @@ impl Transport {
 
     /// What one try of an edit sends.
     ///
-    /// Boxed, or the future of every call would have room for it.
+    /// Boxed and out of line, or every call would have room for it.
+    #[inline(never)]
     fn edit_request<'a>(&'a self, call: &'a Call<'a>, edit: &'a Edit) -> BoxFuture<'a, Result<Request, Failure>> {
         Box::pin(async move {
             let form = tokio::time::timeout_at(call.time.deadline.into(), edit.form()).await;
@@ -255,7 +256,8 @@ impl Transport {
 
     /// What an answer that is no success means.
     ///
-    /// Boxed, or the future of every call would have room for it.
+    /// Boxed and out of line, or every call would have room for it.
+    #[cold]
     fn refusal(&self, response: Response, deadline: Instant) -> BoxFuture<'_, Failure> {
         Box::pin(async move {
             let (status, head) = (response.status(), response.headers().clone());

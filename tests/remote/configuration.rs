@@ -1,8 +1,14 @@
 //! Settings that cannot work say so before anything is sent.
 
+use std::env;
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
-use lumenfall::{Client, ErrorKind};
+use lumenfall::{Client, ErrorKind, RetryPolicy};
 
 use crate::support::{ONE_ADDRESS, answering, builder, generate, json, own_http_client, requests};
 
@@ -69,6 +75,40 @@ async fn the_callers_own_http_client_and_proxy_are_used() {
     let remote = Client::builder().without_key().base_url(server.uri()).http_client(own).backend().unwrap();
     generate(&remote).await.unwrap();
     assert_eq!(requests(&server).await[1].headers["user-agent"], "mine");
+}
+
+/// The environment belongs to the whole process, so each case is one of its own: this test, told where to call.
+#[tokio::test]
+async fn a_proxy_that_the_environment_names_is_used() {
+    const BASE: &str = "LUMENFALL_TEST_BASE_URL";
+    if let Ok(base) = env::var(BASE) {
+        let _ = generate(&builder(&base).retry(RetryPolicy::none()).backend().unwrap()).await;
+        return;
+    }
+    let names = ["ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"];
+    for name in names {
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", proxy.local_addr().unwrap());
+        let (sender, asked) = mpsc::channel();
+        thread::spawn(move || {
+            let (stream, _) = proxy.accept().unwrap();
+            let mut line = String::new();
+            BufReader::new(stream).read_line(&mut line).unwrap();
+            sender.send(line).unwrap();
+        });
+        let scheme = if name.to_lowercase() == "https_proxy" { "https" } else { "http" };
+        let mut child = Command::new(env::current_exe().unwrap());
+        names.iter().chain(&["NO_PROXY", "no_proxy", "REQUEST_METHOD"]).for_each(|name| {
+            child.env_remove(name);
+        });
+        child.args(["--exact", "configuration::a_proxy_that_the_environment_names_is_used"]);
+        let output = child.env(name, address).env(BASE, format!("{scheme}://api.invalid/v1")).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        assert!(
+            asked.recv_timeout(Duration::from_secs(1)).unwrap_or_default().contains("api.invalid"),
+            "{name} is not heeded"
+        );
+    }
 }
 
 #[tokio::test]
