@@ -15,6 +15,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
+use futures_util::future::try_join_all;
 use remote_bench::server;
 use remote_bench::subject::{NAMES, Subject};
 use serde::Deserialize;
@@ -30,6 +31,8 @@ const SMALL_RUNS: usize = 11;
 const SMALL_CALLS: usize = 10_000;
 /// How many of them before it is another client's turn.
 const SMALL_TURN: usize = 100;
+/// How many of them are under way at a time.
+const IN_FLIGHT: [usize; 2] = [1, 10];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -56,7 +59,9 @@ fn run(json: Option<&str>) -> Result<bool> {
     let mut report = Report::default();
     large_answer(&base, body, &mut report)?;
     files(&base, &mut report)?;
-    small_calls(&mut report)?;
+    for in_flight in IN_FLIGHT {
+        small_calls(in_flight, &mut report)?;
+    }
     allocations(address)?;
     build::compare(&mut report)?;
     println!("{report}");
@@ -118,33 +123,33 @@ fn text(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| "the temporary folder has no name in UTF-8".into())
 }
 
-/// Many small calls, one after the other.
+/// Many small calls, so many of them at a time.
 ///
 /// The clients and their server share one core and take turns after a few calls each. What is compared is the work of a
 /// call: where the system puts the thread of a server makes more of a difference than all that.
-fn small_calls(report: &mut Report) -> Result<()> {
-    let measured = std::thread::spawn(|| {
+fn small_calls(in_flight: usize, report: &mut Report) -> Result<()> {
+    let measured = std::thread::spawn(move || {
         let core = core_affinity::get_core_ids().and_then(|cores| cores.first().copied());
         if !core.is_some_and(core_affinity::set_for_current) {
             return Err("this system does not let a thread stay on one core".into());
         }
-        take_turns()
+        take_turns(in_flight)
     });
     let seconds = measured.join().map_err(|_| "the small calls broke off")?;
     let seconds = seconds.map_err(|error: remote_bench::Failure| format!("small calls: {error}"))?;
-    println!("{SMALL_CALLS} small calls:");
+    let what = format!("{SMALL_CALLS} small calls, {in_flight} at a time");
+    println!("{what}:");
     for (name, seconds) in NAMES.iter().zip(&seconds) {
         println!("  {name}: {seconds:.3?} s");
     }
     let [ours, async_openai, bare] = seconds.as_slice() else { return Err("a client is missing".into()) };
-    let what = format!("{SMALL_CALLS} small calls");
     report.add(Goal::new(&what, "s", ours.clone(), 1.05).beside("reqwest with serde", bare.clone()));
     report.add(Goal::new(&what, "s", ours.clone(), 1.0).beside("async-openai", async_openai.clone()));
     Ok(())
 }
 
 /// The seconds of each client in each run.
-fn take_turns() -> std::result::Result<Vec<Vec<f64>>, remote_bench::Failure> {
+fn take_turns(in_flight: usize) -> std::result::Result<Vec<Vec<f64>>, remote_bench::Failure> {
     let (address, _) = server::start()?;
     let base = format!("http://{address}/v1");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -157,9 +162,7 @@ fn take_turns() -> std::result::Result<Vec<Vec<f64>>, remote_bench::Failure> {
         for _ in 0..SMALL_CALLS / SMALL_TURN {
             for (subject, sum) in subjects.iter().zip(&mut sums) {
                 let started = Instant::now();
-                for _ in 0..SMALL_TURN {
-                    runtime.block_on(subject.small())?;
-                }
+                runtime.block_on(turn(subject, in_flight))?;
                 *sum += started.elapsed().as_secs_f64();
             }
         }
@@ -168,6 +171,17 @@ fn take_turns() -> std::result::Result<Vec<Vec<f64>>, remote_bench::Failure> {
         }
     }
     Ok(seconds)
+}
+
+/// The calls of one client until it is another's turn.
+async fn turn(subject: &Subject, in_flight: usize) -> std::result::Result<(), remote_bench::Failure> {
+    let one_by_one = |_| async {
+        for _ in 0..SMALL_TURN / in_flight {
+            subject.small().await?;
+        }
+        Ok(())
+    };
+    try_join_all((0..in_flight).map(one_by_one)).await.map(drop)
 }
 
 /// Allocations per small call, as dhat counts them. They are told, not limited.
