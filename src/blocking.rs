@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+use std::cell::Cell;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -27,9 +28,9 @@ use crate::error::{Error, ErrorKind};
 pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
     /// Blocks this thread until the call has ended.
     ///
-    /// It also works on a thread of an async runtime, whose other work on that thread stands still meanwhile. On a runtime of
-    /// one thread use a client of its own for it: a connection that was opened by an `.await` there stands still, too, and a
-    /// call that takes it from the client's pool would wait for its time-out.
+    /// It also works on a thread of an async runtime, whose other work on that thread stands still meanwhile. Such calls have
+    /// connections of their own, which do not. (With an [`http_client`](crate::remote::ClientBuilder::http_client) of yours
+    /// they share those of all calls: use one of its own where the same thread also awaits.)
     ///
     /// # Errors
     /// Those of the call, and [`ErrorKind::Io`] where the background thread cannot be started.
@@ -44,7 +45,10 @@ pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
         // A task around this one has its turns counted, and would be told to give way where nobody can take over.
         let mut call = pin!(tokio::task::unconstrained(self));
         loop {
-            if let Poll::Ready(result) = call.as_mut().poll(&mut context) {
+            let waiting = Waiting::begin();
+            let polled = call.as_mut().poll(&mut context);
+            drop(waiting);
+            if let Poll::Ready(result) = polled {
                 return result;
             }
             thread::park();
@@ -53,6 +57,32 @@ pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
 }
 
 impl<T, F: Future<Output = Result<T, Error>>> Wait<T> for F {}
+
+thread_local! {
+    static WAITING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread waits for the call that now runs.
+pub(crate) fn is_waiting() -> bool {
+    WAITING.get()
+}
+
+/// As long as a call is polled by [`Wait::wait`]. It may wait for another one meanwhile, such as in a callback.
+struct Waiting {
+    before: bool,
+}
+
+impl Waiting {
+    fn begin() -> Self {
+        Self { before: WAITING.replace(true) }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        WAITING.set(self.before);
+    }
+}
 
 struct Unpark(Thread);
 

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use lumenfall::blocking::Wait;
 use lumenfall::testing::MockBackend;
 use lumenfall::{Client, ErrorKind};
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 /// A server without any runtime.
 fn serve_once(body: &'static str) -> String {
@@ -47,6 +49,26 @@ fn waiting_within_a_runtime_is_safe() {
             let images = client(ANSWER).images().generate("a lighthouse").inline().send().wait().unwrap();
             assert_eq!(images[0].bytes(), "hello");
         });
+    }
+}
+
+/// A connection that an `.await` opened stands still while its runtime's thread waits.
+#[test]
+fn a_wait_takes_no_connection_of_the_runtime() {
+    for mut runtime in [tokio::runtime::Builder::new_current_thread(), tokio::runtime::Builder::new_multi_thread()] {
+        let task = async {
+            let server = MockServer::start().await;
+            let answer = ResponseTemplate::new(200).set_body_raw(ANSWER, "application/json");
+            Mock::given(any()).respond_with(answer).mount(&server).await;
+            let client = Client::builder().api_key("k").base_url(server.uri()).timeout(Duration::from_secs(5));
+            let client = client.build().unwrap();
+            for _ in 0..3 {
+                client.images().generate("a lighthouse").inline().send().await.unwrap();
+                client.images().generate("a lighthouse").inline().send().wait().unwrap();
+            }
+        };
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(runtime.spawn(task)).unwrap();
     }
 }
 

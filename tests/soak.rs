@@ -128,13 +128,13 @@ impl Plan {
     fn end(number: usize) -> (usize, bool) {
         match plan(number) {
             None | Some(Self::Drip | Self::OtherDelivery) => (1, true),
+            // The image had come whole within half an answer.
+            Some(Self::ResetInBody | Self::Truncated) => (1, true),
             Some(Self::Late | Self::LimitedUntil | Self::Exhausted) => (2, true),
             Some(Self::LimitedTwice) => (3, true),
             Some(Self::Refused) => (4, false),
-            // What may have been executed is given up,
+            // What may have been executed is given up.
             Some(Self::Reset | Self::Failed | Self::Hang) => (1, false),
-            // but for an image that had come whole within half an answer.
-            Some(Self::ResetInBody | Self::Truncated) => (1, is_inline(number)),
         }
     }
 }

@@ -160,10 +160,13 @@ async fn open_file(path: &Path, parameter: &str) -> Result<Opened, Error> {
 }
 
 fn sniff(head: &[u8], name: &str, parameter: &str) -> Result<OutputFormat, Error> {
-    OutputFormat::of(head).ok_or_else(|| {
-        let why = match head {
-            [] => "is empty; give a whole image",
-            _ => "is no PNG, JPEG, WebP, GIF or AVIF image; convert it to PNG first",
+    let format = OutputFormat::of(head);
+    // The API takes no AVIF, though it makes some.
+    format.filter(|format| *format != OutputFormat::Avif).ok_or_else(|| {
+        let why = match (head, format) {
+            ([], _) => "is empty; give a whole image",
+            (_, Some(_)) => "is an AVIF image, which no service takes; convert it to PNG first",
+            (_, None) => "is no PNG, JPEG, WebP or GIF image; convert it to PNG first",
         };
         Error::new(ErrorKind::InvalidRequest, format!("{name} {why}")).with_parameter(parameter)
     })

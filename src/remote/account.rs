@@ -2,12 +2,13 @@
 
 use futures_util::{Stream, stream};
 use reqwest::Method;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::Remote;
-use super::transport::Payload;
+use super::lenient::{odd_is_default, odd_is_no_number};
+use super::transport::{Payload, segment};
 use super::{answer, clean};
 use crate::backend::Cost;
 use crate::error::Error;
@@ -84,40 +85,55 @@ impl RequestStatus {
 #[serde(default)]
 pub struct RequestRecord {
     /// Its id, `req_…`.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "odd_is_default")]
     pub id: String,
     /// When it came, as ISO 8601.
+    #[serde(deserialize_with = "odd_is_default")]
     pub created_at: Option<String>,
     /// The model asked for.
+    #[serde(deserialize_with = "odd_is_default")]
     pub model: Option<String>,
     /// What was made, such as `image`.
+    #[serde(deserialize_with = "odd_is_default")]
     pub modality: Option<String>,
     /// What was called.
+    #[serde(deserialize_with = "odd_is_default")]
     pub endpoint: Option<String>,
     /// How it ended.
-    #[serde(deserialize_with = "null_is_default")]
+    #[serde(deserialize_with = "odd_is_default")]
     pub status: RequestStatus,
     /// What it cost, in units of `currency`.
+    #[serde(deserialize_with = "odd_is_no_number")]
     pub cost: Option<f64>,
     /// The currency's three letters.
+    #[serde(deserialize_with = "odd_is_default")]
     pub currency: Option<String>,
     /// How long it took, in milliseconds.
+    #[serde(deserialize_with = "odd_is_no_number")]
     pub duration_ms: Option<f64>,
     /// The key it came with.
+    #[serde(deserialize_with = "odd_is_default")]
     pub key_id: Option<String>,
     /// What went wrong, as a code.
+    #[serde(deserialize_with = "odd_is_default")]
     pub error_code: Option<String>,
     /// What went wrong, in words; cut where it is long, without keys and signatures.
+    #[serde(deserialize_with = "odd_is_default")]
     pub error_message: Option<String>,
     /// The caller's session.
+    #[serde(deserialize_with = "odd_is_default")]
     pub session_id: Option<String>,
     /// The caller's trace.
+    #[serde(deserialize_with = "odd_is_default")]
     pub trace_id: Option<String>,
     /// The caller's own name for the end user.
+    #[serde(deserialize_with = "odd_is_default")]
     pub user: Option<String>,
     /// The request's size in bytes.
+    #[serde(deserialize_with = "odd_is_default")]
     pub request_size_bytes: Option<u64>,
     /// The answer's size in bytes.
+    #[serde(deserialize_with = "odd_is_default")]
     pub response_size_bytes: Option<u64>,
 }
 
@@ -207,15 +223,17 @@ impl RequestPage {
 
 #[derive(Deserialize)]
 struct WireBalance {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "odd_is_default")]
     billing_type: Billed,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "odd_is_default")]
     available: Option<Amount>,
 }
 
 #[derive(Deserialize)]
 struct Amount {
+    #[serde(default, deserialize_with = "odd_is_no_number")]
     amount: Option<f64>,
+    #[serde(default, deserialize_with = "odd_is_default")]
     currency: Option<String>,
 }
 
@@ -238,7 +256,7 @@ impl<'a> Account<'a> {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
     pub async fn request(&self, id: &str) -> Result<RequestRecord, Error> {
-        let record = self.0.ask(self.0.transport.native(&["requests", id])?).await?;
+        let record = self.0.ask(self.0.transport.native(&["requests", segment(id)?])?).await?;
         Ok(self.clean(record))
     }
 
@@ -256,7 +274,7 @@ impl<'a> Account<'a> {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
     pub async fn purge(&self, id: &str) -> Result<(), Error> {
-        let url = self.0.transport.native(&["requests", id, "payloads"])?;
+        let url = self.0.transport.native(&["requests", segment(id)?, "payloads"])?;
         let request = self.0.transport.request(Method::DELETE, url);
         self.0.transport.ask(&request, &Payload::Nothing, None, answer::ignore).await
     }
@@ -318,11 +336,6 @@ impl<'a> Account<'a> {
         page.requests = page.requests.into_iter().map(|record| self.clean(record)).collect();
         Ok(page)
     }
-}
-
-/// A field that is there but null is as good as none.
-fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
-    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Where a reader of the whole list stands.

@@ -110,15 +110,23 @@ fn read_large(body: &mut Body) -> BoxFuture<'_, Result<Output, Failure>> {
 
 /// The images that had come whole before the answer broke: they are paid for.
 #[cold]
-fn salvage(head: HeaderMap, unpacked: Unpacked, failure: Failure) -> Result<Output, Failure> {
-    let image = |bytes| ImageData { content: Content::Bytes(bytes), revised_prompt: None, seed: None };
-    let images: Vec<_> = unpacked.into_images().map(image).collect();
-    if images.is_empty() {
-        return Err(named(failure, Said::of(&head).request_id));
-    }
-    let mut metadata = metadata(head, Answer::default());
-    metadata.warnings.push(format!("the answer broke after {} images: {}", images.len(), failure.error));
-    Ok(Output { images, metadata })
+fn salvage(head: HeaderMap, mut unpacked: Unpacked, failure: Failure) -> Result<Output, Failure> {
+    unpacked.mend();
+    let answer = match Object::read(&unpacked.json) {
+        // Only what ends it is missing.
+        Ok(answer) => Answer::of(&answer),
+        Err(_) => {
+            let items = Object::list_in_broken(&unpacked.json, "data");
+            Answer { data: items.iter().map(Item::of).collect(), ..Answer::default() }
+        }
+    };
+    let id = Said::of(&head).request_id.map(str::to_owned);
+    let Ok(mut output) = images(head, answer, &unpacked) else {
+        return Err(named(failure, id.as_deref()));
+    };
+    let warning = format!("the answer broke after {} images: {}", output.images.len(), failure.error);
+    output.metadata.warnings.push(warning);
+    Ok(output)
 }
 
 /// No error tells any of the answer's content: it may be megabytes of image.
@@ -259,7 +267,7 @@ fn hear_service(metadata: &mut Metadata) {
     let field = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     let provider = field("provider");
     let model = field("executed_model").or_else(|| field("model"));
-    metadata.cost = fields.get("cost").and_then(number).map(|amount| Cost {
+    metadata.cost = fields.get("cost").and_then(lenient::number).map(|amount| Cost {
         amount,
         currency: field("cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
     });
@@ -267,16 +275,11 @@ fn hear_service(metadata: &mut Metadata) {
     metadata.model = model.or(metadata.model.take());
 }
 
-/// Some servers write amounts as text.
-pub(super) fn number(value: &Value) -> Option<f64> {
-    value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|number: &f64| number.is_finite())
-}
-
 /// The JSON answer of a call that costs nothing: one that is no JSON may come whole next time.
 pub(super) async fn json<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
-    let body = body.whole().await.map_err(|(_, failure)| free(failure))?;
+    let body = body.whole().await.map_err(|(_, failure)| failure.free())?;
     serde_json::from_slice(&body).map_err(|error| {
-        let Failure { error, .. } = free(unreadable(&error, body.len()));
+        let Failure { error, .. } = unreadable(&error, body.len()).free();
         Failure { error, verdict: Verdict::Ambiguous }
     })
 }
@@ -291,12 +294,7 @@ pub(super) async fn paid_json<T: DeserializeOwned>(body: &mut Body) -> Result<T,
 
 /// The answer of a call that costs nothing and says all by succeeding. It is read so that its connection can be used again.
 pub(super) async fn ignore(body: &mut Body) -> Result<(), Failure> {
-    body.whole().await.map(drop).map_err(|(_, failure)| free(failure))
-}
-
-/// The same failure, of a call that cannot have been billed.
-fn free(Failure { error, verdict }: Failure) -> Failure {
-    Failure { error: error.with_maybe_billed(false), verdict }
+    body.whole().await.map(drop).map_err(|(_, failure)| failure.free())
 }
 
 /// Serde's own message would quote the value that it did not expect, however long.
@@ -369,7 +367,7 @@ mod tests {
 
     #[test]
     fn unknown_fields_and_odd_types_do_not_fail_a_paid_answer() {
-        let body = r#"{"created":"yesterday","size":7,"quality":"new","usage":null,"metadata":[],
+        let body = r#"{"created":"yesterday","output_format":"heic","size":7,"quality":"new","usage":null,"metadata":[],
             "data":[{"url":"https://x/1","revised_prompt":["?"]},{"new":true},{"url":"https://x/2"}]}"#;
         assert_eq!(images(body), [Content::Address("https://x/1".into()), Content::Address("https://x/2".into())]);
     }
@@ -413,6 +411,24 @@ mod tests {
             assert!(metadata.warnings[0].starts_with(&format!("the answer broke after {kept} images")));
         }
         assert!(read(&whole.as_bytes()[..30]).unwrap_err().error.maybe_billed());
+    }
+
+    #[test]
+    fn addresses_that_came_before_the_answer_broke_are_kept() {
+        let whole = r#"{"metadata":{"cost":0.1},"data":[{"url":"https://x/0","seed":7},{"url":"https://x/1"}]}"#;
+        let at = |text| whole.find(text).unwrap();
+        for (length, kept) in [(whole.len() - 1, 2), (at("/1"), 1), (at(",\"seed"), 1)] {
+            let images = read(&whole.as_bytes()[..length]).unwrap().images;
+            assert_eq!((images.len(), &images[0].content), (kept, &Content::Address("https://x/0".into())));
+        }
+        assert!(read(&whole.as_bytes()[..at("/0")]).is_err());
+
+        // All of it came, but not the end of the connection's own framing.
+        let failure = Failure::useless_answer("broken");
+        let unpacked = Unpacked::untouched(Bytes::from_static(whole.as_bytes()));
+        let Output { images, metadata } = salvage(HeaderMap::new(), unpacked, failure).unwrap();
+        assert_eq!((images.len(), images[0].seed, metadata.cost.unwrap().amount), (2, Some(7), 0.1));
+        assert!(metadata.warnings[0].starts_with("the answer broke after 2 images: broken"));
     }
 
     #[test]

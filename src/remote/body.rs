@@ -9,6 +9,7 @@ use reqwest::header::HeaderMap;
 
 use super::failure::Failure;
 use super::wait::{Part, within};
+use crate::error::{Error, ErrorKind};
 
 /// No more room than this is made on the word of the service alone.
 const MOST_ROOM: usize = 256 * 1024 * 1024;
@@ -58,9 +59,12 @@ impl Body {
             return Err(too_large(self.limit));
         }
         let piece = next(&mut self.response, self.idle, self.deadline).await?;
-        let length = piece.as_ref().map_or(0, Bytes::len);
-        self.left = self.left.checked_sub(length).ok_or_else(|| too_large(self.limit))?;
-        Ok(piece)
+        let Some(piece) = piece else {
+            // HTTP/2 can end an answer early without calling it an error.
+            return if self.limit - self.left < self.announced { Err(cut_short()) } else { Ok(None) };
+        };
+        self.left = self.left.checked_sub(piece.len()).ok_or_else(|| too_large(self.limit))?;
+        Ok(Some(piece))
     }
 
     /// All of it, or what came and why no more does. What came in one piece is not copied.
@@ -107,6 +111,13 @@ pub(super) async fn next(response: &mut Response, idle: Duration, deadline: Inst
     within(idle, deadline, Part::Body, pin!(response.chunk())).await
 }
 
+/// An answer that ended before what was announced of it.
+#[cold]
+pub(super) fn cut_short() -> Failure {
+    Failure::ambiguous(Error::new(ErrorKind::Connection, "the answer ended early: less came than was announced"))
+}
+
+#[cold]
 fn too_large(limit: usize) -> Failure {
     Failure::useless_answer(format!(
         "the answer is larger than the limit of {limit} bytes; raise it with `.max_response_bytes(..)`, or ask for \

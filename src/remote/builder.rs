@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
 use reqwest::redirect::Policy;
 use reqwest::{Proxy, Url};
 
@@ -13,7 +15,7 @@ use super::fal::FalBackend;
 use super::key::{Key, Secrets};
 use super::replay::Replay;
 use super::replicate::ReplicateBackend;
-use super::transport::Transport;
+use super::transport::{Http, Transport};
 use super::{Remote, clean};
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
@@ -279,7 +281,11 @@ impl ClientBuilder {
             headers.entry(USER_AGENT).or_insert(AGENT);
         }
         let http = match &self.http {
-            Some(client) => client.clone(),
+            Some(client) => Http {
+                client: client.clone(),
+                #[cfg(feature = "blocking")]
+                waiting: client.clone(),
+            },
             None => self.http(&base)?,
         };
         let own = self.headers.iter().map(|(_, value)| value.clone());
@@ -290,8 +296,33 @@ impl ClientBuilder {
         Ok(Arc::new(transport))
     }
 
-    fn http(&self, base: &Url) -> Result<reqwest::Client, Error> {
-        let mut builder = reqwest::Client::builder()
+    fn http(&self, base: &Url) -> Result<Http, Error> {
+        #[cfg(feature = "rustls")]
+        let tls = super::tls::config(base)?;
+        #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+        if base.scheme() == "https" {
+            let message = "this build has no TLS; choose the feature `rustls` or `native-tls`, or give your own `.http_client(..)`";
+            return Err(configuration(message));
+        }
+        let _ = base;
+        let client = || {
+            let builder = self.http_builder()?;
+            #[cfg(feature = "rustls")]
+            let builder = builder.tls_backend_preconfigured(tls.clone());
+            let failed = |error: reqwest::Error| {
+                configuration("the HTTP client cannot be set up").with_source(error.without_url())
+            };
+            builder.build().map_err(failed)
+        };
+        Ok(Http {
+            client: client()?,
+            #[cfg(feature = "blocking")]
+            waiting: client()?,
+        })
+    }
+
+    fn http_builder(&self) -> Result<reqwest::ClientBuilder, Error> {
+        let builder = reqwest::Client::builder()
             .user_agent(AGENT)
             .connect_timeout(self.connect)
             // Load balancers close idle connections after a minute. A request that meets one on its way is lost, and
@@ -308,17 +339,7 @@ impl ClientBuilder {
             .no_deflate()
             // What may be tried again is decided here, for every request and with its count.
             .retry(reqwest::retry::never().max_retries_per_request(0));
-        #[cfg(feature = "rustls")]
-        {
-            builder = builder.tls_backend_preconfigured(super::tls::config(base)?);
-        }
-        #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
-        if base.scheme() == "https" {
-            let message = "this build has no TLS; choose the feature `rustls` or `native-tls`, or give your own `.http_client(..)`";
-            return Err(configuration(message));
-        }
-        let _ = base;
-        builder = match &self.proxy {
+        Ok(match &self.proxy {
             // Its address may hold a password, so the message does not quote it.
             Some(proxy) => {
                 builder.proxy(Proxy::all(proxy).map_err(|_| configuration("the proxy's address is malformed"))?)
@@ -326,10 +347,7 @@ impl ClientBuilder {
             None if system_may_name_proxy() => builder,
             // Or one would be looked for at each call.
             None => builder.no_proxy(),
-        };
-        builder
-            .build()
-            .map_err(|error| configuration("the HTTP client cannot be set up").with_source(error.without_url()))
+        })
     }
 }
 
@@ -387,6 +405,11 @@ fn header((name, value): &(String, String)) -> Result<(HeaderName, HeaderValue),
         .map_err(|_| configuration("the name of a header is malformed; give name and value apart"))?;
     if parsed == AUTHORIZATION {
         return Err(configuration("give the key with `.api_key(..)`, not as a header"));
+    }
+    if [CONTENT_TYPE, CONTENT_LENGTH, ACCEPT_ENCODING].contains(&parsed) {
+        return Err(configuration(format!(
+            "leave the header {parsed} out: it is set for each call by what it sends and reads"
+        )));
     }
     let mut value = HeaderValue::from_str(value)
         .map_err(|_| configuration(format!("the value of the header {name:?} is malformed")))?;

@@ -79,6 +79,8 @@ mod tests {
         let key = Key::new("lmnfl_id.canary", "Bearer", "KEY").unwrap();
         let secrets = Secrets::new(Some(&key), ["another-canary".to_owned(), "blue".to_owned()]);
         assert_eq!(message("bad key lmnfl_id.canary.", &secrets), "bad key [key].");
+        let key = Key::new("id:another-half", "Key", "KEY").unwrap();
+        assert_eq!(message("bad another-half", &Secrets::new(Some(&key), [])), "bad [key]");
         assert_eq!(message("a blue another-canary", &secrets), "a blue [secret]");
         let far = format!("denied{}lmnfl_id.canary", " ".repeat(4 * MESSAGE - 10));
         assert!(!message(&far, &secrets).contains("lmn"));

@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::answer;
 use super::body::Body;
 use super::failure::Failure;
+use super::lenient;
 use crate::backend::{Cost, Estimate, EstimateComponent};
 
 /// Of a dollar, or whatever the currency's unit is.
@@ -30,7 +31,7 @@ struct DryRun {
 pub(super) async fn read(body: &mut Body) -> Result<Estimate, Failure> {
     let dry_run: DryRun = answer::paid_json(body).await?;
     // A server that knows no dry run ignores the parameter, makes the images and bills them.
-    let micros = answer::number(&dry_run.total_cost_micros).filter(|_| dry_run.estimated != false);
+    let micros = lenient::number(&dry_run.total_cost_micros).filter(|_| dry_run.estimated != false);
     let micros = micros.ok_or_else(|| {
         Failure::useless_answer(
             "the answer is no estimate: this server does not know the dry run, and may have made the images",
@@ -47,7 +48,7 @@ pub(super) async fn read(body: &mut Body) -> Result<Estimate, Failure> {
 }
 
 fn component(part: &Value, currency: &str) -> EstimateComponent {
-    let number = |name: &str| part.get(name).and_then(answer::number);
+    let number = |name: &str| part.get(name).and_then(lenient::number);
     let cost = |amount| Cost { amount, currency: currency.to_owned() };
     EstimateComponent {
         kind: part.get("type").and_then(text),

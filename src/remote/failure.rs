@@ -2,10 +2,12 @@
 
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
-use serde_json::Value;
+use serde_json::Number;
+use serde_json::value::RawValue;
 
 use super::headers::Said;
 use super::key::Secrets;
+use super::lenient::{self, Object};
 use super::{clean, retry_after};
 use crate::error::{Error, ErrorKind};
 
@@ -43,6 +45,11 @@ impl Failure {
     #[cold]
     pub(super) fn useless_answer(message: impl Into<String>) -> Self {
         Self::last(Error::new(ErrorKind::InvalidResponse, message).with_maybe_billed(true))
+    }
+
+    /// The same failure, of a call that cannot have been billed.
+    pub(super) fn free(self) -> Self {
+        Self { error: self.error.with_maybe_billed(false), verdict: self.verdict }
     }
 
     /// A failure to send a request or to read the head of its answer.
@@ -164,36 +171,32 @@ struct Body {
 }
 
 impl Body {
+    /// Whatever is wrong beside it: how the request is judged depends on the code.
     fn read(body: &[u8]) -> Self {
-        let Ok(body) = serde_json::from_slice::<Value>(body) else {
+        let mut body = body.to_vec();
+        lenient::mend(&mut body);
+        let Ok(outer) = Object::read(&body) else {
             return Self::default();
         };
-        let inner = match body.get("error") {
-            Some(Value::String(message)) => {
-                return Self {
-                    message: Some(message.clone()),
-                    code: text(&body, &["code", "error_code"]),
-                    parameter: None,
-                };
-            }
-            Some(inner @ Value::Object(_)) => inner,
-            _ => &body,
-        };
+        if let Some(message) = outer.text("error") {
+            return Self { message: Some(message), code: text(&outer, &["code", "error_code"]), parameter: None };
+        }
+        let inner = outer.read_as("error").unwrap_or(outer);
         Self {
-            message: text(inner, &["message", "error_message", "detail"]),
-            code: text(inner, &["code", "error_code"]).or_else(|| text(inner, &["type"])),
-            parameter: text(inner, &["param"]),
+            message: text(&inner, &["message", "error_message", "detail"]),
+            code: text(&inner, &["code", "error_code"]).or_else(|| text(&inner, &["type"])),
+            parameter: text(&inner, &["param"]),
         }
     }
 }
 
-fn text(object: &Value, names: &[&str]) -> Option<String> {
-    names.iter().find_map(|name| match object.get(name)? {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
+fn text(object: &Object, names: &[&str]) -> Option<String> {
+    names.iter().find_map(|name| {
+        let field = object.field(name)?;
+        let number = || lenient::read_as::<Number>(field).map(|number| number.to_string());
         // Validators list what is wrong: `[{ loc, msg, type }]`.
-        Value::Array(list) => list.first()?.get("msg")?.as_str().map(str::to_owned),
-        _ => None,
+        let listed = || lenient::read_as::<Object>(lenient::read_as::<Vec<&RawValue>>(field)?.first()?)?.text("msg");
+        lenient::text(field).or_else(number).or_else(listed)
     })
 }
 
@@ -223,6 +226,24 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A code decides whether a request is sent again, and whether it may have been billed.
+    #[test]
+    fn what_is_wrong_beside_the_code_does_not_hide_it() {
+        let bodies: [&[u8]; 5] = [
+            br#"{"error":{"code":"UPSTREAM_ERROR","message":"a \ud83d"}}"#,
+            b"{\"error\":{\"code\":\"UPSTREAM_ERROR\",\"message\":\"a \xF0\x9F\"}}",
+            b"\xEF\xBB\xBF{\"error\":{\"code\":\"UPSTREAM_ERROR\",\"message\":\"a\"}}",
+            b"{\"error\":{\"code\":\"UPSTREAM_ERROR\",\"message\":\"a\"}}\n<!-- proxy -->",
+            br#"{"error":{"code":"UPSTREAM_ERROR","code":"UPSTREAM_ERROR","message":"a"}}"#,
+        ];
+        for body in bodies {
+            let failure =
+                Failure::of_answer(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new(), body, &Secrets::default());
+            assert_eq!((failure.error.code(), failure.verdict), (Some("UPSTREAM_ERROR"), Verdict::Ambiguous));
+            assert!(failure.error.maybe_billed() && failure.error.to_string().contains("refused: a"));
+        }
+    }
 
     #[test]
     fn no_error_body_panics_however_it_is_cut_or_changed() {

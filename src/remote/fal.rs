@@ -60,10 +60,13 @@ impl FalBackend {
 
         let submit = self.transport.json_request(self.transport.address(&MODEL));
         let call = Call { request: &submit, payload: &payload, time };
-        let Paid { result: submitted, lost_bills } = self.transport.pay(&call, &answer::paid_json::<Value>).await?;
+        let Paid { result: submitted, lost_bills, attempts } =
+            self.transport.pay(&call, &answer::paid_json::<Value>).await?;
         let bills = Bills { tries: lost_bills.saturating_add(1), made: true };
-        let id = job::id(&submitted, "request_id").map_err(|error| error.with_bills(bills))?;
-        let named = |error: Error| error.with_bills(bills).with_request_id(id.clone());
+        // What is told is the submission, not the questions after it.
+        let told = |error: Error| error.with_bills(bills).with_attempts(attempts, time.started.elapsed());
+        let id = job::id(&submitted, "request_id").map_err(told)?;
+        let named = |error: Error| told(error).with_request_id(id.clone());
         let address = |tail: &[&str]| {
             self.transport.address(&[MODEL.as_slice(), ["requests", id.as_str()].as_slice(), tail].concat())
         };
@@ -82,7 +85,7 @@ impl FalBackend {
         output.metadata.request_id = Some(id.clone());
         output.metadata.lost_bills = lost_bills;
         if asked == Some(ResponseFormat::B64Json) {
-            output = fetch::all(self, output, Some(deadline)).await?;
+            output = fetch::all(self, output, Some(deadline)).await.map_err(named)?;
         }
         output.metadata.elapsed = time.started.elapsed();
         Ok(output)
@@ -133,7 +136,8 @@ fn input(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
     let mut set = |name: &str, value: Option<Value>| input.extend(value.map(|value| (name.to_owned(), value)));
     let image_size = match (size, aspect_ratio) {
         (Some(Size::Pixels { width, height }), _) => Some(json!({ "width": width, "height": height })),
-        (Some(Size::Ratio(ratio)), _) | (None, Some(ratio)) => Some(preset(ratio)?.into()),
+        (Some(Size::Ratio(ratio)), _) => Some(preset("size", ratio)?.into()),
+        (None, Some(ratio)) => Some(preset("aspect_ratio", ratio)?.into()),
         (None, None) => None,
     };
     let format = match output_format {
@@ -153,15 +157,15 @@ fn input(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
     Ok(input)
 }
 
-/// fal's name of a shape.
-fn preset(ratio: AspectRatio) -> Result<&'static str, Error> {
+/// fal's name of the shape that `parameter` asks for.
+fn preset(parameter: &str, ratio: AspectRatio) -> Result<&'static str, Error> {
     match (ratio.width(), ratio.height()) {
         (1, 1) => Ok("square_hd"),
         (4, 3) => Ok("landscape_4_3"),
         (3, 4) => Ok("portrait_4_3"),
         (16, 9) => Ok("landscape_16_9"),
         (9, 16) => Ok("portrait_16_9"),
-        _ => Err(job::unsupported("fal", "aspect_ratio", "it takes 1:1, 4:3, 3:4, 16:9 and 9:16, or a size in pixels")),
+        _ => Err(job::unsupported("fal", parameter, "it takes 1:1, 4:3, 3:4, 16:9 and 9:16, or a size in pixels")),
     }
 }
 

@@ -8,7 +8,7 @@ use reqwest::{Method, Url};
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
-use super::transport::{Payload, Transport};
+use super::transport::{Payload, Transport, segment};
 use super::{answer, fields};
 use crate::backend::{Cost, Options, Progress, RequestContext};
 use crate::error::{Error, ErrorKind};
@@ -158,7 +158,7 @@ pub(super) fn passing(error: &Error) -> bool {
 
 /// The job's id in the answer to its submission.
 pub(super) fn id(submitted: &Value, name: &str) -> Result<String, Error> {
-    let id = submitted.get(name).and_then(Value::as_str).filter(|id| !id.is_empty());
+    let id = submitted.get(name).and_then(Value::as_str).filter(|id| segment(id).is_ok());
     id.map(str::to_owned).ok_or_else(|| {
         let message = format!("the provider took the job but gave no `{name}`, so its result cannot be found");
         Error::new(ErrorKind::InvalidResponse, message).with_maybe_billed(true)

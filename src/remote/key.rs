@@ -51,11 +51,16 @@ impl Secrets {
     /// `others` are values of headers and of addresses' queries; each part of them may be a secret on its own.
     pub(super) fn new(key: Option<&Key>, others: impl IntoIterator<Item = String>) -> Self {
         let mut texts: Vec<_> = key.map(|key| (key.text.clone(), "[key]")).into_iter().collect();
-        for other in others {
-            let parts = other.split([' ', ',', ';', ':', '=', '"']).filter(|part| part.len() < other.len());
-            let secret = |text: &str| (text.len() >= SHORTEST).then(|| (text.to_owned(), "[secret]"));
-            texts.extend(parts.chain([&*other]).filter_map(secret));
+        let mut add = |whole: &str, separators: &[char], place| {
+            let parts = whole.split(separators).filter(|part| part.len() < whole.len());
+            let secrets = parts.chain([whole]).filter(|text| text.len() >= SHORTEST);
+            texts.extend(secrets.map(|text| (text.to_owned(), place)));
+        };
+        if let Some(key) = key {
+            // Keys have an id in front; a service may quote what comes behind it.
+            add(&key.text, &['.', ':'], "[key]");
         }
+        others.into_iter().for_each(|other| add(&other, &[' ', ',', ';', ':', '=', '"'], "[secret]"));
         texts.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
         Self { texts }
     }

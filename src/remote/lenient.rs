@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// Some servers write it before their JSON.
@@ -22,6 +23,16 @@ impl<'a> Object<'a> {
         Self::deserialize(&mut serde_json::Deserializer::from_slice(json))
     }
 
+    /// The objects in the list of that name as far as they came before the JSON broke off, the last one perhaps in part.
+    pub(super) fn list_in_broken(json: &'a [u8], name: &str) -> Vec<Self> {
+        let mut items = Vec::new();
+        let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
+        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        // It breaks off somewhere; what was read is kept.
+        let _ = Broken { items: &mut items, part: Part::Answer(name) }.deserialize(&mut deserializer);
+        items
+    }
+
     /// The last field of that name.
     pub(super) fn field(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().rfind(|(given, _)| given == name).map(|(_, value)| *value)
@@ -36,6 +47,37 @@ impl<'a> Object<'a> {
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.field(name).and_then(text)
     }
+}
+
+/// Puts a question mark for each byte that belongs to no character: JSON allows none, and one broken text is no reason to
+/// lose what stands beside it.
+pub(super) fn mend(mut json: &mut [u8]) {
+    while let Err(error) = std::str::from_utf8(json) {
+        let start = error.valid_up_to();
+        let end = error.error_len().map_or(json.len(), |length| start + length);
+        let (broken, rest) = json.split_at_mut(end);
+        broken.iter_mut().skip(start).for_each(|byte| *byte = b'?');
+        json = rest;
+    }
+}
+
+/// A field of another type than documented is as good as none; for `#[serde(deserialize_with = "…")]`.
+pub(super) fn odd_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + DeserializeOwned,
+{
+    Value::deserialize(deserializer).map(|value| serde_json::from_value(value).unwrap_or_default())
+}
+
+/// The same of a number, which may be written as text.
+pub(super) fn odd_is_no_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    Value::deserialize(deserializer).map(|value| number(&value))
+}
+
+/// Some servers write amounts as text.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|number: &f64| number.is_finite())
 }
 
 /// What `raw` holds, if it is of that type.
@@ -69,6 +111,63 @@ impl<'de> Visitor<'de> for ObjectVisitor {
             fields.push((name, value));
         }
         Ok(Object(fields))
+    }
+}
+
+/// Reads as much as there is into `items`.
+struct Broken<'i, 'a> {
+    items: &'i mut Vec<Object<'a>>,
+    part: Part<'i>,
+}
+
+/// Where in the answer.
+enum Part<'n> {
+    /// In the whole, whose list has this name.
+    Answer(&'n str),
+    List,
+    Item,
+}
+
+impl<'de> DeserializeSeed<'de> for Broken<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        match self.part {
+            Part::List => deserializer.deserialize_seq(self),
+            Part::Answer(_) | Part::Item => deserializer.deserialize_map(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Broken<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("a list of objects")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        let Part::Answer(list) = self.part else {
+            self.items.push(Object::default());
+            while let Some((Text(name), value)) = map.next_entry()? {
+                if let Some(Object(fields)) = self.items.last_mut() {
+                    fields.push((name, value));
+                }
+            }
+            return Ok(());
+        };
+        while let Some(Text(name)) = map.next_key()? {
+            match name == list {
+                true => map.next_value_seed(Broken { items: self.items, part: Part::List })?,
+                false => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut list: S) -> Result<(), S::Error> {
+        while list.next_element_seed(Broken { items: self.items, part: Part::Item })?.is_some() {}
+        Ok(())
     }
 }
 

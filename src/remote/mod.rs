@@ -142,13 +142,13 @@ impl Remote {
         Box::pin(async move {
             let time = self.transport.begin(deadline);
             let call = Call { request: endpoint, payload: &payload, time };
-            let Paid { result: mut output, lost_bills } = self.transport.pay(&call, &answer::read).await?;
+            let Paid { result: mut output, lost_bills, attempts } = self.transport.pay(&call, &answer::read).await?;
             output.metadata.lost_bills = lost_bills;
             if asked == Some(ResponseFormat::B64Json) {
-                output = fetch::all(self, output, Some(time.deadline)).await?;
+                let told = |error: Error| error.with_attempts(attempts, time.started.elapsed());
+                output = fetch::all(self, output, Some(time.deadline)).await.map_err(told)?;
             }
-            let made = output.metadata.created.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-            output.metadata.addresses_expire = made.unwrap_or_else(SystemTime::now).checked_add(ADDRESS_LIFETIME);
+            output.metadata.addresses_expire = expiry(output.metadata.created, SystemTime::now());
             output.metadata.backend = self.name().to_owned();
             output.metadata.elapsed = time.started.elapsed();
             Ok(output)
@@ -171,6 +171,15 @@ impl Remote {
         *request.headers_mut() = endpoint.headers().clone();
         self.transport.ask(&request, &payload, context.deadline, estimate::read).await
     }
+}
+
+/// When addresses stop working that were made at so many seconds since 1970, and came now. What is more than a day off is no
+/// time of this answer: some servers give 0 or milliseconds.
+fn expiry(created: Option<u64>, now: SystemTime) -> Option<SystemTime> {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let created = created.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    let off = |made: &SystemTime| now.duration_since(*made).unwrap_or_else(|error| error.duration());
+    created.filter(|made| off(made) < DAY).unwrap_or(now).checked_add(ADDRESS_LIFETIME)
 }
 
 impl Backend for Remote {

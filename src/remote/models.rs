@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use super::Remote;
 use super::answer;
-use super::transport::Payload;
+use super::lenient::odd_is_default;
+use super::transport::{Payload, segment};
 use crate::error::Error;
 use crate::images::typed::{self, Change};
 
@@ -21,10 +22,10 @@ pub struct Model {
     /// Its id, such as `stable-diffusion-3.5-medium`.
     pub id: String,
     /// When it was made, in seconds since 1970.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "odd_is_default")]
     pub created: Option<u64>,
     /// Who made it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "odd_is_default")]
     pub owned_by: Option<String>,
 }
 
@@ -38,9 +39,12 @@ pub struct ServedSchema {
     pub changes: Vec<Change>,
 }
 
+/// Some servers leave out what is around the list.
 #[derive(Deserialize)]
-struct List {
-    data: Vec<Model>,
+#[serde(untagged)]
+enum List {
+    Within { data: Vec<Model> },
+    Bare(Vec<Model>),
 }
 
 impl Models<'_> {
@@ -51,7 +55,9 @@ impl Models<'_> {
     pub async fn list(&self) -> Result<Vec<Model>, Error> {
         let url = self.0.transport.address(&["models"]);
         let list: List = self.0.ask(url).await?;
-        Ok(list.data)
+        Ok(match list {
+            List::Within { data } | List::Bare(data) => data,
+        })
     }
 
     /// One model.
@@ -59,7 +65,7 @@ impl Models<'_> {
     /// # Errors
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) where there is none of this id.
     pub async fn get(&self, id: &str) -> Result<Model, Error> {
-        let url = self.0.transport.address(&path(id));
+        let url = self.0.transport.address(&path(id)?);
         self.0.ask(url).await
     }
 
@@ -91,15 +97,15 @@ impl Models<'_> {
     /// # Errors
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the server is not the gateway.
     pub async fn schema_json(&self, id: &str) -> Result<Value, Error> {
-        let mut url = self.0.transport.native(&path(id))?;
+        let mut url = self.0.transport.native(&path(id)?)?;
         url.query_pairs_mut().append_pair("schema", "true");
         self.0.ask(url).await
     }
 }
 
 /// An id may have a provider's prefix, whose slash is a slash of the path.
-fn path(id: &str) -> Vec<&str> {
-    std::iter::once("models").chain(id.split('/')).collect()
+fn path(id: &str) -> Result<Vec<&str>, Error> {
+    std::iter::once(Ok("models")).chain(id.split('/').map(segment)).collect()
 }
 
 impl Remote {

@@ -68,11 +68,13 @@ impl ReplicateBackend {
         let mut images = Vec::new();
         let mut failures = Vec::new();
         let mut bills = Bills::default();
+        let mut succeeded = 0;
         for prediction in future::join_all(predictions).await {
             match prediction {
-                Ok(Paid { result, lost_bills }) => {
+                Ok(Paid { result, lost_bills, .. }) => {
                     images.extend(result);
-                    bills.tries += lost_bills;
+                    bills.tries = bills.tries.saturating_add(lost_bills);
+                    succeeded += 1;
                 }
                 Err(error) => {
                     bills.add(error.bills());
@@ -80,8 +82,9 @@ impl ReplicateBackend {
                 }
             }
         }
-        // A bill for each image of the request is one for the request.
-        bills.tries = bills.tries.div_ceil(n.max(1));
+        // A bill for each image of the request is one for the request; that of the images that came is no lost one.
+        let all = bills.tries.saturating_add(succeeded).div_ceil(n.max(1));
+        bills.tries = all.saturating_sub(succeeded.min(1));
         if images.is_empty() {
             let first = failures.into_iter().next();
             let none =
@@ -117,9 +120,12 @@ impl ReplicateBackend {
         let submit = self.transport.json_request(self.transport.address(&submit));
         let time = self.transport.begin(Some(deadline));
         let call = Call { request: &submit, payload: &payload, time };
-        let Paid { result: submitted, lost_bills } = self.transport.pay(&call, &answer::paid_json::<Value>).await?;
+        let Paid { result: submitted, lost_bills, attempts } =
+            self.transport.pay(&call, &answer::paid_json::<Value>).await?;
         let bills = Bills { tries: lost_bills.saturating_add(1), made: true };
-        let id = job::id(&submitted, "id").map_err(|error| error.with_bills(bills))?;
+        // What is told is the submission, not the questions after it.
+        let told = |error: Error| error.with_bills(bills).with_attempts(attempts, time.started.elapsed());
+        let id = job::id(&submitted, "id").map_err(told)?;
         let job = Job {
             transport: Arc::clone(&self.transport),
             status: self.transport.address(&["predictions", &id]),
@@ -128,15 +134,18 @@ impl ReplicateBackend {
         };
         let secrets = &self.transport.secrets;
         let addresses = job.wait(self.interval, deadline, context, |prediction| step(&prediction, secrets)).await;
-        let addresses = addresses.map_err(|error| error.with_bills(bills).with_request_id(id))?;
+        let addresses = addresses.map_err(|error| told(error).with_request_id(id))?;
         let image = |url| ImageData { content: Content::Address(url), revised_prompt: None, seed };
-        Ok(Paid { result: addresses.into_iter().map(image).collect(), lost_bills })
+        Ok(Paid { result: addresses.into_iter().map(image).collect(), lost_bills, attempts })
     }
 }
 
 /// Replicate's names of what is set in a spec.
 const OWN: [&str; 8] =
     ["prompt", "image", "negative_prompt", "aspect_ratio", "output_format", "cfg", "prompt_strength", "seed"];
+
+/// What it takes as `cfg`.
+const GUIDANCE: std::ops::RangeInclusive<f32> = 1.0..=10.0;
 
 /// A request in Replicate's words, but for the seed. No `..`: what is added to a spec must be sent or refused.
 async fn input(request: Request) -> Result<Map<String, Value>, Error> {
@@ -151,8 +160,10 @@ async fn input(request: Request) -> Result<Map<String, Value>, Error> {
                 let message = "replicate does not edit without a prompt; say how the image is to change";
                 Error::new(ErrorKind::Unsupported, message).with_parameter("prompt")
             })?;
-            let shaped = matches!(options.size, Some(Size::Ratio(_))) || options.aspect_ratio.is_some();
-            job::refuse("replicate", &[("mask", mask.is_some()), ("aspect_ratio", shaped)])?;
+            // The shape is that of the image.
+            let shape = [("size", options.size.is_some()), ("aspect_ratio", options.aspect_ratio.is_some())];
+            job::refuse("replicate", &[("mask", mask.is_some())])?;
+            job::refuse("replicate", &shape)?;
             input.insert("image".to_owned(), data_uri(&images).await?.into());
             (model, prompt, options)
         }
@@ -176,6 +187,7 @@ async fn input(request: Request) -> Result<Map<String, Value>, Error> {
         "replicate",
         &[
             ("size", matches!(size, Some(Size::Pixels { .. }))),
+            ("guidance", guidance.is_some_and(|guidance| !GUIDANCE.contains(&guidance))),
             ("resolution", resolution.is_some()),
             ("output_compression", output_compression.is_some()),
             ("user", user.is_some()),

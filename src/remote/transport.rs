@@ -28,9 +28,7 @@ const REDIRECTS: usize = 5;
 
 /// How the backend speaks HTTP.
 pub(super) struct Transport {
-    /// It follows no redirect: a paid request has no reason to be redirected, and neither the key nor
-    /// the prompt is to follow one to another host.
-    pub(super) http: Client,
+    pub(super) http: Http,
     pub(super) base: Url,
     /// Where the gateway's own API is, if this is the gateway.
     pub(super) native: Option<Url>,
@@ -42,6 +40,27 @@ pub(super) struct Transport {
     pub(super) first_byte: Duration,
     pub(super) idle: Duration,
     pub(super) limit: usize,
+}
+
+/// Who keeps the connections.
+///
+/// Neither follows a redirect: a paid request has no reason to be redirected, and neither the key nor the prompt is to follow
+/// one to another host.
+pub(super) struct Http {
+    pub(super) client: Client,
+    /// For calls that a thread waits for: a connection of the runtime on that thread would stand still.
+    #[cfg(feature = "blocking")]
+    pub(super) waiting: Client,
+}
+
+impl Http {
+    fn client(&self) -> &Client {
+        #[cfg(feature = "blocking")]
+        if crate::blocking::is_waiting() {
+            return &self.waiting;
+        }
+        &self.client
+    }
 }
 
 /// The body of a call, so that each try can write it anew.
@@ -78,6 +97,8 @@ pub(super) struct Paid<T> {
     pub(super) result: T,
     /// How many tries before may have been billed.
     pub(super) lost_bills: u32,
+    /// How many tries it took.
+    pub(super) attempts: u32,
 }
 
 /// What is done, as often as it takes.
@@ -179,16 +200,19 @@ impl Transport {
     ) -> Result<T, Failure> {
         let deadline = call.time.deadline;
         let answer = match call.payload {
-            Payload::Nothing => self.http.execute(copy(call.request, None)),
-            Payload::Json(body) => self.http.execute(copy(call.request, Some(body))),
-            Payload::Edit(edit) => self.http.execute(self.edit_request(call, edit).await?),
+            Payload::Nothing => self.http.client().execute(copy(call.request, None)),
+            Payload::Json(body) => self.http.client().execute(copy(call.request, Some(body))),
+            Payload::Edit(edit) => {
+                let request = self.edit_request(call, edit).await?;
+                self.http.client().execute(request)
+            }
         };
         // In one go, or the future would have room for the response twice.
         let silence = self.silence(billing);
         let mut body =
             Body::new(within(silence, deadline, Part::Head, pin!(answer)).await?, self.limit, self.idle, deadline);
         if !body.is_success() {
-            return Err(self.refusal(body.into_response(), deadline).await);
+            return Err(self.refusal(body.into_response(), billing, deadline).await);
         }
         read(&mut body).await
     }
@@ -202,7 +226,8 @@ impl Transport {
             let form = tokio::time::timeout_at(call.time.deadline.into(), edit.form()).await;
             let too_late = |_| Error::new(ErrorKind::Timeout, "the deadline passed while the images were opened");
             let form = form.map_err(too_late).and_then(|form| form).map_err(Failure::last)?;
-            let request = RequestBuilder::from_parts(self.http.clone(), copy(call.request, None)).multipart(form);
+            let request =
+                RequestBuilder::from_parts(self.http.client().clone(), copy(call.request, None)).multipart(form);
             request.build().map_err(Failure::of_sending)
         })
     }
@@ -225,11 +250,11 @@ impl Transport {
         for _ in 0..=REDIRECTS {
             let response = self
                 .repeat(retry, Billing::Free, Time { started: Instant::now(), deadline }, || async {
-                    let answer = pin!(self.http.execute(Request::new(Method::GET, url.clone())));
+                    let answer = pin!(self.http.client().execute(Request::new(Method::GET, url.clone())));
                     let response = within(self.silence(Billing::Free), deadline, Part::Head, answer).await?;
                     match response.status() {
                         status if status.is_success() || status.is_redirection() => Ok(response),
-                        _ => Err(self.refusal(response, deadline).await),
+                        _ => Err(self.refusal(response, Billing::Free, deadline).await),
                     }
                 })
                 .await?
@@ -258,11 +283,12 @@ impl Transport {
     ///
     /// Boxed and out of line, or every call would have room for it.
     #[cold]
-    fn refusal(&self, response: Response, deadline: Instant) -> BoxFuture<'_, Failure> {
+    fn refusal(&self, response: Response, billing: Billing, deadline: Instant) -> BoxFuture<'_, Failure> {
         Box::pin(async move {
             let (status, head) = (response.status(), response.headers().clone());
             let body = body::read_some(response, ERROR_BODY, self.idle, deadline).await;
-            Failure::of_answer(status, &head, &body, &self.secrets)
+            let failure = Failure::of_answer(status, &head, &body, &self.secrets);
+            if billing == Billing::Free { failure.free() } else { failure }
         })
     }
 
@@ -284,10 +310,10 @@ impl Transport {
             loop {
                 attempts += 1;
                 let failure = match attempt().await {
-                    Ok(result) => return Ok(Paid { result, lost_bills: bills.tries }),
+                    Ok(result) => return Ok(Paid { result, lost_bills: bills.tries, attempts }),
                     Err(failure) => failure,
                 };
-                // A free call that broke was not billed; one whose answer is of no use says itself whether it was.
+                // A free call that broke or was refused was not billed; one whose answer is of no use says itself whether it was.
                 let free = billing == Billing::Free && failure.verdict == Verdict::Ambiguous;
                 if !free {
                     bills.add(failure.error.bills());
@@ -316,6 +342,14 @@ fn copy(request: &Request, body: Option<&Bytes>) -> Request {
     #[cfg(feature = "otel")]
     super::trace::inject(copy.headers_mut());
     copy
+}
+
+/// An id from outside as a segment of a path. Addresses take these for other places.
+pub(super) fn segment(id: &str) -> Result<&str, Error> {
+    match id {
+        "" | "." | ".." => Err(Error::new(ErrorKind::InvalidRequest, format!("{id:?} is no id")).with_parameter("id")),
+        _ => Ok(id),
+    }
 }
 
 fn append(url: &mut Url, path: &[&str]) {

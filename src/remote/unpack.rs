@@ -10,6 +10,8 @@ use base64_simd::STANDARD;
 use bytes::Bytes;
 use memchr::{memchr, memchr_iter};
 
+use super::lenient;
+
 /// The field whose text is taken out.
 const FIELD: &[u8] = br#""b64_json""#;
 
@@ -158,16 +160,6 @@ impl Unpack {
     }
 }
 
-fn mend(mut json: &mut [u8]) {
-    while let Err(error) = std::str::from_utf8(json) {
-        let start = error.valid_up_to();
-        let end = error.error_len().map_or(json.len(), |length| start + length);
-        let (broken, rest) = json.split_at_mut(end);
-        broken.iter_mut().skip(start).for_each(|byte| *byte = b'?');
-        json = rest;
-    }
-}
-
 /// Whether `json` ends with the quote that opens the text of an image.
 ///
 /// Within a text every quote has a backslash before it, so that no text can look like the field. (A name that ends in
@@ -193,24 +185,11 @@ impl Unpacked {
         Self { received: json.len(), json, images: Bytes::new(), places: Vec::new() }
     }
 
-    /// Puts a question mark for each byte that belongs to no character: JSON allows none, and one broken text is no reason to
-    /// lose the images beside it. Everything stays where it is.
+    /// Puts characters in the place of broken ones. Everything stays where it is.
     pub(super) fn mend(&mut self) {
         let mut json = Vec::from(std::mem::take(&mut self.json));
-        mend(&mut json);
+        lenient::mend(&mut json);
         self.json = json.into();
-    }
-
-    /// The images of an answer whose JSON cannot be read.
-    pub(super) fn into_images(self) -> impl Iterator<Item = Bytes> {
-        let unpacked = if self.places.is_empty() {
-            let mut unpack = Unpack::new(0);
-            unpack.push(&self.json);
-            unpack.finish()
-        } else {
-            self
-        };
-        unpacked.places.into_iter().map(move |(_, range)| unpacked.images.slice(range))
     }
 
     /// The image whose text was taken out of the JSON where the value `raw`, a part of it, is: an empty text in quotes.

@@ -98,7 +98,7 @@ async fn an_edit_refuses_masks_several_images_and_what_is_no_image() {
     assert_eq!((error.kind(), error.parameter()), (ErrorKind::Unsupported, Some("image")));
     assert!(error.to_string().ends_with("one image, not 2; edit one after the other"), "{error}");
     let error = refused(vec![Input::path(&text)], None).await;
-    let remedy = "notes.png is no PNG, JPEG, WebP, GIF or AVIF image; convert it to PNG first";
+    let remedy = "notes.png is no PNG, JPEG, WebP or GIF image; convert it to PNG first";
     assert!(error.to_string().ends_with(remedy), "{error}");
     let error = refused(vec![Input::path(folder.path().join("missing.png"))], None).await;
     assert_eq!(error.kind(), ErrorKind::Io);

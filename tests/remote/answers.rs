@@ -12,7 +12,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::support::{
     Act, Folder, ONE_ADDRESS, PNG, RawServer, answering, builder, generate, generate_inline, generate_spec,
-    json as answer, remote, requests,
+    json as answer, own_http_client, remote, requests,
 };
 
 /// `PNG` as base64.
@@ -39,8 +39,6 @@ async fn the_published_answer_is_read() {
     assert_eq!(images[0].revised_prompt(), Some("a cat"));
     assert_eq!(images.metadata().created, Some(1_234_567_890));
     assert_eq!(images.metadata().backend, "remote");
-    let an_hour_later = UNIX_EPOCH + Duration::from_secs(1_234_567_890 + 3600);
-    assert_eq!(images[0].expires_at(), Some(an_hour_later));
 }
 
 #[tokio::test]
@@ -56,8 +54,13 @@ async fn the_expiry_of_an_address_is_known() {
     assert!((3600..3660).contains(&lifetime.as_secs()), "{lifetime:?}");
     assert_eq!(images[1].expires_at(), None);
 
-    let absurd = r#"{"created":18446744073709551615,"data":[{"url":"https://media.example/1.png"}]}"#;
-    assert!(generate(&remote(&answering(answer(200, absurd)).await)).await.is_ok());
+    let now = started.duration_since(UNIX_EPOCH).unwrap().as_secs();
+    for (created, from) in [(now - 600, now - 600), (0, now), (now * 1000, now), (u64::MAX, now)] {
+        let body = json!({ "created": created, "data": [{ "url": "https://media.example/1.png" }] }).to_string();
+        let images = generate(&remote(&answering(answer(200, &body)).await)).await.unwrap();
+        let expires = images[0].expires_at().unwrap().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        assert!((from + 3600..from + 3660).contains(&expires), "{created}: {expires}");
+    }
 }
 
 #[tokio::test]
@@ -152,6 +155,52 @@ async fn a_download_goes_through_the_configured_client_and_its_proxy() {
     let remote = builder("http://api.invalid/v1").proxy(proxy.uri()).backend().unwrap();
     let images = generate(&remote).await.unwrap();
     assert_eq!(images[0].download().await.unwrap(), PNG);
+
+    let server = with_image(ResponseTemplate::new(200).set_body_bytes(PNG)).await;
+    let own = own_http_client().user_agent("mine").build().unwrap();
+    let images = generate(&builder(&server.uri()).http_client(own).backend().unwrap()).await.unwrap();
+    assert_eq!(images[0].download().await.unwrap(), PNG);
+    assert_eq!(requests(&server).await[1].headers["user-agent"], "mine");
+}
+
+#[tokio::test]
+async fn an_image_larger_than_the_limit_is_refused() {
+    let server = with_image(ResponseTemplate::new(200).set_body_bytes(vec![7; 1001])).await;
+    for (limit, fits) in [(1000, false), (1001, true)] {
+        let remote = builder(&server.uri()).max_response_bytes(limit).backend().unwrap();
+        let images = generate(&remote).await.unwrap();
+        match images[0].download().await {
+            Ok(image) => assert!(fits && image.len() == 1001),
+            Err(error) => {
+                assert!(!fits && error.to_string().contains("larger than the limit of 1000 bytes"), "{error}")
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_limit_is_256_mib_where_nobody_sets_another() {
+    for (announced, refused) in [(256 << 20, false), ((256 << 20) + 1, true)] {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {announced}\r\n\r\n{{");
+        let server = RawServer::start(Act::Say(head.into())).await;
+        let error = generate(&builder(&server.uri).backend().unwrap()).await.unwrap_err();
+        assert_eq!(error.to_string().contains("larger than the limit of 268435456 bytes"), refused, "{error}");
+    }
+}
+
+/// A server that is always ahead of its reader, so that the reader never waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_download_that_never_pauses_ends_at_the_deadline() {
+    let files = RawServer::start(Act::Forever(b"HTTP/1.1 200 OK\r\n\r\n".repeat(4096))).await;
+    let remote = builder("http://127.0.0.1:9").timeout(Duration::from_millis(300)).backend().unwrap();
+    let mut stream = remote.fetch(&files.uri).await.unwrap();
+    let error = loop {
+        match stream.next().await.unwrap() {
+            Ok(_) => std::thread::sleep(Duration::from_millis(1)),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
 #[tokio::test]

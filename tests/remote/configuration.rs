@@ -8,9 +8,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use lumenfall::backend::{Backend, RequestContext};
+use lumenfall::remote::ClientBuilder;
 use lumenfall::{Client, ErrorKind, RetryPolicy};
+use wiremock::MockServer;
 
-use crate::support::{ONE_ADDRESS, answering, builder, generate, json, own_http_client, requests};
+use crate::support::{ONE_ADDRESS, answering, builder, generate, generate_spec, json, own_http_client, requests};
 
 #[test]
 fn a_missing_key_names_the_variable_and_the_remedy() {
@@ -47,6 +50,8 @@ fn a_header_or_proxy_that_cannot_work_is_an_error() {
         builder().header("two words", "x"),
         builder().header("x", "line\nbreak"),
         builder().header("Authorization", "Bearer other"),
+        builder().header("Content-Type", "application/json"),
+        builder().header("Accept-Encoding", "gzip"),
         builder().proxy("::canary::"),
     ] {
         let error = client.build().unwrap_err();
@@ -109,6 +114,30 @@ async fn a_proxy_that_the_environment_names_is_used() {
             "{name} is not heeded"
         );
     }
+}
+
+/// In a process of its own, too.
+#[tokio::test]
+async fn each_backend_has_a_key_of_its_own_in_the_environment() {
+    const BASE: &str = "LUMENFALL_TEST_KEYS_URL";
+    if let Ok(base) = env::var(BASE) {
+        let gateway = ClientBuilder::from_env().base_url(&base).backend().unwrap();
+        let fal = ClientBuilder::from_fal_env().base_url(&base).fal().unwrap();
+        let replicate = ClientBuilder::from_replicate_env().base_url(&base).replicate().unwrap();
+        for backend in [&gateway as &dyn Backend, &fal, &replicate] {
+            let error = backend.generate(generate_spec(), RequestContext::default()).await.unwrap_err();
+            assert_eq!(error.status(), Some(404));
+        }
+        return;
+    }
+    let server = MockServer::start().await;
+    let mut child = Command::new(env::current_exe().unwrap());
+    child.args(["--exact", "configuration::each_backend_has_a_key_of_its_own_in_the_environment"]);
+    child.env("LUMENFALL_API_KEY", "one").env("FAL_KEY", "two").env("REPLICATE_API_TOKEN", "three");
+    let output = child.env_remove("HTTP_PROXY").env_remove("http_proxy").env(BASE, server.uri()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let keys = requests(&server).await.into_iter().map(|request| request.headers["authorization"].clone());
+    assert_eq!(keys.collect::<Vec<_>>(), ["Bearer one", "Key two", "Bearer three"]);
 }
 
 #[tokio::test]

@@ -1,14 +1,14 @@
 //! What only the gateway offers: models and schemas, the account, the recorder.
 
 use futures_util::TryStreamExt;
-use lumenfall::backend::Backend;
+use lumenfall::backend::{Backend, Request, RequestContext};
 use lumenfall::remote::{Billed, Page, Remote, Replay, RequestFilter, RequestStatus};
 use lumenfall::{Client, ErrorKind};
 use serde_json::json;
-use wiremock::matchers::{method, path, query_param, query_param_is_missing};
+use wiremock::matchers::{any, method, path, query_param, query_param_is_missing};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-use crate::support::{KEY, ONE_ADDRESS, answering, builder, generate, json as answer, requests};
+use crate::support::{KEY, ONE_ADDRESS, answering, builder, generate, generate_spec, json as answer, requests};
 
 fn gateway_at(uri: &str) -> Remote {
     builder(&format!("{uri}/openai/v1")).native_url(format!("{uri}/v1")).backend().unwrap()
@@ -147,6 +147,13 @@ async fn a_request_is_found_and_purged() {
     let error = remote.account().purge("../balance").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert_eq!(requests(&server).await[2].url.path(), "/v1/requests/..%2Fbalance/payloads");
+    for id in ["", ".", ".."] {
+        let error = remote.account().purge(id).await.unwrap_err();
+        assert_eq!((error.kind(), error.parameter()), (ErrorKind::InvalidRequest, Some("id")), "{id:?}");
+        assert_eq!(remote.account().request(id).await.unwrap_err().kind(), ErrorKind::InvalidRequest);
+        assert_eq!(remote.models().get(&format!("fal/{id}")).await.unwrap_err().kind(), ErrorKind::InvalidRequest);
+    }
+    assert_eq!(requests(&server).await.len(), 3);
 }
 
 #[tokio::test]
@@ -185,4 +192,45 @@ fn a_recorders_header_that_cannot_be_sent_is_an_error() {
         let error = Client::builder().api_key("k").replay(replay).build().unwrap_err();
         assert_eq!((error.kind(), error.parameter()), (ErrorKind::Configuration, Some("replay")));
     }
+}
+
+/// Neither a question about the account nor a dry run is billed, however it fails.
+#[tokio::test]
+async fn what_costs_nothing_is_not_called_billed() {
+    for template in [
+        ResponseTemplate::new(303).insert_header("location", "https://login.example"),
+        answer(502, r#"{"error":{"code":"ALL_PROVIDERS_EXHAUSTED","message":"none"}}"#),
+        answer(500, "{}"),
+    ] {
+        let server = MockServer::start().await;
+        Mock::given(any()).respond_with(template.insert_header("retry-after-ms", "1")).mount(&server).await;
+        let remote = crate::support::gateway(&server);
+        let errors = [
+            remote.account().balance().await.unwrap_err(),
+            remote.estimate(Request::Generate(generate_spec()), RequestContext::default()).await.unwrap_err(),
+        ];
+        for error in errors {
+            assert!(!error.maybe_billed() && error.attempts() > 0, "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn odd_values_cost_only_themselves() {
+    let odd = json!([{ "id": "a", "created": 1.7e9, "owned_by": 7 }, { "id": "b", "created": "today" }]);
+    for body in [odd.clone(), json!({ "object": "list", "data": odd })] {
+        let (_server, remote) = gateway("/openai/v1/models", body).await;
+        let models = remote.models().list().await.unwrap();
+        assert_eq!((models.len(), models[1].id.as_str(), models[0].owned_by.as_ref()), (2, "b", None));
+    }
+
+    let body = json!({ "billing_type": null, "available": { "amount": "12.5", "currency": 7 } });
+    let (_server, remote) = gateway("/v1/balance", body).await;
+    let balance = remote.account().balance().await.unwrap();
+    assert_eq!((balance.billing, balance.available.unwrap().amount), (Billed::Unknown, 12.5));
+
+    let odd = json!({ "id": "req_1", "created_at": 7, "cost": "0.02", "request_size_bytes": 0.5, "status": {} });
+    let (_server, remote) = gateway("/v1/requests", json!({ "data": [odd, { "id": "req_2" }] })).await;
+    let records: Vec<_> = remote.account().requests(RequestFilter::default()).try_collect().await.unwrap();
+    assert_eq!((records.len(), records[0].cost, records[0].created_at.as_ref()), (2, Some(0.02), None));
 }

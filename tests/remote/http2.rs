@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use h2::Reason;
+use lumenfall::backend::Backend;
 use lumenfall::remote::Remote;
 use lumenfall::{ErrorKind, RetryPolicy};
 use reqwest::retry;
@@ -53,6 +56,44 @@ async fn serve(stream: TcpStream, reason: Reason, count: Arc<AtomicUsize>) {
             }
         });
     }
+}
+
+/// A server that announces more than it sends, and then ends the stream as if nothing were wrong.
+async fn cutting_short(body: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut respond))) = connection.accept().await {
+                    let mut head = http_ok();
+                    head.headers_mut().insert("content-length", (body.len() + 1).into());
+                    let mut stream = respond.send_response(head, false).unwrap();
+                    stream.send_data(Bytes::from_static(body.as_bytes()), false).unwrap();
+                    tokio::spawn(async move {
+                        // The data is to arrive first.
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        stream.send_reset(Reason::NO_ERROR);
+                    });
+                }
+            });
+        }
+    });
+    uri
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_early_is_not_taken_for_whole() {
+    let uri = cutting_short("half").await;
+    let error = generate(&remote(&uri, RetryPolicy::none())).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Connection, true), "{error}");
+
+    let mut image = remote(&uri, RetryPolicy::none()).fetch(&uri).await.unwrap();
+    assert_eq!(image.next().await.unwrap().unwrap(), "half");
+    let error = image.next().await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Connection, false), "{error}");
 }
 
 fn http_ok() -> http::Response<()> {

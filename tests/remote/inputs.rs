@@ -36,6 +36,7 @@ async fn a_folder_an_empty_file_and_a_file_that_is_no_image_are_named() {
         ("empty.png", &b""[..], "; give a whole image"),
         ("text.png", b"hello", CONVERT),
         ("cut.png", b"\x89PN", CONVERT),
+        ("new.png", b"\0\0\0\x1cftypavif", CONVERT),
     ] {
         let error = refusal(Input::path(folder.file(name, content))).await;
         assert_eq!(error.kind(), ErrorKind::InvalidRequest);
@@ -49,7 +50,7 @@ async fn bytes_that_are_no_image_are_refused() {
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert_eq!(
         error.to_string(),
-        "the image given as bytes is no PNG, JPEG, WebP, GIF or AVIF image; convert it to PNG first"
+        "the image given as bytes is no PNG, JPEG, WebP or GIF image; convert it to PNG first"
     );
 }
 

@@ -145,6 +145,7 @@ async fn a_job_beyond_the_deadline_may_have_been_billed_and_is_cancelled() {
         let error = provider.error_within(&server, SOON, Duration::from_secs(4)).await;
         assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true), "{error}");
         assert_eq!(error.request_id(), Some("j1"));
+        assert!(error.attempts() == 1 && error.elapsed() > Some(Duration::from_secs(2)), "{error:?}");
         // At once: a program may end here.
         assert_eq!(provider.cancellations(&server).await, 1, "{}", provider.name);
     }
@@ -229,6 +230,7 @@ async fn a_strange_answer_is_believed_when_it_comes_again_and_again() {
         provider.status(&server, None, json(404, "{}")).await;
         let error = provider.error_within(&server, SOON, Duration::from_secs(60)).await;
         assert_eq!((error.kind(), error.maybe_billed(), error.request_id()), (ErrorKind::NotFound, true, Some("j1")));
+        assert_eq!(error.attempts(), 1, "of the submission");
         assert_eq!(count(&server, "GET", provider.status).await, 3, "{}", provider.name);
     }
 }

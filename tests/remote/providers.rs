@@ -123,7 +123,10 @@ async fn what_a_provider_does_not_take_is_refused_by_name_and_nothing_sent() {
         ("strength", |options| options.sampling.strength = Some(0.5)),
         ("output_format", |options| options.output_format = Some(OutputFormat::Avif)),
     ];
-    let one: [(&dyn Backend, &str, Change); 4] = [
+    let one: [(&dyn Backend, &str, Change); 7] = [
+        (&fal, "size", |options| options.size = Some("5:4".parse().unwrap())),
+        (&replicate, "guidance", |options| options.sampling.guidance = Some(0.5)),
+        (&replicate, "guidance", |options| options.sampling.guidance = Some(10.5)),
         (&fal, "aspect_ratio", |options| options.aspect_ratio = Some("5:4".parse().unwrap())),
         (&fal, "provider", |options| options.provider = Some("replicate".into())),
         (&replicate, "size", |options| options.size = Some("512x512".parse().unwrap())),
@@ -153,7 +156,22 @@ async fn what_a_provider_does_not_take_is_refused_by_name_and_nothing_sent() {
     let mut masked = edit();
     masked.prompt = Some("stars".into());
     masked.mask = Some(Input::bytes(PNG));
-    for (spec, name) in [(edit(), "prompt"), (masked, "mask")] {
+    let shaped = |change: Change| {
+        let mut spec = edit();
+        spec.prompt = Some("stars".into());
+        change(&mut spec.options);
+        spec
+    };
+    let mut two = shaped(|_| {});
+    two.images.push(Input::bytes(PNG));
+    for (spec, name) in [
+        (edit(), "prompt"),
+        (masked, "mask"),
+        (two, "image"),
+        (shaped(|options| options.size = Some("16:9".parse().unwrap())), "size"),
+        (shaped(|options| options.size = Some("512x512".parse().unwrap())), "size"),
+        (shaped(|options| options.aspect_ratio = Some("16:9".parse().unwrap())), "aspect_ratio"),
+    ] {
         let error = replicate.edit(spec, RequestContext::default()).await.unwrap_err();
         assert_eq!((error.kind(), error.parameter()), (ErrorKind::Unsupported, Some(name)));
     }
@@ -210,6 +228,8 @@ async fn the_images_of_other_predictions_outlive_one_that_failed() {
     let output = output.unwrap();
     assert_eq!(output.images.len(), 1);
     assert!(output.metadata.warnings[0].contains("out of memory"), "{:?}", output.metadata.warnings);
+    // Both together cost no more than the request was to cost.
+    assert_eq!(output.metadata.lost_bills, 0);
 }
 
 #[tokio::test]

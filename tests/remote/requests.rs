@@ -20,6 +20,8 @@ async fn the_published_generation_is_sent_exactly() {
     let [request] = &requests(&server).await[..] else { panic!("one request") };
     assert_eq!(request.url.path(), "/images/generations");
     assert_eq!(request.headers["content-type"], "application/json");
+    assert_eq!(request.headers["accept"], "application/json");
+    assert_eq!(request.headers["user-agent"], concat!("lumenfall-rust/", env!("CARGO_PKG_VERSION")));
     assert_eq!(request.headers["authorization"], format!("Bearer {KEY}"));
     assert_eq!(
         request.body_json::<Value>().unwrap(),
