@@ -65,11 +65,6 @@ impl Version {
 impl Download {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
-            // Where pieces are always there, nobody waits, and so nobody looks at the time.
-            if Instant::now() >= self.deadline {
-                let message = "the deadline passed in the middle of the image";
-                return Err(Error::new(ErrorKind::Timeout, message));
-            }
             let mut piece = body::next(&mut self.response, self.transport.idle, self.deadline).await;
             if matches!(piece, Ok(None)) && self.version.length.is_some_and(|length| (self.position as u64) < length) {
                 piece = Err(body::cut_short());

@@ -188,21 +188,6 @@ async fn the_limit_is_256_mib_where_nobody_sets_another() {
     }
 }
 
-/// A server that is always ahead of its reader, so that the reader never waits.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_download_that_never_pauses_ends_at_the_deadline() {
-    let files = RawServer::start(Act::Forever(b"HTTP/1.1 200 OK\r\n\r\n".repeat(4096))).await;
-    let remote = builder("http://127.0.0.1:9").timeout(Duration::from_millis(300)).backend().unwrap();
-    let mut stream = remote.fetch(&files.uri).await.unwrap();
-    let error = loop {
-        match stream.next().await.unwrap() {
-            Ok(_) => std::thread::sleep(Duration::from_millis(1)),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-}
-
 #[tokio::test]
 async fn a_download_follows_redirects_but_not_for_ever() {
     let server = with_image(ResponseTemplate::new(302).insert_header("location", "/moved.png")).await;
