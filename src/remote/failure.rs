@@ -1,5 +1,7 @@
 //! What a failed request means: which error, and whether the request ran.
 
+use std::iter;
+
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 use serde_json::Number;
@@ -8,6 +10,7 @@ use serde_json::value::RawValue;
 use super::headers::Said;
 use super::key::Secrets;
 use super::lenient::{self, Object};
+use super::multipart::Unreadable;
 use super::{clean, retry_after};
 use crate::error::{Error, ErrorKind};
 
@@ -67,6 +70,10 @@ impl Failure {
             let message = format!("cannot connect to the service: {}", innermost(&error));
             let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Connection };
             return Self { error: Error::new(kind, message).with_source(error), verdict: Verdict::NotExecuted };
+        }
+        if let Some(unreadable) = sources(&error).find_map(|source| source.downcast_ref::<Unreadable>()) {
+            // What did not come whole is not executed.
+            return Self::last(Error::new(ErrorKind::Io, unreadable.to_string()).with_parameter("image"));
         }
         if is_refused(&error) {
             let message = "the service refused the request before it began; it closes this connection or is too busy";
@@ -202,25 +209,23 @@ fn text(object: &Object, names: &[&str]) -> Option<String> {
 
 /// Whether the server says, by HTTP/2's own means (RFC 9113, 6.8 and 8.7), that it did not process the request.
 fn is_refused(error: &reqwest::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            let closing = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
-            let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
-            return error.is_remote() && (closing || refused);
-        }
-        source = error.source();
-    }
-    false
+    let Some(error) = sources(error).find_map(|source| source.downcast_ref::<h2::Error>()) else { return false };
+    let closing = error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+    let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+    error.is_remote() && (closing || refused)
+}
+
+/// The error, the one beneath it, and so on.
+fn sources<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    iter::successors(Some(error), |error| error.source())
 }
 
 /// The error at the bottom says what happened; those above it say only where.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    clean::message(&error.to_string(), &Secrets::default())
+    let text = sources(error).last().map(ToString::to_string).unwrap_or_default();
+    clean::message(&text, &Secrets::default())
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! An edit as `multipart/form-data`.
 
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt, stream};
 use reqwest::Body;
 use reqwest::multipart::{Form, Part};
 use serde_json::Value;
+use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
@@ -70,14 +73,38 @@ async fn part(input: &Input, parameter: &str) -> Result<(OutputFormat, Part), Er
     let opened = input.open(parameter).await?;
     let body = match opened.content {
         Reading::Bytes(bytes) => Body::from(bytes),
-        // A file that grows meanwhile must not run over the length that was announced.
-        Reading::File(file) => Body::wrap_stream(ReaderStream::with_capacity(file.take(opened.length), PIECE)),
+        Reading::File(file) => Body::wrap_stream(pieces(file, opened.length, opened.name)),
     };
     let part = Part::stream_with_length(body, opened.length)
         .file_name(file_name(input.stem().unwrap_or_default(), opened.format, parameter))
         .mime_str(opened.format.media_type())
         .map_err(|error| Error::new(ErrorKind::InvalidRequest, "the media type is malformed").with_source(error))?;
     Ok((opened.format, part))
+}
+
+/// A file as it is read, of exactly the length that was announced.
+fn pieces(file: File, length: u64, name: String) -> impl Stream<Item = Result<Bytes, Unreadable>> {
+    // One that grows meanwhile must not run over it.
+    let pieces = ReaderStream::with_capacity(file.take(length), PIECE);
+    stream::try_unfold((pieces, length, name), |(mut pieces, left, name)| async move {
+        match pieces.next().await {
+            Some(Ok(piece)) => {
+                let left = left.saturating_sub(piece.len() as u64);
+                Ok(Some((piece, (pieces, left, name))))
+            }
+            Some(Err(error)) => Err(Unreadable { name, why: error.to_string() }),
+            None if left > 0 => Err(Unreadable { name, why: "it became shorter while it was sent".into() }),
+            None => Ok(None),
+        }
+    })
+}
+
+/// A file of the caller's that cannot be read while it is sent.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read {name} to its end: {why}")]
+pub(super) struct Unreadable {
+    name: String,
+    why: String,
 }
 
 /// A plain name travels through every server; any other says nothing about the image anyway.

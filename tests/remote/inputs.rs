@@ -1,5 +1,7 @@
 //! Input images that cannot be sent.
 
+use std::io::Read;
+
 use lumenfall::backend::{Backend, RequestContext};
 use lumenfall::{Error, ErrorKind, Input};
 use wiremock::matchers::path;
@@ -42,6 +44,30 @@ async fn a_folder_an_empty_file_and_a_file_that_is_no_image_are_named() {
         assert_eq!(error.kind(), ErrorKind::InvalidRequest);
         assert!(error.to_string().contains(name) && error.to_string().ends_with(remedy), "{error}");
     }
+}
+
+/// A fault on this side is neither the connection's nor a reason to think of a bill.
+#[tokio::test]
+async fn a_file_that_shrinks_while_it_is_sent_is_told() {
+    let folder = Folder::new();
+    let path = folder.file("a.png", &[PNG, &vec![7; 64 << 20]].concat());
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let requests = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut piece = vec![0; 1 << 16];
+        stream.read_exact(&mut piece).unwrap();
+        file.set_len(1000).unwrap();
+        while stream.read(&mut piece).is_ok_and(|length| length > 0) {}
+        listener.set_nonblocking(true).unwrap();
+        1 + usize::from(listener.accept().is_ok())
+    });
+    let remote = builder(&uri).backend().unwrap();
+    let error = remote.edit(edit_spec(vec![Input::path(&path)]), RequestContext::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed(), error.attempts()), (ErrorKind::Io, false, 1), "{error}");
+    assert!(error.to_string().contains("a.png to its end: it became shorter"), "{error}");
+    assert_eq!(requests.join().unwrap(), 1);
 }
 
 #[tokio::test]

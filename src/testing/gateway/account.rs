@@ -167,7 +167,16 @@ fn list(request: &Request, entries: &[Entry]) -> Answer {
     let next = link("starting_after", page.last(), end < asked.len());
     let previous = link("ending_before", page.first(), start > 0);
     let data: Vec<Value> = page.iter().map(|(_, entry)| entry.record()).collect();
-    Answer::json(200, &json!({ "object": "list", "data": data, "next_page_url": next, "previous_page_url": previous }))
+    let summary = request.parameter("summary").filter(|summary| summary == "true").map(|_| {
+        let micros: u64 = asked.iter().map(|(_, entry)| entry.micros()).sum();
+        json!({ "requests": asked.len(), "total_cost": micros as f64 / 1e6, "currency": "usd" })
+    });
+    Answer::json(
+        200,
+        &json!({
+            "object": "list", "data": data, "summary": summary, "next_page_url": next, "previous_page_url": previous
+        }),
+    )
 }
 
 /// To the second, in UTC.

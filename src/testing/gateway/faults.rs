@@ -26,7 +26,7 @@ pub enum Fault {
     RateLimitedUntil(SystemTime),
     /// The connection breaks before the answer.
     Reset,
-    /// The connection breaks in the middle of the answer.
+    /// The connection breaks in the middle of the answer. The images that came whole by then are kept.
     ResetInBody,
     /// No answer for this time, and then the right one.
     Delay(Duration),
@@ -36,7 +36,7 @@ pub enum Fault {
     Drip(Duration),
     /// An answer that is not JSON.
     Garbage,
-    /// The first half of the right answer, as if it were all.
+    /// The first half of the right answer, as if it were all. The images that it holds whole are kept.
     Truncated,
     /// The right answer, with spaces behind it up to this many bytes.
     Oversize(usize),
