@@ -30,8 +30,16 @@ pub fn answer(data: &[u8]) {
         assert_eq!(told(&whole), told(&pieces), "where the pieces end makes no difference");
     }
     let untouched = remote::read_untouched_answer(data);
+    // Where an answer is broken depends on what is taken out of it, and so does the wording; nothing else.
+    let wordless = |result: &Result<Output, Error>| {
+        let output = result.as_ref().ok().cloned().map(|mut output| {
+            output.metadata.warnings.iter_mut().for_each(String::clear);
+            output
+        });
+        output.map(|output| told(&Ok(output)))
+    };
     match &untouched {
-        Ok(_) => assert_eq!(told(&whole), told(&untouched), "taking the images out makes no difference"),
+        Ok(_) => assert_eq!(wordless(&whole), wordless(&untouched), "taking the images out makes no difference"),
         // What had come whole before an answer broke is kept.
         Err(_) => assert!(whole.iter().all(|output| !output.metadata.warnings.is_empty()), "a broken answer is told"),
     }
