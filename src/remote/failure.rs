@@ -73,7 +73,8 @@ impl Failure {
         }
         if let Some(unreadable) = sources(&error).find_map(|source| source.downcast_ref::<Unreadable>()) {
             // What did not come whole is not executed.
-            return Self::last(Error::new(ErrorKind::Io, unreadable.to_string()).with_parameter("image"));
+            let error = Error::new(ErrorKind::Io, unreadable.to_string()).with_parameter(&unreadable.parameter);
+            return Self::last(error);
         }
         if is_refused(&error) {
             let message = "the service refused the request before it began; it closes this connection or is too busy";

@@ -73,7 +73,11 @@ async fn part(input: &Input, parameter: &str) -> Result<(OutputFormat, Part), Er
     let opened = input.open(parameter).await?;
     let body = match opened.content {
         Reading::Bytes(bytes) => Body::from(bytes),
-        Reading::File(file) => Body::wrap_stream(pieces(file, opened.length, opened.name)),
+        Reading::File(file) => {
+            let why = "it became shorter while it was sent".to_owned();
+            let shorter = Unreadable { name: opened.name, parameter: parameter.to_owned(), why };
+            Body::wrap_stream(pieces(file, opened.length, shorter))
+        }
     };
     let part = Part::stream_with_length(body, opened.length)
         .file_name(file_name(input.stem().unwrap_or_default(), opened.format, parameter))
@@ -82,18 +86,18 @@ async fn part(input: &Input, parameter: &str) -> Result<(OutputFormat, Part), Er
     Ok((opened.format, part))
 }
 
-/// A file as it is read, of exactly the length that was announced.
-fn pieces(file: File, length: u64, name: String) -> impl Stream<Item = Result<Bytes, Unreadable>> {
+/// A file as it is read, of exactly the length that was announced. `shorter` says that it is less by now.
+fn pieces(file: File, length: u64, shorter: Unreadable) -> impl Stream<Item = Result<Bytes, Unreadable>> {
     // One that grows meanwhile must not run over it.
     let pieces = ReaderStream::with_capacity(file.take(length), PIECE);
-    stream::try_unfold((pieces, length, name), |(mut pieces, left, name)| async move {
+    stream::try_unfold((pieces, length, shorter), |(mut pieces, left, shorter)| async move {
         match pieces.next().await {
             Some(Ok(piece)) => {
                 let left = left.saturating_sub(piece.len() as u64);
-                Ok(Some((piece, (pieces, left, name))))
+                Ok(Some((piece, (pieces, left, shorter))))
             }
-            Some(Err(error)) => Err(Unreadable { name, why: error.to_string() }),
-            None if left > 0 => Err(Unreadable { name, why: "it became shorter while it was sent".into() }),
+            Some(Err(error)) => Err(Unreadable { why: error.to_string(), ..shorter }),
+            None if left > 0 => Err(shorter),
             None => Ok(None),
         }
     })
@@ -104,6 +108,7 @@ fn pieces(file: File, length: u64, name: String) -> impl Stream<Item = Result<By
 #[error("cannot read {name} to its end: {why}")]
 pub(super) struct Unreadable {
     name: String,
+    pub(super) parameter: String,
     why: String,
 }
 

@@ -67,6 +67,7 @@ async fn a_file_that_shrinks_while_it_is_sent_is_told() {
     let error = remote.edit(edit_spec(vec![Input::path(&path)]), RequestContext::default()).await.unwrap_err();
     assert_eq!((error.kind(), error.maybe_billed(), error.attempts()), (ErrorKind::Io, false, 1), "{error}");
     assert!(error.to_string().contains("a.png to its end: it became shorter"), "{error}");
+    assert_eq!(error.parameter(), Some("image"));
     assert_eq!(requests.join().unwrap(), 1);
 }
 
