@@ -24,6 +24,8 @@ pub(super) struct Failure {
 /// Whether trying again can help, and what it may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
+    /// Nothing was sent, and nothing would be another time.
+    NotSent,
     /// The same request would fail again, or its answer is lost.
     Final,
     /// The request was not executed, and may be next time.
@@ -33,6 +35,11 @@ pub(super) enum Verdict {
 }
 
 impl Failure {
+    #[cold]
+    pub(super) fn not_sent(error: Error) -> Self {
+        Self { error, verdict: Verdict::NotSent }
+    }
+
     #[cold]
     pub(super) fn last(error: Error) -> Self {
         Self { error, verdict: Verdict::Final }
@@ -60,7 +67,8 @@ impl Failure {
     pub(super) fn of_sending(error: reqwest::Error) -> Self {
         let error = error.without_url();
         if error.is_builder() {
-            return Self::last(Error::new(ErrorKind::Configuration, "the request cannot be built").with_source(error));
+            let message = "the request cannot be built";
+            return Self::not_sent(Error::new(ErrorKind::Configuration, message).with_source(error));
         }
         if error.is_redirect() {
             let message = "the service redirects too often; check the base address";

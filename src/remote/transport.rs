@@ -225,7 +225,7 @@ impl Transport {
         Box::pin(async move {
             let form = tokio::time::timeout_at(call.time.deadline.into(), edit.form()).await;
             let too_late = |_| Error::new(ErrorKind::Timeout, "the deadline passed while the images were opened");
-            let form = form.map_err(too_late).and_then(|form| form).map_err(Failure::last)?;
+            let form = form.map_err(too_late).and_then(|form| form).map_err(Failure::not_sent)?;
             let request =
                 RequestBuilder::from_parts(self.http.client().clone(), copy(call.request, None)).multipart(form);
             request.build().map_err(Failure::of_sending)
@@ -319,14 +319,18 @@ impl Transport {
                     bills.add(failure.error.bills());
                 }
                 let again = match (failure.verdict, billing) {
-                    (Verdict::Final, _) => false,
+                    (Verdict::Final | Verdict::NotSent, _) => false,
                     (Verdict::NotExecuted, _) | (Verdict::Ambiguous, Billing::Free) => true,
                     (Verdict::Ambiguous, Billing::Paid) => retry.may_bill_twice,
                 };
                 let wait = retry.next_wait(attempts, &failure.error, Some(deadline));
                 match wait.filter(|_| again) {
                     Some(wait) => tokio::time::sleep(wait).await,
-                    None => return Err(failure.error.with_bills(bills).with_attempts(attempts, started.elapsed())),
+                    None => {
+                        let sent = attempts - u32::from(failure.verdict == Verdict::NotSent);
+                        let error = failure.error.with_bills(bills);
+                        return Err(if sent == 0 { error } else { error.with_attempts(sent, started.elapsed()) });
+                    }
                 }
             }
         }

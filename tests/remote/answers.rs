@@ -325,7 +325,8 @@ async fn an_image_that_cannot_be_fetched_costs_no_other_and_can_be_fetched_later
     assert!(warnings[0].starts_with("image 1 is still at its address: cannot fetch"), "{warnings:?}");
     assert!(!format!("{some:?}").contains("canary"), "{some:?}");
 
-    let remote = remote(&with_addresses(&[&late, &late]).await);
+    let server = with_addresses(&[&late, &late]).await;
+    let remote = remote(&server);
     let error = generate_inline(&remote).await.unwrap_err();
     assert_eq!((error.kind(), error.maybe_billed_tries()), (ErrorKind::NotFound, 1));
     assert_eq!(error.request_id(), Some("req_9"));

@@ -14,7 +14,7 @@ async fn refusal(image: Input) -> Error {
     let error = remote(&server).edit(edit_spec(vec![image]), RequestContext::default()).await.unwrap_err();
     assert!(requests(&server).await.is_empty());
     assert!(!error.maybe_billed());
-    assert_eq!(error.parameter(), Some("image"));
+    assert_eq!((error.parameter(), error.attempts(), error.elapsed()), (Some("image"), 0, None));
     error
 }
 

@@ -185,8 +185,11 @@ async fn through_a_proxy(proxy: &str, base: &str) {
 /// What breaks, against a gateway that breaks on demand.
 async fn faults() {
     let gateway = MockGateway::start().await.unwrap();
-    let builder = gateway.builder().retry(RetryPolicy::none()).idle_timeout(Duration::from_millis(300));
-    let client = builder.clone().build().unwrap();
+    let silence = Duration::from_millis(300);
+    let builder = gateway.builder().header("x-further", KEY).idle_timeout(silence).first_byte_timeout(silence);
+    let client = builder.clone().retry(RetryPolicy::none()).build().unwrap();
+    let stubborn = RetryPolicy::default().max_retries(1).max_wait(Duration::from_millis(1)).may_bill_twice();
+    let stubborn = builder.clone().retry(stubborn).max_response_bytes(1000).build().unwrap();
     for fault in [
         Fault::Status(500),
         Fault::Code(400, gateway.key().to_owned()),
@@ -195,12 +198,23 @@ async fn faults() {
         Fault::ResetInBody,
         Fault::Garbage,
         Fault::NoImages,
+        Fault::Truncated,
+        Fault::Oversize(1001),
+        Fault::Drip(Duration::from_secs(60)),
+        Fault::Hang,
+        Fault::OtherDelivery,
     ] {
         gateway.fault_next(fault.clone());
         print_result(client.images().generate("a lighthouse").send().await);
-        gateway.fault_next(fault);
+        gateway.fault_next(fault.clone());
         print_result(client.images().edit(Input::bytes(PIXEL)).send().await);
+        gateway.fault_next(fault);
+        print_result(stubborn.images().generate("a lighthouse").inline().send().await);
     }
+    // A server that speaks no TLS.
+    let address = gateway.base_url().replace("http://", "https://");
+    let secretly = settings(format!("{address}?key={KEY}")).build().unwrap();
+    print_result(secretly.images().generate("a lighthouse").send().await);
     // A key that is refused, and addresses at which there is nobody.
     let stranger = gateway.builder().api_key(KEY).build().unwrap();
     print_result(stranger.images().generate("a lighthouse").send().await);
