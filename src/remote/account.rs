@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::Remote;
 use super::lenient::{odd_is_default, odd_is_no_number};
 use super::transport::{Payload, segment};
-use super::{answer, clean};
+use super::{clean, json};
 use crate::backend::Cost;
 use crate::error::Error;
 
@@ -276,7 +276,7 @@ impl<'a> Account<'a> {
     pub async fn purge(&self, id: &str) -> Result<(), Error> {
         let url = self.0.transport.native(&["requests", segment(id)?, "payloads"])?;
         let request = self.0.transport.request(Method::DELETE, url);
-        self.0.transport.ask(&request, &Payload::Nothing, None, answer::ignore).await
+        self.0.transport.ask(&request, &Payload::Nothing, None, json::ignore).await
     }
 
     /// All requests that `filter` lets through, newest first, fetched as they are read.

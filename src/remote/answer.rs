@@ -5,15 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::body::Body;
-use super::clean;
-use super::failure::{Failure, Verdict};
+use super::failure::Failure;
 use super::headers::Said;
-use super::key::Secrets;
+use super::json;
 use super::lenient::{self, Object};
 use super::unpack::{Unpack, Unpacked};
 use crate::backend::{BoxFuture, Content, Cost, Headers, ImageData, Metadata, Output};
@@ -122,7 +120,7 @@ fn salvage(head: HeaderMap, mut unpacked: Unpacked, failure: Failure) -> Result<
     };
     let id = Said::of(&head).request_id.map(str::to_owned);
     let Ok(mut output) = images(head, answer, &unpacked) else {
-        return Err(named(failure, id.as_deref()));
+        return Err(failure.named(id.as_deref()));
     };
     let warning = format!("the answer broke after {} images: {}", output.images.len(), failure.error);
     output.metadata.warnings.push(warning);
@@ -144,7 +142,7 @@ fn lenient_output(head: HeaderMap, mut unpacked: Unpacked) -> Result<Output, Fai
     match Object::read(&unpacked.json) {
         Ok(answer) => images(head, Answer::of(&answer), &unpacked),
         Err(error) => {
-            let failure = unreadable(&error, unpacked.received);
+            let failure = json::unreadable(&error, unpacked.received);
             salvage(head, unpacked, failure)
         }
     }
@@ -173,18 +171,9 @@ fn images(head: HeaderMap, mut answer: Answer, unpacked: &Unpacked) -> Result<Ou
             true => "the service answered without an image",
             false => "the service answered with an image that is not valid base64",
         };
-        return Err(named(Failure::useless_answer(why), metadata.request_id.as_deref()));
+        return Err(Failure::useless_answer(why).named(metadata.request_id.as_deref()));
     }
     Ok(Output { images, metadata })
-}
-
-/// With the service's name for the request, to ask about it: it may have been paid for.
-fn named(Failure { error, verdict }: Failure, id: Option<&str>) -> Failure {
-    let error = match id {
-        Some(id) => error.with_request_id(clean::message(id, &Secrets::default())),
-        None => error,
-    };
-    Failure { error, verdict }
 }
 
 pub(super) struct NotBase64;
@@ -273,39 +262,6 @@ fn hear_service(metadata: &mut Metadata) {
     });
     metadata.provider = provider.or(metadata.provider.take());
     metadata.model = model.or(metadata.model.take());
-}
-
-/// The JSON answer of a call that costs nothing: one that is no JSON may come whole next time.
-pub(super) async fn json<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
-    let body = body.whole().await.map_err(|(_, failure)| failure.free())?;
-    serde_json::from_slice(&body).map_err(|error| {
-        let Failure { error, .. } = unreadable(&error, body.len()).free();
-        Failure { error, verdict: Verdict::Ambiguous }
-    })
-}
-
-/// The JSON answer of a call that was billed.
-pub(super) async fn paid_json<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
-    let head = body.take_head();
-    let named = |failure| named(failure, Said::of(&head).request_id);
-    let body = body.whole().await.map_err(|(_, failure)| named(failure))?;
-    serde_json::from_slice(&body).map_err(|error| named(unreadable(&error, body.len())))
-}
-
-/// The answer of a call that costs nothing and says all by succeeding. It is read so that its connection can be used again.
-pub(super) async fn ignore(body: &mut Body) -> Result<(), Failure> {
-    body.whole().await.map(drop).map_err(|(_, failure)| failure.free())
-}
-
-/// Serde's own message would quote the value that it did not expect, however long.
-fn unreadable(error: &serde_json::Error, received: usize) -> Failure {
-    let what = match error.classify() {
-        _ if received == 0 => "is empty".to_owned(),
-        serde_json::error::Category::Eof => format!("ends too early, after {received} bytes"),
-        serde_json::error::Category::Data => "has another form than documented".to_owned(),
-        _ => "is not JSON".to_owned(),
-    };
-    Failure::useless_answer(format!("the service's answer {what}"))
 }
 
 #[cfg(test)]

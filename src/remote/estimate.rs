@@ -3,10 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::answer;
 use super::body::Body;
 use super::failure::Failure;
-use super::lenient;
+use super::{json, lenient};
 use crate::backend::{Cost, Estimate, EstimateComponent};
 
 /// Of a dollar, or whatever the currency's unit is.
@@ -29,7 +28,7 @@ struct DryRun {
 }
 
 pub(super) async fn read(body: &mut Body) -> Result<Estimate, Failure> {
-    let dry_run: DryRun = answer::paid_json(body).await?;
+    let dry_run: DryRun = json::paid(body).await?;
     // A server that knows no dry run ignores the parameter, makes the images and bills them.
     let micros = lenient::number(&dry_run.total_cost_micros).filter(|_| dry_run.estimated != false);
     let micros = micros.ok_or_else(|| {

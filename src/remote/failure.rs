@@ -62,6 +62,15 @@ impl Failure {
         Self { error: self.error.with_maybe_billed(false), verdict: self.verdict }
     }
 
+    /// With the service's name for the request, to ask about it: it may have been paid for.
+    pub(super) fn named(self, id: Option<&str>) -> Self {
+        let error = match id {
+            Some(id) => self.error.with_request_id(clean::message(id, &Secrets::default())),
+            None => self.error,
+        };
+        Self { error, verdict: self.verdict }
+    }
+
     /// A failure to send a request or to read the head of its answer.
     #[cold]
     pub(super) fn of_sending(error: reqwest::Error) -> Self {

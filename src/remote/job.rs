@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
 use super::transport::{Payload, Transport, segment};
-use super::{answer, fields};
+use super::{fields, json};
 use crate::backend::{Cost, Options, Progress, RequestContext};
 use crate::error::{Error, ErrorKind};
 // The one model that the direct backends run.
@@ -100,7 +100,7 @@ pub(super) async fn ask(
     let request = transport.request(Method::GET, url.clone());
     let mut strange = 0;
     loop {
-        let answer = transport.ask(&request, &Payload::Nothing, Some(deadline), answer::json::<Value>);
+        let answer = transport.ask(&request, &Payload::Nothing, Some(deadline), json::free::<Value>);
         let error = match answer.await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
@@ -132,7 +132,7 @@ impl Job {
         let (transport, (method, url)) = (Arc::clone(&self.transport), self.cancel.clone());
         Some(runtime.spawn(async move {
             let request = transport.request(method, url);
-            let _ = transport.ask(&request, &Payload::Nothing, None, answer::ignore).await;
+            let _ = transport.ask(&request, &Payload::Nothing, None, json::ignore).await;
         }))
     }
 }

@@ -8,7 +8,7 @@
 //! | `fields`, `multipart` | requests on the wire |
 //! | `transport`, `wait`, `retry_after` | tries, waits, the deadline |
 //! | `failure`, `clean` | what a failure means; messages without secrets |
-//! | `body`, `unpack`, `lenient`, `answer`, `estimate`, `headers` | answers |
+//! | `body`, `unpack`, `lenient`, `answer`, `json`, `estimate`, `headers` | answers |
 //! | `download` | images at addresses |
 //! | `fal`, `replicate`, `job` | the providers behind the gateway, without it |
 //! | `models`, `account`, `replay`, `trace` | what only the gateway offers |
@@ -25,6 +25,7 @@ mod fal;
 mod fields;
 mod headers;
 mod job;
+mod json;
 mod key;
 mod lenient;
 mod models;

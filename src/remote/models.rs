@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::Remote;
-use super::answer;
+use super::json;
 use super::lenient::odd_is_default;
 use super::transport::{Payload, segment};
 use crate::error::Error;
@@ -112,6 +112,6 @@ impl Remote {
     /// A call that costs nothing and answers with JSON.
     pub(super) async fn ask<T: serde::de::DeserializeOwned>(&self, url: reqwest::Url) -> Result<T, Error> {
         let request = self.transport.request(Method::GET, url);
-        self.transport.ask(&request, &Payload::Nothing, None, answer::json).await
+        self.transport.ask(&request, &Payload::Nothing, None, json::free).await
     }
 }

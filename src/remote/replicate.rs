@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use super::job::{self, Job, Step};
 use super::key::Secrets;
 use super::transport::{Call, Paid, Payload, Time, Transport};
-use super::{answer, clean, download, fields};
+use super::{clean, download, fields, json};
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
     Options, Output, Progress, Request, RequestContext,
@@ -120,8 +120,7 @@ impl ReplicateBackend {
         let submit = self.transport.json_request(self.transport.address(&submit));
         let time = self.transport.begin(Some(deadline));
         let call = Call { request: &submit, payload: &payload, time };
-        let Paid { result: submitted, lost_bills, attempts } =
-            self.transport.pay(&call, &answer::paid_json::<Value>).await?;
+        let Paid { result: submitted, lost_bills, attempts } = self.transport.pay(&call, &json::paid::<Value>).await?;
         let bills = Bills { tries: lost_bills.saturating_add(1), made: true };
         // What is told is the submission, not the questions after it.
         let told = |error: Error| error.with_bills(bills).with_attempts(attempts, time.started.elapsed());

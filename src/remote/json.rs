@@ -1,0 +1,40 @@
+//! Answers that are JSON and hold no images.
+
+use serde::de::DeserializeOwned;
+
+use super::body::Body;
+use super::failure::{Failure, Verdict};
+use super::headers::Said;
+
+/// The JSON answer of a call that costs nothing: one that is no JSON may come whole next time.
+pub(super) async fn free<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
+    let body = body.whole().await.map_err(|(_, failure)| failure.free())?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let Failure { error, .. } = unreadable(&error, body.len()).free();
+        Failure { error, verdict: Verdict::Ambiguous }
+    })
+}
+
+/// The JSON answer of a call that was billed.
+pub(super) async fn paid<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
+    let head = body.take_head();
+    let named = |failure: Failure| failure.named(Said::of(&head).request_id);
+    let body = body.whole().await.map_err(|(_, failure)| named(failure))?;
+    serde_json::from_slice(&body).map_err(|error| named(unreadable(&error, body.len())))
+}
+
+/// The answer of a call that costs nothing and says all by succeeding. It is read so that its connection can be used again.
+pub(super) async fn ignore(body: &mut Body) -> Result<(), Failure> {
+    body.whole().await.map(drop).map_err(|(_, failure)| failure.free())
+}
+
+/// Serde's own message would quote the value that it did not expect, however long.
+pub(super) fn unreadable(error: &serde_json::Error, received: usize) -> Failure {
+    let what = match error.classify() {
+        _ if received == 0 => "is empty".to_owned(),
+        serde_json::error::Category::Eof => format!("ends too early, after {received} bytes"),
+        serde_json::error::Category::Data => "has another form than documented".to_owned(),
+        _ => "is not JSON".to_owned(),
+    };
+    Failure::useless_answer(format!("the service's answer {what}"))
+}
