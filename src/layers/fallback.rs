@@ -9,7 +9,7 @@ use crate::error::{Bills, Error, ErrorKind};
 /// Tries backends in order, until one succeeds.
 ///
 /// The next one is tried after a failure of a kind that another backend may not have, and only if the
-/// failed one surely [made nothing](Error::made_nothing): nobody pays twice for one result unless
+/// failed one cannot have [billed](Error::maybe_billed) the request, not even a part of it: nobody pays two backends unless
 /// [`even_if_billed`](Self::even_if_billed) allows it. The answer's warnings tell which backends failed.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -49,14 +49,15 @@ impl Fallback {
         self
     }
 
-    /// Falls back even where the failed backend may have billed the request.
+    /// Falls back even where the failed backend may have billed the request, or, as after the gateway's
+    /// `ALL_PROVIDERS_EXHAUSTED`, a part of it.
     pub fn even_if_billed(mut self) -> Self {
         self.even_if_billed = true;
         self
     }
 
     fn falls_back(&self, error: &Error) -> bool {
-        self.kinds.contains(&error.kind()) && (self.even_if_billed || error.made_nothing())
+        self.kinds.contains(&error.kind()) && (self.even_if_billed || !error.maybe_billed())
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {

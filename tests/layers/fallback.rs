@@ -1,9 +1,9 @@
 //! Another backend where one fails.
 
-use lumenfall::ErrorKind;
 use lumenfall::backend::{Backend, Request, RequestContext};
 use lumenfall::layers::Fallback;
 use lumenfall::testing::MockBackend;
+use lumenfall::{Error, ErrorKind};
 
 use crate::changed::Changed;
 use crate::{edit, error, generate, spec};
@@ -28,18 +28,21 @@ async fn a_fallback_stops_where_another_backend_would_fail_too() {
 
 #[tokio::test]
 async fn a_fallback_never_pays_twice_unless_allowed() {
-    let (first, second) = (MockBackend::new(), MockBackend::new());
-    let fallback = Fallback::new(first.clone()).then(second.clone());
-    first.fail_next(error(ErrorKind::Timeout).with_maybe_billed(true));
-    assert!(generate(&fallback, spec()).await.unwrap_err().maybe_billed());
-    assert!(second.requests().is_empty());
+    let lost = || error(ErrorKind::Timeout).with_maybe_billed(true);
+    // Nothing was made, but a part of the cost can be charged.
+    let exhausted = || error(ErrorKind::Upstream).with_maybe_billed(true).with_nothing_made();
+    let failures: [&dyn Fn() -> Error; 2] = [&lost, &exhausted];
+    for failure in failures {
+        let (first, second) = (MockBackend::new(), MockBackend::new());
+        let fallback = Fallback::new(first.clone()).then(second.clone());
+        first.fail_next(failure());
+        assert!(generate(&fallback, spec()).await.unwrap_err().maybe_billed());
+        assert!(second.requests().is_empty());
 
-    first.fail_next(error(ErrorKind::Timeout).with_maybe_billed(true));
-    generate(&fallback.clone().even_if_billed(), spec()).await.unwrap();
-
-    // The gateway's word that nothing was made is enough.
-    first.fail_next(error(ErrorKind::Upstream).with_maybe_billed(true).with_nothing_made());
-    generate(&fallback, spec()).await.unwrap();
+        first.fail_next(failure());
+        let output = generate(&fallback.even_if_billed(), spec()).await.unwrap();
+        assert_eq!((output.metadata.lost_bills, second.requests().len()), (1, 1));
+    }
 }
 
 #[tokio::test]
