@@ -4,17 +4,17 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::{Method, Url};
 use serde_json::{Map, Value, json};
 
-use super::job::{self, Job, Step};
-use super::transport::{Call, Paid, Payload, Transport};
-use super::{clean, download, fields, json};
+use super::job::{self, Places, Step};
+use super::transport::Transport;
+use super::{clean, download, fields, provider};
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
     Options, Output, Progress, Request, RequestContext,
 };
-use crate::error::{Bills, Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 use crate::images::{AspectRatio, OutputFormat, ResponseFormat, Sampling, Size, fetch};
 
 /// The provider's own id of the model.
@@ -56,39 +56,36 @@ impl FalBackend {
         let time = self.transport.begin(context.deadline);
         let deadline = time.deadline;
         let asked = spec.options.response_format;
-        let payload = Payload::json(&input(spec)?)?;
+        let input = input(spec)?;
 
-        let submit = self.transport.json_request(self.transport.address(&MODEL));
-        let call = Call { request: &submit, payload: &payload, time };
-        let Paid { result: submitted, lost_bills, attempts } = self.transport.pay(&call, &json::paid::<Value>).await?;
-        let bills = Bills { tries: lost_bills.saturating_add(1), made: true };
-        // What is told is the submission, not the questions after it.
-        let told = |error: Error| error.with_bills(bills).with_attempts(attempts, time.started.elapsed());
-        let id = job::id(&submitted, "request_id").map_err(told)?;
-        let named = |error: Error| told(error).with_request_id(id.clone());
-        let address = |tail: &[&str]| {
-            self.transport.address(&[MODEL.as_slice(), ["requests", id.as_str()].as_slice(), tail].concat())
-        };
-        let job = Job {
-            transport: Arc::clone(&self.transport),
-            status: address(&["status"]),
-            cancel: (Method::PUT, address(&["cancel"])),
-            ended: false,
-        };
-        job.wait(self.interval, deadline, &context, |status| Ok(step(&status))).await.map_err(named)?;
+        let submit = self.transport.address(&MODEL);
+        let (job, submitted) = job::submit(&self.transport, &PLACES, submit, &input, time).await?;
+        let told = |error: Error| submitted.told(error);
+        job.wait(self.interval, deadline, &context, |status| Ok(step(&status))).await.map_err(told)?;
 
         // The runner's own failure comes as a 500, and will come again.
         let passes = |error: &Error| job::passing(error) && error.status() != Some(500);
-        let result = job::ask(&self.transport, &address(&[]), self.interval, deadline, passes).await;
-        let mut output = result.and_then(|result| read(&result)).map_err(named)?;
-        output.metadata.request_id = Some(id.clone());
-        output.metadata.lost_bills = lost_bills;
+        let address = job_address(&self.transport, &submitted.id, &[]);
+        let result = job::ask(&self.transport, &address, self.interval, deadline, passes).await;
+        let mut output = result.and_then(|result| read(&result)).map_err(told)?;
+        output.metadata.request_id = Some(submitted.id.clone());
+        output.metadata.lost_bills = submitted.lost_bills;
         if asked == Some(ResponseFormat::B64Json) {
-            output = fetch::all(self, output, Some(deadline)).await.map_err(named)?;
+            output = fetch::all(self, output, Some(deadline)).await.map_err(told)?;
         }
         output.metadata.elapsed = time.started.elapsed();
         Ok(output)
     }
+}
+
+const PLACES: Places = Places {
+    id: "request_id",
+    status: |transport, id| job_address(transport, id, &["status"]),
+    cancel: |transport, id| (Method::PUT, job_address(transport, id, &["cancel"])),
+};
+
+fn job_address(transport: &Transport, id: &str, tail: &[&str]) -> Url {
+    transport.address(&[MODEL.as_slice(), ["requests", id].as_slice(), tail].concat())
 }
 
 /// fal's names of what is set in a spec.
@@ -106,7 +103,7 @@ const OWN: [&str; 8] = [
 /// The request in fal's words. No `..`: what is added to a spec must be sent or refused.
 fn input(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
     let GenerateSpec { model, prompt, options } = spec;
-    job::check_model("fal", &model, &options)?;
+    provider::check_model("fal", &model, &options)?;
     let Options {
         provider: _,
         size,
@@ -121,7 +118,7 @@ fn input(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
         extra,
     } = options;
     let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance } = sampling;
-    job::refuse(
+    provider::refuse(
         "fal",
         &[
             ("resolution", resolution.is_some()),
@@ -143,7 +140,7 @@ fn input(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
         None => None,
         Some(OutputFormat::Png) => Some("png"),
         Some(OutputFormat::Jpeg) => Some("jpeg"),
-        Some(_) => return Err(job::unsupported("fal", "output_format", "it writes PNG and JPEG")),
+        Some(_) => return Err(provider::unsupported("fal", "output_format", "it writes PNG and JPEG")),
     };
     set("image_size", image_size);
     set("output_format", format.map(Into::into));
@@ -152,7 +149,7 @@ fn input(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
     set("num_inference_steps", steps.map(Into::into));
     set("guidance_scale", guidance.map(|value| fields::decimal("guidance", value)).transpose()?.map(Into::into));
     set("negative_prompt", negative_prompt.map(Into::into));
-    job::add_extra(&mut input, extra, &OWN)?;
+    provider::add_extra(&mut input, extra, &OWN)?;
     Ok(input)
 }
 
@@ -164,7 +161,7 @@ fn preset(parameter: &str, ratio: AspectRatio) -> Result<&'static str, Error> {
         (3, 4) => Ok("portrait_4_3"),
         (16, 9) => Ok("landscape_16_9"),
         (9, 16) => Ok("portrait_16_9"),
-        _ => Err(job::unsupported("fal", parameter, "it takes 1:1, 4:3, 3:4, 16:9 and 9:16, or a size in pixels")),
+        _ => Err(provider::unsupported("fal", parameter, "it takes 1:1, 4:3, 3:4, 16:9 and 9:16, or a size in pixels")),
     }
 }
 
@@ -255,7 +252,7 @@ impl Backend for FalBackend {
     fn estimate<'a>(&'a self, request: Request, _: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
         Box::pin(async move {
             let Request::Generate(spec) = request else { return no_edits() };
-            let total = job::price("fal", spec.options.n, megapixels(&spec))?;
+            let total = provider::price("fal", spec.options.n, megapixels(&spec))?;
             input(spec)?;
             Ok(Estimate { provider: Some("fal".into()), model: Some(MODEL.join("/")), ..Estimate::new(total) })
         })

@@ -5,15 +5,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, Url};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::task::JoinHandle;
 
-use super::transport::{Payload, Transport, segment};
-use super::{fields, json};
-use crate::backend::{Cost, Options, Progress, RequestContext};
-use crate::error::{Error, ErrorKind};
-// The one model that the direct backends run.
-use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
+use super::failure::Failure;
+use super::json;
+use super::submission::Submission;
+use super::transport::{Billing, Call, Paid, Payload, Time, Transport, segment};
+use super::wait;
+use crate::backend::{Progress, RequestContext};
+use crate::error::{Bills, Error, ErrorKind};
 
 /// How much of the time is kept for a last question and for having the job cancelled; no more than a quarter of it.
 const CANCELLING: Duration = Duration::from_secs(1);
@@ -25,13 +27,81 @@ const STRANGE: u32 = 3;
 /// How often a job is asked about.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
 
+/// How much longer than its caller a submission may wait for its answer, to have the job cancelled.
+const SEEING_THROUGH: Duration = Duration::from_secs(60);
+
+/// Where a provider's jobs are. The addresses are made here from a job's id, never taken from an answer: one there could lead
+/// the key elsewhere.
+pub(super) struct Places {
+    /// The field of the answer to a submission that has the job's id.
+    pub(super) id: &'static str,
+    pub(super) status: fn(&Transport, &str) -> Url,
+    pub(super) cancel: fn(&Transport, &str) -> (Method, Url),
+}
+
 /// A job that was submitted. Dropping it before its end cancels it.
 pub(super) struct Job {
-    pub(super) transport: Arc<Transport>,
-    /// Made here from the job's id, never taken from an answer: an address there could lead the key elsewhere.
-    pub(super) status: Url,
-    pub(super) cancel: (Method, Url),
-    pub(super) ended: bool,
+    transport: Arc<Transport>,
+    places: &'static Places,
+    id: String,
+    ended: bool,
+}
+
+/// What is known of a job that was submitted.
+pub(super) struct Submitted {
+    pub(super) id: String,
+    /// How many tries before may have been billed.
+    pub(super) lost_bills: u32,
+    /// How many tries it took.
+    pub(super) attempts: u32,
+    started: Instant,
+}
+
+impl Submitted {
+    /// An error after the submission. What it tells is the submission, not the questions after it.
+    pub(super) fn told(&self, error: Error) -> Error {
+        let bills = Bills { tries: self.lost_bills.saturating_add(1), made: true };
+        error.with_bills(bills).with_attempts(self.attempts, self.started.elapsed()).with_request_id(&self.id)
+    }
+}
+
+/// Submits `input` at `address`.
+pub(super) async fn submit(
+    transport: &Arc<Transport>,
+    places: &'static Places,
+    address: Url,
+    input: &impl Serialize,
+    time: Time,
+) -> Result<(Job, Submitted), Error> {
+    let body = json::write(input)?;
+    let request = Arc::new(transport.json_request(address));
+    let longer = Time { deadline: time.deadline.checked_add(SEEING_THROUGH).unwrap_or(time.deadline), ..time };
+    let attempt = || {
+        let submission = Submission::new(body.clone(), |body| {
+            let (transport, request) = (Arc::clone(transport), Arc::clone(&request));
+            async move {
+                let call = Call { request: &request, payload: &Payload::Watched(body), time: longer };
+                let submitted = transport.attempt(&call, Billing::Paid, &json::paid::<Value>).await?;
+                let id = id(&submitted, places.id)?;
+                Ok(Job { transport, places, id, ended: false })
+            }
+        });
+        wait::until(time.deadline, submission)
+    };
+    let Paid { result: job, lost_bills, attempts } =
+        transport.repeat(&transport.retry, Billing::Paid, time, attempt).await?;
+    let submitted = Submitted { id: job.id.clone(), lost_bills, attempts, started: time.started };
+    Ok((job, submitted))
+}
+
+/// The job's id in the answer to its submission.
+fn id(submitted: &Value, name: &str) -> Result<String, Failure> {
+    let id = submitted.get(name).and_then(Value::as_str).filter(|id| segment(id).is_ok());
+    id.map(str::to_owned).ok_or_else(|| {
+        Failure::useless_answer(format!(
+            "the provider took the job but gave no `{name}`, so its result cannot be found"
+        ))
+    })
 }
 
 /// What a job's status says.
@@ -54,8 +124,9 @@ impl Job {
         let before = |room| deadline.checked_sub(room).unwrap_or(deadline);
         // When the last question is asked, and when it must have been answered.
         let (last, answered) = (before(room), before(room / 2));
+        let status = (self.places.status)(&self.transport, &self.id);
         loop {
-            match ask(&self.transport, &self.status, interval, answered, passing).await.map(&read) {
+            match ask(&self.transport, &status, interval, answered, passing).await.map(&read) {
                 Ok(Ok(Step::Going(progress))) => {
                     if let Some(tell) = &context.progress {
                         tell(progress);
@@ -129,7 +200,8 @@ impl Job {
         }
         // Outside a runtime there is nobody to send it.
         let runtime = tokio::runtime::Handle::try_current().ok()?;
-        let (transport, (method, url)) = (Arc::clone(&self.transport), self.cancel.clone());
+        let transport = Arc::clone(&self.transport);
+        let (method, url) = (self.places.cancel)(&transport, &self.id);
         Some(runtime.spawn(async move {
             let request = transport.request(method, url);
             let _ = transport.ask(&request, &Payload::Nothing, None, json::ignore).await;
@@ -154,56 +226,4 @@ pub(super) fn passing(error: &Error) -> bool {
             // A page of somebody between, such as a proxy.
             | ErrorKind::InvalidResponse
     )
-}
-
-/// The job's id in the answer to its submission.
-pub(super) fn id(submitted: &Value, name: &str) -> Result<String, Error> {
-    let id = submitted.get(name).and_then(Value::as_str).filter(|id| segment(id).is_ok());
-    id.map(str::to_owned).ok_or_else(|| {
-        let message = format!("the provider took the job but gave no `{name}`, so its result cannot be found");
-        Error::new(ErrorKind::InvalidResponse, message).with_maybe_billed(true)
-    })
-}
-
-/// That a provider cannot honour `parameter`, and what to do.
-pub(super) fn unsupported(provider: &str, parameter: &str, remedy: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("{provider} does not take `{parameter}`; {remedy}"))
-        .with_parameter(parameter)
-}
-
-/// Refuses each of `given` that is there.
-pub(super) fn refuse(provider: &str, given: &[(&str, bool)]) -> Result<(), Error> {
-    match given.iter().find(|(_, given)| *given) {
-        Some((parameter, _)) => Err(unsupported(provider, parameter, "leave it out, or use the gateway")),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a model or a pinned provider other than this one.
-pub(super) fn check_model(provider: &str, model: &str, options: &Options) -> Result<(), Error> {
-    if model != SCHEMA.id {
-        return Err(unsupported(provider, "model", &format!("this backend runs {} only", SCHEMA.id)));
-    }
-    match &options.provider {
-        Some(pinned) if pinned != provider => Err(unsupported(provider, "provider", "pin the provider at the gateway")),
-        _ => Ok(()),
-    }
-}
-
-/// What `images` of so many megapixels cost at `provider`, by the published price.
-pub(super) fn price(provider: &str, images: Option<u32>, megapixels: f64) -> Result<Cost, Error> {
-    let price = SCHEMA.provider(provider).and_then(|provider| provider.price).ok_or_else(|| {
-        Error::new(ErrorKind::Unsupported, format!("no price of {provider} is known; look at its own pages"))
-    })?;
-    Ok(price.of(images.unwrap_or(1), megapixels))
-}
-
-/// Adds the extra parameters, but for those that have a function of their own under the provider's `own` names: what is
-/// made, and what it costs, is told by the functions alone.
-pub(super) fn add_extra(input: &mut Map<String, Value>, extra: Map<String, Value>, own: &[&str]) -> Result<(), Error> {
-    for (name, value) in extra {
-        fields::check_extra(&name, own)?;
-        input.insert(name, value);
-    }
-    Ok(())
 }

@@ -1,10 +1,21 @@
-//! Answers that are JSON and hold no images.
+//! JSON that holds no images: what is asked, and what is answered.
 
+use bytes::Bytes;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::body::Body;
 use super::failure::{Failure, Verdict};
 use super::headers::Said;
+use crate::error::{Error, ErrorKind};
+
+/// `fields` as the body of a request.
+pub(super) fn write(fields: &impl Serialize) -> Result<Bytes, Error> {
+    let body = serde_json::to_vec(fields).map_err(|error| {
+        Error::new(ErrorKind::InvalidRequest, "the request cannot be written as JSON").with_source(error)
+    })?;
+    Ok(body.into())
+}
 
 /// The JSON answer of a call that costs nothing: one that is no JSON may come whole next time.
 pub(super) async fn free<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {

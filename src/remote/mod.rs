@@ -10,7 +10,7 @@
 //! | `failure`, `clean` | what a failure means; messages without secrets |
 //! | `body`, `unpack`, `lenient`, `answer`, `json`, `estimate`, `headers` | answers |
 //! | `download` | images at addresses |
-//! | `fal`, `replicate`, `job` | the providers behind the gateway, without it |
+//! | `fal`, `replicate`, `provider`, `job`, `submission` | the providers behind the gateway, without it |
 //! | `models`, `account`, `replay`, `trace` | what only the gateway offers |
 
 mod account;
@@ -30,9 +30,11 @@ mod key;
 mod lenient;
 mod models;
 mod multipart;
+mod provider;
 mod replay;
 mod replicate;
 mod retry_after;
+mod submission;
 #[cfg(feature = "rustls")]
 mod tls;
 #[cfg(feature = "otel")]

@@ -8,10 +8,10 @@ use futures_util::future;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::job::{self, Job, Step};
+use super::job::{self, Places, Step, Submitted};
 use super::key::Secrets;
-use super::transport::{Call, Paid, Payload, Time, Transport};
-use super::{clean, download, fields, json};
+use super::transport::{Time, Transport};
+use super::{clean, download, fields, provider};
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
     Options, Output, Progress, Request, RequestContext,
@@ -68,12 +68,13 @@ impl ReplicateBackend {
         let mut images = Vec::new();
         let mut failures = Vec::new();
         let mut bills = Bills::default();
-        let mut succeeded = 0;
+        let (mut succeeded, mut attempts) = (0, 0);
         for prediction in future::join_all(predictions).await {
             match prediction {
-                Ok(Paid { result, lost_bills, .. }) => {
-                    images.extend(result);
-                    bills.tries = bills.tries.saturating_add(lost_bills);
+                Ok((made, submitted)) => {
+                    images.extend(made);
+                    bills.tries = bills.tries.saturating_add(submitted.lost_bills);
+                    attempts = attempts.max(submitted.attempts);
                     succeeded += 1;
                 }
                 Err(error) => {
@@ -102,7 +103,10 @@ impl ReplicateBackend {
         };
         let output = Output::new(images, metadata);
         match asked {
-            Some(ResponseFormat::B64Json) => fetch::all(self, output, Some(deadline)).await,
+            Some(ResponseFormat::B64Json) => {
+                let told = |error: Error| error.with_attempts(attempts, started.elapsed());
+                fetch::all(self, output, Some(deadline)).await.map_err(told)
+            }
             _ => Ok(output),
         }
     }
@@ -113,31 +117,26 @@ impl ReplicateBackend {
         seed: Option<u64>,
         deadline: Instant,
         context: &RequestContext,
-    ) -> Result<Paid<Vec<ImageData>>, Error> {
+    ) -> Result<(Vec<ImageData>, Submitted), Error> {
         input.extend(seed.map(|seed| ("seed".to_owned(), seed.into())));
-        let payload = Payload::json(&json!({ "input": input }))?;
         let submit: Vec<_> = ["models"].into_iter().chain(MODEL.split('/')).chain(["predictions"]).collect();
-        let submit = self.transport.json_request(self.transport.address(&submit));
+        let submit = self.transport.address(&submit);
         let time = self.transport.begin(Some(deadline));
-        let call = Call { request: &submit, payload: &payload, time };
-        let Paid { result: submitted, lost_bills, attempts } = self.transport.pay(&call, &json::paid::<Value>).await?;
-        let bills = Bills { tries: lost_bills.saturating_add(1), made: true };
-        // What is told is the submission, not the questions after it.
-        let told = |error: Error| error.with_bills(bills).with_attempts(attempts, time.started.elapsed());
-        let id = job::id(&submitted, "id").map_err(told)?;
-        let job = Job {
-            transport: Arc::clone(&self.transport),
-            status: self.transport.address(&["predictions", &id]),
-            cancel: (Method::POST, self.transport.address(&["predictions", &id, "cancel"])),
-            ended: false,
-        };
+        let input = json!({ "input": input });
+        let (job, submitted) = job::submit(&self.transport, &PLACES, submit, &input, time).await?;
         let secrets = &self.transport.secrets;
         let addresses = job.wait(self.interval, deadline, context, |prediction| step(&prediction, secrets)).await;
-        let addresses = addresses.map_err(|error| told(error).with_request_id(id))?;
+        let addresses = addresses.map_err(|error| submitted.told(error))?;
         let image = |url| ImageData { content: Content::Address(url), revised_prompt: None, seed };
-        Ok(Paid { result: addresses.into_iter().map(image).collect(), lost_bills, attempts })
+        Ok((addresses.into_iter().map(image).collect(), submitted))
     }
 }
+
+const PLACES: Places = Places {
+    id: "id",
+    status: |transport, id| transport.address(&["predictions", id]),
+    cancel: |transport, id| (Method::POST, transport.address(&["predictions", id, "cancel"])),
+};
 
 /// Replicate's names of what is set in a spec.
 const OWN: [&str; 8] =
@@ -151,7 +150,7 @@ async fn input(request: Request) -> Result<Map<String, Value>, Error> {
     let mut input = Map::new();
     let (model, prompt, options) = match request {
         Request::Generate(GenerateSpec { model, prompt, options }) => {
-            job::refuse("replicate", &[("strength", options.sampling.strength.is_some())])?;
+            provider::refuse("replicate", &[("strength", options.sampling.strength.is_some())])?;
             (model, prompt, options)
         }
         Request::Edit(EditSpec { model, images, mask, prompt, options }) => {
@@ -161,13 +160,13 @@ async fn input(request: Request) -> Result<Map<String, Value>, Error> {
             })?;
             // The shape is that of the image.
             let shape = [("size", options.size.is_some()), ("aspect_ratio", options.aspect_ratio.is_some())];
-            job::refuse("replicate", &[("mask", mask.is_some())])?;
-            job::refuse("replicate", &shape)?;
+            provider::refuse("replicate", &[("mask", mask.is_some())])?;
+            provider::refuse("replicate", &shape)?;
             input.insert("image".to_owned(), data_uri(&images).await?.into());
             (model, prompt, options)
         }
     };
-    job::check_model("replicate", &model, &options)?;
+    provider::check_model("replicate", &model, &options)?;
     let Options {
         provider: _,
         size,
@@ -182,7 +181,7 @@ async fn input(request: Request) -> Result<Map<String, Value>, Error> {
         extra,
     } = options;
     let Sampling { seed: _, steps, guidance, negative_prompt, strength, skip_layer_guidance } = sampling;
-    job::refuse(
+    provider::refuse(
         "replicate",
         &[
             ("size", matches!(size, Some(Size::Pixels { .. }))),
@@ -203,7 +202,7 @@ async fn input(request: Request) -> Result<Map<String, Value>, Error> {
         Some(OutputFormat::Webp) => Some("webp"),
         Some(OutputFormat::Jpeg) => Some("jpg"),
         Some(OutputFormat::Png) => Some("png"),
-        Some(_) => return Err(job::unsupported("replicate", "output_format", "it writes WebP, JPEG and PNG")),
+        Some(_) => return Err(provider::unsupported("replicate", "output_format", "it writes WebP, JPEG and PNG")),
     };
     let decimal = |name, value: Option<f32>| value.map(|value| fields::decimal(name, value)).transpose();
     let mut set = |name: &str, value: Option<Value>| input.extend(value.map(|value| (name.to_owned(), value)));
@@ -213,7 +212,7 @@ async fn input(request: Request) -> Result<Map<String, Value>, Error> {
     set("output_format", format.map(Into::into));
     set("cfg", decimal("guidance", guidance)?.map(Into::into));
     set("prompt_strength", decimal("strength", strength)?.map(Into::into));
-    job::add_extra(&mut input, extra, &OWN)?;
+    provider::add_extra(&mut input, extra, &OWN)?;
     Ok(input)
 }
 
@@ -226,7 +225,7 @@ async fn data_uri(images: &[Input]) -> Result<String, Error> {
             Ok(format!("data:{kind};base64,{}", base64_simd::STANDARD.encode_to_string(&bytes)))
         }
         [] => Err(Error::new(ErrorKind::InvalidRequest, "an edit needs an image").with_parameter("image")),
-        _ => Err(job::unsupported("replicate", "image", "it takes one image at a time")),
+        _ => Err(provider::unsupported("replicate", "image", "it takes one image at a time")),
     }
 }
 
@@ -286,7 +285,7 @@ impl Backend for ReplicateBackend {
     fn estimate<'a>(&'a self, request: Request, _: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
         Box::pin(async move {
             // Its price is for an image, whatever the size.
-            let total = job::price("replicate", request.options().n, 1.0)?;
+            let total = provider::price("replicate", request.options().n, 1.0)?;
             input(request).await?;
             Ok(Estimate { provider: Some("replicate".into()), model: Some(MODEL.into()), ..Estimate::new(total) })
         })

@@ -14,8 +14,9 @@ use super::body::{self, Body};
 use super::failure::{Failure, Verdict};
 use super::key::Secrets;
 use super::multipart::Edit;
+use super::submission::Watched;
 use super::wait::{Part, within};
-use super::{clean, headers};
+use super::{clean, headers, json};
 use crate::backend::BoxFuture;
 use crate::error::{Bills, Error, ErrorKind};
 use crate::retry::RetryPolicy;
@@ -67,6 +68,8 @@ impl Http {
 pub(super) enum Payload {
     Nothing,
     Json(Bytes),
+    /// JSON whose sending is watched.
+    Watched(Watched),
     /// Boxed, or every call would have room for it.
     Edit(Box<Edit>),
 }
@@ -78,10 +81,7 @@ impl Payload {
 
     /// `fields` as JSON, written once for all tries.
     pub(super) fn json(fields: &impl Serialize) -> Result<Self, Error> {
-        let body = serde_json::to_vec(fields).map_err(|error| {
-            Error::new(ErrorKind::InvalidRequest, "the request cannot be written as JSON").with_source(error)
-        })?;
-        Ok(Self::Json(body.into()))
+        json::write(fields).map(Self::Json)
     }
 }
 
@@ -111,7 +111,7 @@ pub(super) struct Call<'a> {
 
 /// Whether a call costs money when it runs.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Billing {
+pub(super) enum Billing {
     Paid,
     Free,
 }
@@ -192,7 +192,7 @@ impl Transport {
     }
 
     /// One try of a call.
-    async fn attempt<T>(
+    pub(super) async fn attempt<T>(
         &self,
         call: &Call<'_>,
         billing: Billing,
@@ -201,7 +201,10 @@ impl Transport {
         let deadline = call.time.deadline;
         let answer = match call.payload {
             Payload::Nothing => self.http.client().execute(copy(call.request, None)),
-            Payload::Json(body) => self.http.client().execute(copy(call.request, Some(body))),
+            Payload::Json(body) => self.http.client().execute(copy(call.request, Some(body.clone().into()))),
+            Payload::Watched(body) => {
+                self.http.client().execute(copy(call.request, Some(reqwest::Body::wrap(body.clone()))))
+            }
             Payload::Edit(edit) => {
                 let request = self.edit_request(call, edit).await?;
                 self.http.client().execute(request)
@@ -294,7 +297,7 @@ impl Transport {
 
     /// Tries until it succeeds, until trying again is of no use or not allowed, or until the deadline, which each try keeps.
     #[expect(clippy::manual_async_fn, reason = "the future of an async function has room for its arguments twice")]
-    fn repeat<T, F: Future<Output = Result<T, Failure>>>(
+    pub(super) fn repeat<T, F: Future<Output = Result<T, Failure>>>(
         &self,
         retry: &RetryPolicy,
         billing: Billing,
@@ -338,11 +341,11 @@ impl Transport {
 }
 
 /// What one try sends.
-fn copy(request: &Request, body: Option<&Bytes>) -> Request {
+fn copy(request: &Request, body: Option<reqwest::Body>) -> Request {
     // Its own copying would begin a table of extensions.
     let mut copy = Request::new(request.method().clone(), request.url().clone());
     *copy.headers_mut() = request.headers().clone();
-    *copy.body_mut() = body.map(|body| body.clone().into());
+    *copy.body_mut() = body;
     #[cfg(feature = "otel")]
     super::trace::inject(copy.headers_mut());
     copy

@@ -43,6 +43,15 @@ pub(super) fn within<T, F: Future<Output = reqwest::Result<T>>>(
     }
 }
 
+/// Waits until the deadline for an answer as a whole.
+pub(super) async fn until<T>(
+    deadline: Instant,
+    answer: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let in_time = tokio::time::timeout_at(deadline.into(), answer).await;
+    in_time.unwrap_or_else(|_| Err(late(Part::Head, Duration::ZERO, deadline)))
+}
+
 #[cold]
 fn broken(part: Part, error: reqwest::Error) -> Failure {
     match part {

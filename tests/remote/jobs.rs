@@ -1,13 +1,16 @@
 //! What holds for a job at either provider: it is submitted once, asked about, and cancelled when nobody waits for it.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lumenfall::backend::{Backend, Content, Progress, RequestContext};
 use lumenfall::remote::ClientBuilder;
 use lumenfall::{Error, ErrorKind};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use wiremock::{MockServer, ResponseTemplate};
 
-use crate::support::{builder, count, generate_spec, json, listening, on, patient, requests};
+use crate::support::{builder, count, generate_spec, json, listening, on, own_http_client, patient, requests};
 
 /// A provider, and a job there in its own words.
 struct Provider {
@@ -82,6 +85,15 @@ impl Provider {
         count(server, "POST", self.submit).await
     }
 
+    /// Waits until it is told to cancel the job.
+    async fn cancelled(&self, server: &MockServer) {
+        let started = Instant::now();
+        while self.cancellations(server).await == 0 {
+            assert!(started.elapsed() < Duration::from_secs(5), "no cancellation came to {}", self.name);
+            tokio::time::sleep(SOON).await;
+        }
+    }
+
     async fn cancellations(&self, server: &MockServer) -> usize {
         count(server, self.cancel.0, self.cancel.1).await
     }
@@ -128,12 +140,80 @@ async fn a_job_that_nobody_waits_for_is_cancelled() {
             ended = backend.generate(generate_spec(), RequestContext::default()) => panic!("{ended:?}"),
             () = asked => {}
         }
-        let started = Instant::now();
-        while provider.cancellations(&server).await == 0 {
-            assert!(started.elapsed() < Duration::from_secs(5), "no cancellation came to {}", provider.name);
+        provider.cancelled(&server).await;
+        assert_eq!(provider.submissions(&server).await, 1);
+    }
+}
+
+/// Only its answer names the job.
+#[tokio::test]
+async fn a_job_that_nobody_waits_for_before_its_submission_is_answered_is_cancelled() {
+    for provider in PROVIDERS {
+        let server = MockServer::start().await;
+        let late = json(201, provider.taken).set_delay(Duration::from_millis(500));
+        on(&server, "POST", provider.submit, None, late).await;
+        on(&server, provider.cancel.0, provider.cancel.1, None, json(200, "{}")).await;
+        let backend = provider.backend(&server, SOON);
+        let submitted = async {
+            while provider.submissions(&server).await == 0 {
+                tokio::time::sleep(SOON).await;
+            }
+        };
+        tokio::select! {
+            ended = backend.generate(generate_spec(), RequestContext::default()) => panic!("{ended:?}"),
+            () = submitted => {}
+        }
+        provider.cancelled(&server).await;
+        let error = provider.error_within(&server, SOON, Duration::from_millis(250)).await;
+        assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true), "{error}");
+        while provider.cancellations(&server).await < 2 {
             tokio::time::sleep(SOON).await;
         }
-        assert_eq!(provider.submissions(&server).await, 1);
+        assert_eq!(provider.submissions(&server).await, 2);
+    }
+}
+
+#[tokio::test]
+async fn a_submission_that_nobody_waits_for_is_not_sent_or_sent_again() {
+    for provider in PROVIDERS {
+        // Dropped before there is a connection.
+        let server = provider.server().await;
+        let slow = own_http_client().dns_resolver(Arc::new(Slow(*server.address()))).build().unwrap();
+        let backend = (provider.backend)(
+            builder(&format!("http://host.invalid:{}", server.address().port())).http_client(slow),
+            SOON,
+        );
+        let call = backend.generate(generate_spec(), RequestContext::default());
+        assert!(tokio::time::timeout(Slow::TIME / 2, call).await.is_err());
+        tokio::time::sleep(Slow::TIME).await;
+        assert_eq!(provider.submissions(&server).await, 0, "{}", provider.name);
+
+        // Dropped before it is refused.
+        let server = MockServer::start().await;
+        let refusal = ResponseTemplate::new(429).insert_header("retry-after-ms", "1").set_delay(SOON * 10);
+        on(&server, "POST", provider.submit, None, refusal).await;
+        let backend = provider.backend(&server, SOON);
+        let call = backend.generate(generate_spec(), RequestContext::default());
+        assert!(tokio::time::timeout(SOON * 5, call).await.is_err());
+        tokio::time::sleep(SOON * 20).await;
+        assert_eq!(provider.submissions(&server).await, 1, "{}", provider.name);
+    }
+}
+
+/// Finds a host, in its own time.
+struct Slow(SocketAddr);
+
+impl Slow {
+    const TIME: Duration = Duration::from_millis(300);
+}
+
+impl Resolve for Slow {
+    fn resolve(&self, _: Name) -> Resolving {
+        let address = self.0;
+        Box::pin(async move {
+            tokio::time::sleep(Self::TIME).await;
+            Ok(Box::new(std::iter::once(address)) as Addrs)
+        })
     }
 }
 

@@ -1,0 +1,92 @@
+//! The submission of a job, which is seen through once it is on its way.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::runtime::Handle;
+
+/// One try to submit a job.
+///
+/// What is on its way makes a job, whether or not somebody still waits for the answer, and only the answer names the job.
+/// So where it is dropped then, it goes on beside the program until it has its result; dropping that cancels the job.
+pub(super) struct Submission<F>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    future: Option<Pin<Box<F>>>,
+    on_its_way: Arc<AtomicBool>,
+}
+
+impl<F> Submission<F>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    /// Sends `body` as `send` does.
+    pub(super) fn new(body: Bytes, send: impl FnOnce(Watched) -> F) -> Self {
+        let on_its_way = Arc::<AtomicBool>::default();
+        let body = Watched { body, taken: Arc::clone(&on_its_way) };
+        Self { future: Some(Box::pin(send(body))), on_its_way }
+    }
+}
+
+impl<F> Future for Submission<F>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // Nobody asks again after the end.
+        let Some(future) = &mut self.future else { return Poll::Pending };
+        let result = future.as_mut().poll(context);
+        if result.is_ready() {
+            self.future = None;
+        }
+        result
+    }
+}
+
+impl<F> Drop for Submission<F>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn drop(&mut self) {
+        if let Some(future) = self.future.take().filter(|_| self.on_its_way.load(Ordering::Relaxed))
+            // Outside a runtime there is nobody to go on with it.
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn(future);
+        }
+    }
+}
+
+/// The body of a request, which tells when a connection has taken it.
+#[derive(Clone)]
+pub(super) struct Watched {
+    body: Bytes,
+    taken: Arc<AtomicBool>,
+}
+
+impl Body for Watched {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.taken.store(true, Ordering::Relaxed);
+        let body = std::mem::take(&mut self.body);
+        Poll::Ready(if body.is_empty() { None } else { Some(Ok(Frame::data(body))) })
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.body.len() as u64)
+    }
+}
