@@ -12,6 +12,7 @@ use super::body::Body;
 use super::failure::Failure;
 use super::headers::Said;
 use super::json;
+use super::key::Secrets;
 use super::lenient::{self, Object};
 use super::unpack::{Unpack, Unpacked};
 use crate::backend::{BoxFuture, Content, Cost, Headers, ImageData, Metadata, Output};
@@ -81,11 +82,11 @@ impl<'a> Item<'a> {
 const SMALL: usize = 8 * 1024;
 
 /// The images that the body holds.
-pub(super) async fn read(body: &mut Body) -> Result<Output, Failure> {
+pub(super) async fn read(body: &mut Body<'_>) -> Result<Output, Failure> {
     if (1..=SMALL).contains(&body.room()) {
         return match body.whole().await {
-            Ok(json) => output(body.take_head(), Unpacked::untouched(json)),
-            Err((json, failure)) => salvage(body.take_head(), Unpacked::untouched(json), failure),
+            Ok(json) => output(body.take_head(), Unpacked::untouched(json), body.secrets),
+            Err((json, failure)) => salvage(body.take_head(), Unpacked::untouched(json), body.secrets, failure),
         };
     }
     read_large(body).await
@@ -93,14 +94,14 @@ pub(super) async fn read(body: &mut Body) -> Result<Output, Failure> {
 
 /// Boxed and out of line, or every call would have room for it.
 #[inline(never)]
-fn read_large(body: &mut Body) -> BoxFuture<'_, Result<Output, Failure>> {
+fn read_large<'a>(body: &'a mut Body<'_>) -> BoxFuture<'a, Result<Output, Failure>> {
     Box::pin(async move {
         let mut unpack = Unpack::new(body.room());
         loop {
             match body.next().await {
                 Ok(Some(piece)) => unpack.push(&piece),
-                Ok(None) => return output(body.take_head(), unpack.finish()),
-                Err(failure) => return salvage(body.take_head(), unpack.finish(), failure),
+                Ok(None) => return output(body.take_head(), unpack.finish(), body.secrets),
+                Err(failure) => return salvage(body.take_head(), unpack.finish(), body.secrets, failure),
             }
         }
     })
@@ -108,7 +109,7 @@ fn read_large(body: &mut Body) -> BoxFuture<'_, Result<Output, Failure>> {
 
 /// The images that had come whole before the answer broke: they are paid for.
 #[cold]
-fn salvage(head: HeaderMap, mut unpacked: Unpacked, failure: Failure) -> Result<Output, Failure> {
+fn salvage(head: HeaderMap, mut unpacked: Unpacked, secrets: &Secrets, failure: Failure) -> Result<Output, Failure> {
     unpacked.mend();
     let answer = match Object::read(&unpacked.json) {
         // Only what ends it is missing.
@@ -119,7 +120,7 @@ fn salvage(head: HeaderMap, mut unpacked: Unpacked, failure: Failure) -> Result<
         }
     };
     let id = Said::of(&head).request_id.map(str::to_owned);
-    let Ok(mut output) = images(head, answer, &unpacked) else {
+    let Ok(mut output) = images(head, answer, &unpacked, secrets) else {
         return Err(failure.named(id.as_deref()));
     };
     let warning = format!("the answer broke after {} images: {}", output.images.len(), failure.error);
@@ -128,27 +129,27 @@ fn salvage(head: HeaderMap, mut unpacked: Unpacked, failure: Failure) -> Result<
 }
 
 /// No error tells any of the answer's content: it may be megabytes of image.
-pub(super) fn output(head: HeaderMap, unpacked: Unpacked) -> Result<Output, Failure> {
+pub(super) fn output(head: HeaderMap, unpacked: Unpacked, secrets: &Secrets) -> Result<Output, Failure> {
     match serde_json::from_slice(&unpacked.json) {
-        Ok(answer) => images(head, answer, &unpacked),
-        Err(_) => lenient_output(head, unpacked),
+        Ok(answer) => images(head, answer, &unpacked, secrets),
+        Err(_) => lenient_output(head, unpacked, secrets),
     }
 }
 
 /// What can be read of an answer that is not in the documented form.
 #[cold]
-fn lenient_output(head: HeaderMap, mut unpacked: Unpacked) -> Result<Output, Failure> {
+fn lenient_output(head: HeaderMap, mut unpacked: Unpacked, secrets: &Secrets) -> Result<Output, Failure> {
     unpacked.mend();
     match Object::read(&unpacked.json) {
-        Ok(answer) => images(head, Answer::of(&answer), &unpacked),
+        Ok(answer) => images(head, Answer::of(&answer), &unpacked, secrets),
         Err(error) => {
             let failure = json::unreadable(&error, unpacked.received);
-            salvage(head, unpacked, failure)
+            salvage(head, unpacked, secrets, failure)
         }
     }
 }
 
-fn images(head: HeaderMap, mut answer: Answer, unpacked: &Unpacked) -> Result<Output, Failure> {
+fn images(head: HeaderMap, mut answer: Answer, unpacked: &Unpacked, secrets: &Secrets) -> Result<Output, Failure> {
     let items = std::mem::take(&mut answer.data);
     let mut metadata = metadata(head, answer);
     let mut images = Vec::with_capacity(items.len());
@@ -171,7 +172,7 @@ fn images(head: HeaderMap, mut answer: Answer, unpacked: &Unpacked) -> Result<Ou
             true => "the service answered without an image",
             false => "the service answered with an image that is not valid base64",
         };
-        return Err(Failure::useless_answer(why).named(metadata.request_id.as_deref()));
+        return Err(Failure::no_image(why, &unpacked.json, secrets).named(metadata.request_id.as_deref()));
     }
     Ok(Output { images, metadata })
 }
@@ -269,12 +270,16 @@ mod tests {
     use reqwest::header::{HeaderName, HeaderValue};
 
     use super::*;
+    use crate::error::ErrorKind;
+    use crate::remote::failure::Verdict;
+    use crate::remote::key::Key;
 
     fn read(body: &[u8]) -> Result<Output, Failure> {
         let mut unpack = Unpack::new(0);
         unpack.push(body);
-        let unpacked = output(HeaderMap::new(), unpack.finish());
-        let untouched = output(HeaderMap::new(), Unpacked::untouched(Bytes::copy_from_slice(body)));
+        let secrets = Secrets::new(Some(&Key::new("canary-key", "Bearer", "KEY").unwrap()), []);
+        let unpacked = output(HeaderMap::new(), unpack.finish(), &secrets);
+        let untouched = output(HeaderMap::new(), Unpacked::untouched(Bytes::copy_from_slice(body)), &secrets);
         let told = |output: &Result<Output, Failure>| format!("{:?}", output.as_ref().map(|output| &output.images));
         assert_eq!(told(&unpacked), told(&untouched), "{}", String::from_utf8_lossy(body));
         unpacked
@@ -348,6 +353,32 @@ mod tests {
     }
 
     #[test]
+    fn an_error_with_a_success_for_its_status_is_told_in_the_words_of_the_service() {
+        for (body, kind, code, said) in [
+            (
+                r#"{"error":{"message":"no GPU for canary-key","code":"BUSY"}}"#,
+                ErrorKind::InvalidResponse,
+                Some("BUSY"),
+                ": no GPU for [key]",
+            ),
+            (r#"{"data":[],"error":"no GPU"}"#, ErrorKind::InvalidResponse, None, ": no GPU"),
+            (
+                r#"{"data":null,"code":"CONTENT_POLICY_VIOLATION","message":"no"}"#,
+                ErrorKind::ContentPolicy,
+                Some("CONTENT_POLICY_VIOLATION"),
+                ": no",
+            ),
+            (r#"{"data":[]}"#, ErrorKind::InvalidResponse, None, ""),
+        ] {
+            let Failure { error, verdict } = read(body.as_bytes()).unwrap_err();
+            assert_eq!((error.kind(), error.code(), verdict), (kind, code, Verdict::Final), "{body}");
+            let code = code.map(|code| format!(" [{code}]")).unwrap_or_default();
+            let billed = "(the request may have been billed)";
+            assert_eq!(error.to_string(), format!("the service answered without an image{said}{code} {billed}"));
+        }
+    }
+
+    #[test]
     fn a_text_that_is_cut_within_a_character_costs_no_image() {
         let half = br#"{"data":[{"b64_json":"aGVsbG8=","revised_prompt":"a \ud83d"}],"id":"\udc00","metadata":{"x":"\ud800"}}"#;
         let bytes = b"\xEF\xBB\xBF{\"data\":[{\"revised_prompt\":\"a \xF0\x9F\",\"b64_json\":\"aGVsbG8=\"}]}";
@@ -382,7 +413,7 @@ mod tests {
         // All of it came, but not the end of the connection's own framing.
         let failure = Failure::useless_answer("broken");
         let unpacked = Unpacked::untouched(Bytes::from_static(whole.as_bytes()));
-        let Output { images, metadata } = salvage(HeaderMap::new(), unpacked, failure).unwrap();
+        let Output { images, metadata } = salvage(HeaderMap::new(), unpacked, &Secrets::default(), failure).unwrap();
         assert_eq!((images.len(), images[0].seed, metadata.cost.unwrap().amount), (2, Some(7), 0.1));
         assert!(metadata.warnings[0].starts_with("the answer broke after 2 images: broken"));
     }
@@ -401,7 +432,7 @@ mod tests {
             || HeaderMap::from_iter([(HeaderName::from_static("x-request-id"), HeaderValue::from_static("req_9"))]);
         for body in [&b"{}"[..], b"<html>", br#"{"data":[{"b64_json":"?"}]}"#] {
             let unpacked = Unpacked::untouched(Bytes::copy_from_slice(body));
-            let error = output(head(), unpacked).unwrap_err().error;
+            let error = output(head(), unpacked, &Secrets::default()).unwrap_err().error;
             assert_eq!((error.request_id(), error.maybe_billed()), (Some("req_9"), true));
         }
     }

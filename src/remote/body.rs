@@ -8,6 +8,7 @@ use reqwest::Response;
 use reqwest::header::HeaderMap;
 
 use super::failure::Failure;
+use super::key::Secrets;
 use super::wait::{Part, within};
 use crate::error::{Error, ErrorKind};
 
@@ -15,8 +16,10 @@ use crate::error::{Error, ErrorKind};
 const MOST_ROOM: usize = 256 * 1024 * 1024;
 
 /// An answer that is being read.
-pub(super) struct Body {
+pub(super) struct Body<'a> {
     response: Response,
+    /// What must not be told of it.
+    pub(super) secrets: &'a Secrets,
     /// How many bytes the service announced, 0 where it did not.
     announced: usize,
     limit: usize,
@@ -26,11 +29,17 @@ pub(super) struct Body {
     deadline: Instant,
 }
 
-impl Body {
+impl<'a> Body<'a> {
     /// At most `limit` bytes, before the `deadline`; `idle` bounds the silence between two pieces.
-    pub(super) fn new(response: Response, limit: usize, idle: Duration, deadline: Instant) -> Self {
+    pub(super) fn new(
+        response: Response,
+        secrets: &'a Secrets,
+        limit: usize,
+        idle: Duration,
+        deadline: Instant,
+    ) -> Self {
         let announced = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
-        Self { response, announced, limit, left: limit, idle, deadline }
+        Self { response, secrets, announced, limit, left: limit, idle, deadline }
     }
 
     /// Whether the service did what it was asked for.

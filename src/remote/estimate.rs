@@ -27,7 +27,7 @@ struct DryRun {
     components: Value,
 }
 
-pub(super) async fn read(body: &mut Body) -> Result<Estimate, Failure> {
+pub(super) async fn read(body: &mut Body<'_>) -> Result<Estimate, Failure> {
     let dry_run: DryRun = json::paid(body).await?;
     // A server that knows no dry run ignores the parameter, makes the images and bills them.
     let micros = lenient::number(&dry_run.total_cost_micros).filter(|_| dry_run.estimated != false);

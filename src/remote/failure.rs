@@ -71,6 +71,18 @@ impl Failure {
         Self { error, verdict: self.verdict }
     }
 
+    /// A success without an image, which may say in its body that it is none.
+    #[cold]
+    pub(super) fn no_image(why: &str, body: &[u8], secrets: &Secrets) -> Self {
+        let body = Body::read(body);
+        let message = match &body.message {
+            Some(message) => format!("{why}: {}", clean::message(message, secrets)),
+            None => why.to_owned(),
+        };
+        let (kind, _) = judge(StatusCode::OK.as_u16(), body.code.as_deref());
+        Self::last(body.add_to(Error::new(kind, message), secrets).with_maybe_billed(true))
+    }
+
     /// A failure to send a request or to read the head of its answer.
     #[cold]
     pub(super) fn of_sending(error: reqwest::Error) -> Self {
@@ -124,8 +136,8 @@ impl Failure {
         }
         let body = Body::read(body);
         let (kind, verdict) = judge(status.as_u16(), body.code.as_deref());
-        let message = match body.message {
-            Some(message) => format!("the service refused: {}", clean::message(&message, secrets)),
+        let message = match &body.message {
+            Some(message) => format!("the service refused: {}", clean::message(message, secrets)),
             None => format!("the service answered {status} without an explanation"),
         };
         let mut error =
@@ -133,12 +145,7 @@ impl Failure {
         if all_exhausted(body.code.as_deref()) {
             error = error.with_maybe_billed(true).with_nothing_made();
         }
-        if let Some(code) = body.code {
-            error = error.with_code(clean::message(&code, secrets));
-        }
-        if let Some(parameter) = body.parameter {
-            error = error.with_parameter(clean::message(&parameter, secrets));
-        }
+        error = body.add_to(error, secrets);
         if let Some(id) = Said::of(head).request_id {
             error = error.with_request_id(clean::message(id, secrets));
         }
@@ -212,6 +219,17 @@ impl Body {
             code: text(&inner, &["code", "error_code"]).or_else(|| text(&inner, &["type"])),
             parameter: text(&inner, &["param"]),
         }
+    }
+
+    /// The error with what is said besides the message.
+    fn add_to(self, mut error: Error, secrets: &Secrets) -> Error {
+        if let Some(code) = self.code {
+            error = error.with_code(clean::message(&code, secrets));
+        }
+        if let Some(parameter) = self.parameter {
+            error = error.with_parameter(clean::message(&parameter, secrets));
+        }
+        error
     }
 }
 

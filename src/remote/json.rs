@@ -18,7 +18,7 @@ pub(super) fn write(fields: &impl Serialize) -> Result<Bytes, Error> {
 }
 
 /// The JSON answer of a call that costs nothing: one that is no JSON may come whole next time.
-pub(super) async fn free<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
+pub(super) async fn free<T: DeserializeOwned>(body: &mut Body<'_>) -> Result<T, Failure> {
     let body = body.whole().await.map_err(|(_, failure)| failure.free())?;
     serde_json::from_slice(&body).map_err(|error| {
         let Failure { error, .. } = unreadable(&error, body.len()).free();
@@ -27,7 +27,7 @@ pub(super) async fn free<T: DeserializeOwned>(body: &mut Body) -> Result<T, Fail
 }
 
 /// The JSON answer of a call that was billed.
-pub(super) async fn paid<T: DeserializeOwned>(body: &mut Body) -> Result<T, Failure> {
+pub(super) async fn paid<T: DeserializeOwned>(body: &mut Body<'_>) -> Result<T, Failure> {
     let head = body.take_head();
     let named = |failure: Failure| failure.named(Said::of(&head).request_id);
     let body = body.whole().await.map_err(|(_, failure)| named(failure))?;
@@ -35,7 +35,7 @@ pub(super) async fn paid<T: DeserializeOwned>(body: &mut Body) -> Result<T, Fail
 }
 
 /// The answer of a call that costs nothing and says all by succeeding. It is read so that its connection can be used again.
-pub(super) async fn ignore(body: &mut Body) -> Result<(), Failure> {
+pub(super) async fn ignore(body: &mut Body<'_>) -> Result<(), Failure> {
     body.whole().await.map(drop).map_err(|(_, failure)| failure.free())
 }
 

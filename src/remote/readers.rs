@@ -17,12 +17,13 @@ use crate::error::Error;
 pub(crate) fn read_answer<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Output, Error> {
     let mut unpack = Unpack::new(0);
     pieces.into_iter().for_each(|piece| unpack.push(piece));
-    answer::output(HeaderMap::new(), unpack.finish()).map_err(|failure| failure.error)
+    answer::output(HeaderMap::new(), unpack.finish(), &Secrets::default()).map_err(|failure| failure.error)
 }
 
 /// No image is taken out of the body before it is read.
 pub(crate) fn read_untouched_answer(body: &[u8]) -> Result<Output, Error> {
-    answer::output(HeaderMap::new(), Unpacked::untouched(Bytes::copy_from_slice(body))).map_err(|failure| failure.error)
+    let untouched = Unpacked::untouched(Bytes::copy_from_slice(body));
+    answer::output(HeaderMap::new(), untouched, &Secrets::default()).map_err(|failure| failure.error)
 }
 
 pub(crate) fn read_failure(status: StatusCode, body: &[u8], key: &str) -> Error {

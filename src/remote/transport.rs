@@ -173,7 +173,7 @@ impl Transport {
     pub(super) fn pay<T>(
         &self,
         call: &Call<'_>,
-        read: &impl AsyncFn(&mut Body) -> Result<T, Failure>,
+        read: &impl AsyncFn(&mut Body<'_>) -> Result<T, Failure>,
     ) -> impl Future<Output = Result<Paid<T>, Error>> {
         self.repeat(&self.retry, Billing::Paid, call.time, move || self.attempt(call, Billing::Paid, read))
     }
@@ -184,7 +184,7 @@ impl Transport {
         request: &Request,
         payload: &Payload,
         deadline: Option<Instant>,
-        read: impl AsyncFn(&mut Body) -> Result<T, Failure>,
+        read: impl AsyncFn(&mut Body<'_>) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         let call = Call { request, payload, time: self.begin(deadline) };
         let attempt = || self.attempt(&call, Billing::Free, &read);
@@ -196,7 +196,7 @@ impl Transport {
         &self,
         call: &Call<'_>,
         billing: Billing,
-        read: &impl AsyncFn(&mut Body) -> Result<T, Failure>,
+        read: &impl AsyncFn(&mut Body<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let deadline = call.time.deadline;
         let answer = match call.payload {
@@ -212,8 +212,13 @@ impl Transport {
         };
         // In one go, or the future would have room for the response twice.
         let silence = self.silence(billing);
-        let mut body =
-            Body::new(within(silence, deadline, Part::Head, pin!(answer)).await?, self.limit, self.idle, deadline);
+        let mut body = Body::new(
+            within(silence, deadline, Part::Head, pin!(answer)).await?,
+            &self.secrets,
+            self.limit,
+            self.idle,
+            deadline,
+        );
         if !body.is_success() {
             return Err(self.refusal(body.into_response(), billing, deadline).await);
         }

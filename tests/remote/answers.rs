@@ -11,7 +11,7 @@ use wiremock::matchers::{method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use crate::support::{
-    Act, Folder, ONE_ADDRESS, PNG, RawServer, answering, builder, generate, generate_inline, generate_spec,
+    Act, Folder, ONE_ADDRESS, PNG, RawServer, answering, builder, generate, generate_inline, generate_spec, gzip_bomb,
     json as answer, own_http_client, remote, requests,
 };
 
@@ -28,6 +28,22 @@ async fn with_image(image: ResponseTemplate) -> MockServer {
     Mock::given(method("POST")).respond_with(answer(200, &body)).mount(&server).await;
     Mock::given(path("/files/1.png")).respond_with(image).mount(&server).await;
     server
+}
+
+/// These tests are built with reqwest's own means to unfold it, as an application may be.
+#[tokio::test]
+async fn a_compressed_answer_is_unfolded_only_by_a_client_of_the_callers_own_and_up_to_the_limit() {
+    let bomb = ResponseTemplate::new(200).insert_header("content-encoding", "gzip").set_body_bytes(gzip_bomb());
+    let server = answering(bomb).await;
+    let builder = builder(&server.uri()).max_response_bytes(64 * 1024);
+    let error = generate(&builder.clone().backend().unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("is not JSON"), "{error}");
+    assert!(!requests(&server).await[0].headers.contains_key("accept-encoding"));
+
+    let own = own_http_client().build().unwrap();
+    let error = generate(&builder.http_client(own).backend().unwrap()).await.unwrap_err();
+    assert!(error.to_string().contains("larger than the limit of 65536 bytes"), "{error}");
+    assert_eq!(requests(&server).await[1].headers["accept-encoding"], "gzip");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use lumenfall::RetryPolicy;
 use lumenfall::remote::ClientBuilder;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::support::{Act, ONE_ADDRESS, RawServer, builder, generate, own_http_client};
+use crate::support::{Act, ONE_ADDRESS, RawServer, builder, generate, gzip_bomb, own_http_client};
 
 const INTRODUCTION: &str = "\
 # Faults
@@ -31,9 +31,6 @@ fn answer(status: &str, headers: &str, body: impl AsRef<[u8]>) -> Act {
     let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n");
     Act::Say([head.as_bytes(), body].concat())
 }
-
-/// A stored gzip file of 100 kB of spaces: over the limit once it is unfolded, and short enough before.
-const GZIP_BOMB: &[u8] = include_bytes!("spaces.gz");
 
 fn failure(status: &str, code: &str) -> Act {
     answer(status, "", format!(r#"{{"error":{{"message":"no","type":"t","code":"{code}"}}}}"#))
@@ -59,7 +56,7 @@ fn faults() -> Vec<(&'static str, Act)> {
         ("JSON that ends too early", ok("", r#"{"data":[{"url":"https://"#)),
         ("a page of HTML with status 200", ok("content-type: text/html\r\n", "<html></html>")),
         ("JSON under a wrong content type", ok("content-type: text/html\r\n", ONE_ADDRESS)),
-        ("a compressed body that nobody asked for", answer("200 OK", "content-encoding: gzip\r\n", GZIP_BOMB)),
+        ("a compressed body that nobody asked for", answer("200 OK", "content-encoding: gzip\r\n", gzip_bomb())),
         ("no image in the answer", ok("", r#"{"data":[]}"#)),
         ("100 Continue, then the answer", before_ok("100 Continue")),
         ("103 Early Hints, then the answer", before_ok("103 Early Hints")),

@@ -52,6 +52,11 @@ pub(crate) fn own_http_client() -> reqwest::ClientBuilder {
     reqwest::Client::builder()
 }
 
+/// 40 MB of spaces in 53 kB: a file of gzip may have many members.
+pub(crate) fn gzip_bomb() -> Vec<u8> {
+    include_bytes!("spaces.gz").repeat(400)
+}
+
 /// A server that answers every POST in the same way.
 pub(crate) async fn answering(answer: ResponseTemplate) -> MockServer {
     let server = MockServer::start().await;
