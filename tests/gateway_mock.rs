@@ -213,6 +213,23 @@ async fn a_rule_decides_by_the_request_after_the_faults_in_line() {
 }
 
 #[tokio::test]
+async fn a_download_that_breaks_is_begun_again() {
+    let gateway = MockGateway::start().await.unwrap();
+    let client = gateway.builder().idle_timeout(Duration::from_millis(200)).build().unwrap();
+    let images = client.images().generate("a lighthouse").send().await.unwrap();
+    for fault in [Fault::Status(503), Fault::Reset, Fault::ResetInBody, Fault::Hang, Fault::Drip(Duration::ZERO)] {
+        gateway.fault_next_download(fault.clone());
+        assert_eq!(images[0].download().await.unwrap(), PIXEL, "{fault:?}");
+    }
+    let id = gateway.received()[0].id.clone();
+    gateway.fault_downloads_when(move |maker| (maker.id == id).then_some(Fault::Status(403)));
+    let error = images[0].download().await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::NotFound, false));
+    let others = client.images().generate("a lighthouse").send().await.unwrap();
+    assert_eq!(others[0].download().await.unwrap(), PIXEL);
+}
+
+#[tokio::test]
 async fn an_address_is_good_with_its_signature_and_without_the_key_only() {
     let gateway = MockGateway::start().await.unwrap();
     let remote = gateway.builder().backend().unwrap();

@@ -1,18 +1,21 @@
 //! What goes wrong on purpose.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::refusal;
+use super::{Received, refusal};
 use crate::testing::http::Answer;
 
 /// In how many pieces a slow answer comes.
 const PIECES: usize = 10;
 
-/// What goes wrong with a request for images.
+/// What goes wrong with a request for images, or with the download of one.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
@@ -42,7 +45,7 @@ pub enum Fault {
     Oversize(usize),
     /// An answer without images.
     NoImages,
-    /// Addresses where bytes were asked for, and bytes where addresses were.
+    /// Addresses where bytes were asked for, and bytes where addresses were. A download has nothing of the kind.
     OtherDelivery,
 }
 
@@ -58,6 +61,38 @@ impl Fault {
             _ => None,
         }
     }
+}
+
+/// The faults that were asked for.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    pub(super) next: VecDeque<Fault>,
+    pub(super) rule: Option<Rule>,
+}
+
+/// What decides about a fault by the request that asks for images, or that asked for those that are fetched.
+#[derive(Clone)]
+pub(super) struct Rule(pub(super) Arc<Decide>);
+
+pub(super) type Decide = dyn Fn(&Received) -> Option<Fault> + Send + Sync;
+
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rule")
+    }
+}
+
+/// Waits as long as the fault says before there is an answer. There is none where the client went away.
+pub(super) async fn hold(stream: &mut TcpStream, fault: Option<&Fault>) -> bool {
+    match fault {
+        Some(Fault::Delay(time)) => tokio::time::sleep(*time).await,
+        Some(Fault::Hang) => {
+            wait_for_end(stream).await;
+            return false;
+        }
+        _ => {}
+    }
+    true
 }
 
 /// Answers, as well as the fault allows.
@@ -92,7 +127,7 @@ async fn drip(stream: &mut TcpStream, answer: &Answer, wait: Duration) -> io::Re
 }
 
 /// Until the client closes the connection, or breaks it.
-pub(super) async fn wait_for_end(stream: &mut TcpStream) {
+async fn wait_for_end(stream: &mut TcpStream) {
     let mut rest = [0; 64];
     while stream.read(&mut rest).await.is_ok_and(|length| length > 0) {}
 }

@@ -25,16 +25,24 @@ pub(super) struct Made {
     pub(super) micros: u64,
 }
 
-/// The image at an address.
-pub(super) fn file(name: &str, request: &Request) -> Answer {
+/// The name of the request that made the image at `/files/` and this path.
+pub(super) fn maker(path: &str) -> &str {
+    path.split('/').next().unwrap_or_default()
+}
+
+/// The image at `/files/` and this path.
+pub(super) fn file(path: &str, request: &Request) -> Answer {
     if request.header("authorization").is_some() {
         return refusal(400, "INVALID_REQUEST", "an address of an image takes no key");
     }
     if request.parameter("signature").as_deref() != Some(SIGNATURE) {
         return refusal(403, "ACCESS_DENIED", "the signature is missing or wrong");
     }
-    let format = serde_json::from_value(name.into()).unwrap_or(OutputFormat::Png);
-    Answer::new(200, pixel(format).to_vec()).header("content-type", format.media_type())
+    let extension = path.rsplit('.').next().unwrap_or_default();
+    let format = serde_json::from_value(extension.into()).unwrap_or(OutputFormat::Png);
+    // Images are never changed.
+    let tag = format!("\"{path}\"");
+    Answer::new(200, pixel(format).to_vec()).header("content-type", format.media_type()).header("etag", &tag)
 }
 
 /// Asks for bytes where addresses were asked for, and the reverse.
@@ -43,8 +51,14 @@ pub(super) fn deliver_otherwise(form: &mut Form) {
     form.fields.insert("response_format".into(), if bytes { "url" } else { "b64_json" }.into());
 }
 
-/// The answer to a request for images, or the refusal.
-pub(super) fn made(endpoint: &str, request: &Request, form: Form, address: SocketAddr) -> Result<Made, Answer> {
+/// The answer to the request of this `id`, or the refusal.
+pub(super) fn made(
+    id: &str,
+    endpoint: &str,
+    request: &Request,
+    form: Form,
+    address: SocketAddr,
+) -> Result<Made, Answer> {
     let Form { mut fields, files } = form;
     let named = fields.remove("model").unwrap_or_default();
     let named = named.as_str().unwrap_or_default();
@@ -79,7 +93,7 @@ pub(super) fn made(endpoint: &str, request: &Request, form: Form, address: Socke
         Some("replay-or-error") => return Err(refusal(404, "RECORDING_NOT_FOUND", "nothing is recorded here")),
         Some(mode) => return Err(invalid(&format!("the recorder has no mode {mode}"))),
     };
-    Ok(Made { answer: images(&wanted, schema, &price.provider, micros, address), micros })
+    Ok(Made { answer: images(id, &wanted, schema, &price, micros, address), micros })
 }
 
 fn invalid(message: &str) -> Answer {
@@ -124,14 +138,16 @@ fn dry_run(schema: &Schema, priced: &Priced) -> Answer {
     Answer::json(200, &total)
 }
 
-fn images(wanted: &Options, schema: &Schema, provider: &str, micros: u64, address: SocketAddr) -> Answer {
+fn images(id: &str, wanted: &Options, schema: &Schema, priced: &Priced, micros: u64, address: SocketAddr) -> Answer {
+    let provider = &priced.provider;
     let format = wanted.output_format.unwrap_or(OutputFormat::Png);
-    let image = match wanted.response_format {
+    let image = |index: u32| match wanted.response_format {
         Some(ResponseFormat::B64Json) => {
             json!({ "b64_json": base64_simd::STANDARD.encode_to_string(pixel(format)) })
         }
         _ => {
-            json!({ "url": format!("http://{address}/files/{}?signature={SIGNATURE}", <&str>::from(format)) })
+            let file = format!("{id}/{index}.{}", <&str>::from(format));
+            json!({ "url": format!("http://{address}/files/{file}?signature={SIGNATURE}") })
         }
     };
     let executed = format!("{provider}/{}", schema.id);
@@ -140,7 +156,7 @@ fn images(wanted: &Options, schema: &Schema, provider: &str, micros: u64, addres
         "cost_currency": "USD"
     });
     let created = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let data = vec![image; wanted.n.unwrap_or(1) as usize];
+    let data: Vec<_> = (0..wanted.n.unwrap_or(1)).map(image).collect();
     Answer::json(200, &json!({ "created": created, "data": data, "metadata": metadata }))
         .header("x-lumenfall-provider", provider)
         .header("x-lumenfall-model", &executed)

@@ -4,8 +4,6 @@ mod account;
 mod faults;
 mod images;
 
-use std::collections::VecDeque;
-use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +14,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use self::account::{Entry, Outcome};
 pub use self::faults::Fault;
+use self::faults::{Faults, Rule};
 use super::http::{Answer, Form, Request};
 use crate::Client;
 use crate::error::Error;
@@ -58,20 +57,8 @@ pub struct MockGateway {
 #[derive(Debug, Default)]
 struct State {
     entries: Vec<Entry>,
-    faults: VecDeque<Fault>,
-    rule: Option<Rule>,
-}
-
-type Decide = dyn Fn(&Received) -> Option<Fault> + Send + Sync;
-
-/// What decides about the fault of a request.
-#[derive(Clone)]
-struct Rule(Arc<Decide>);
-
-impl fmt::Debug for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Rule")
-    }
+    requests: Faults,
+    downloads: Faults,
 }
 
 /// A request that the gateway received.
@@ -138,7 +125,7 @@ impl MockGateway {
 
     /// Does this with a coming request for images. Several faults are used in the order of their calls.
     pub fn fault_next(&self, fault: Fault) {
-        lock(&self.state).faults.push_back(fault);
+        lock(&self.state).requests.next.push_back(fault);
     }
 
     /// Does with each coming request for images what `rule` says, unless a fault of
@@ -158,7 +145,33 @@ impl MockGateway {
     /// # }
     /// ```
     pub fn fault_when(&self, rule: impl Fn(&Received) -> Option<Fault> + Send + Sync + 'static) {
-        lock(&self.state).rule = Some(Rule(Arc::new(rule)));
+        lock(&self.state).requests.rule = Some(Rule(Arc::new(rule)));
+    }
+
+    /// Does this with a coming download of an image, as [`fault_next`](Self::fault_next) does with a request for images.
+    ///
+    /// ```
+    /// use lumenfall::ErrorKind;
+    /// use lumenfall::testing::{Fault, MockGateway};
+    ///
+    /// # #[tokio::main]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let gateway = MockGateway::start().await?;
+    /// let images = gateway.client()?.images().generate("a lighthouse").send().await?;
+    /// // As an address that has expired.
+    /// gateway.fault_next_download(Fault::Status(403));
+    /// assert_eq!(images[0].download().await.unwrap_err().kind(), ErrorKind::NotFound);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn fault_next_download(&self, fault: Fault) {
+        lock(&self.state).downloads.next.push_back(fault);
+    }
+
+    /// Does with each coming download what `rule` says of the request that made the image, as
+    /// [`fault_when`](Self::fault_when) does with requests.
+    pub fn fault_downloads_when(&self, rule: impl Fn(&Received) -> Option<Fault> + Send + Sync + 'static) {
+        lock(&self.state).downloads.rule = Some(Rule(Arc::new(rule)));
     }
 
     /// The requests for images that came, oldest first, faulted ones and dry runs included.
@@ -180,7 +193,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 async fn serve(mut stream: TcpStream, address: SocketAddr, state: Arc<Mutex<State>>) -> io::Result<()> {
     let request = Request::read(&mut stream).await?;
     if let Some(file) = request.path.strip_prefix("/files/") {
-        return images::file(file, &request).write(&mut stream).await;
+        return serve_file(stream, file, &request, &state).await;
     }
     if request.header("authorization") != Some(&format!("Bearer {KEY}")) {
         return refusal(401, "AUTHENTICATION_FAILED", "the key is wrong").write(&mut stream).await;
@@ -201,31 +214,40 @@ async fn serve_images(
     let mut form = request.form();
     let (index, received) = receive(state, endpoint, request, &form);
     let id = received.id.clone();
-    let fault = decide(state, &received);
+    let fault = decide(state, |state| &mut state.requests, &received);
     let finish = |outcome: Outcome| {
         if let Some(entry) = lock(state).entries.get_mut(index) {
             entry.finish(outcome);
         }
     };
-    match &fault {
-        Some(Fault::Delay(time)) => tokio::time::sleep(*time).await,
-        Some(Fault::Hang) => {
-            faults::wait_for_end(&mut stream).await;
-            finish(Outcome::cancelled());
-            return Ok(());
-        }
-        Some(Fault::OtherDelivery) => images::deliver_otherwise(&mut form),
-        _ => {}
+    if !faults::hold(&mut stream, fault.as_ref()).await {
+        finish(Outcome::cancelled());
+        return Ok(());
+    }
+    if fault == Some(Fault::OtherDelivery) {
+        images::deliver_otherwise(&mut form);
     }
     let (outcome, answer) = match fault.as_ref().and_then(Fault::refusal) {
         Some(refusal) => (Outcome::of_refusal(&refusal), refusal),
-        None => match images::made(endpoint, request, form, address) {
+        None => match images::made(&id, endpoint, request, form, address) {
             Ok(made) => (Outcome::completed(made.micros), made.answer),
             Err(refusal) => (Outcome::of_refusal(&refusal), refusal),
         },
     };
     finish(outcome);
     faults::deliver(&mut stream, fault, answer.header("x-lumenfall-request-id", &id)).await
+}
+
+async fn serve_file(mut stream: TcpStream, path: &str, request: &Request, state: &Mutex<State>) -> io::Result<()> {
+    let maker =
+        lock(state).entries.iter().map(|entry| &entry.received).find(|made| made.id == images::maker(path)).cloned();
+    let fault = maker.and_then(|maker| decide(state, |state| &mut state.downloads, &maker));
+    if !faults::hold(&mut stream, fault.as_ref()).await {
+        return Ok(());
+    }
+    let refusal = fault.as_ref().and_then(Fault::refusal);
+    let answer = refusal.unwrap_or_else(|| images::file(path, request));
+    faults::deliver(&mut stream, fault, answer).await
 }
 
 /// Keeps a request, and tells its place among all.
@@ -244,13 +266,14 @@ fn receive(state: &Mutex<State>, endpoint: &str, request: &Request, form: &Form)
     (index, received)
 }
 
-fn decide(state: &Mutex<State>, received: &Received) -> Option<Fault> {
+fn decide(state: &Mutex<State>, faults: fn(&mut State) -> &mut Faults, received: &Received) -> Option<Fault> {
     let rule = {
         let mut state = lock(state);
-        if let Some(fault) = state.faults.pop_front() {
+        let faults = faults(&mut state);
+        if let Some(fault) = faults.next.pop_front() {
             return Some(fault);
         }
-        state.rule.clone()
+        faults.rule.clone()
     };
     // Unlocked, since the rule may ask the gateway something.
     rule.and_then(|Rule(rule)| rule(received))

@@ -35,7 +35,8 @@ async fn thousands_of_faulted_requests_are_paid_once_and_leave_nothing_behind() 
     let after = settled().await;
     assert_eq!((after.tasks, after.files), (before.tasks, before.files), "{before:?} {after:?}");
     let growth = after.bytes.saturating_sub(before.bytes);
-    assert!(growth < 64 << 10, "{growth} bytes are left by {REQUESTS} requests: {before:?} {after:?}");
+    // A connection more than before may be there; 16 bytes a request may not.
+    assert!(growth < 16 * REQUESTS, "{growth} bytes are left by {REQUESTS} requests: {before:?} {after:?}");
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
