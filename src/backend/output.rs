@@ -151,8 +151,7 @@ impl fmt::Debug for Metadata {
 /// The HTTP headers of an answer, without its cookies: those are secrets of the session, and metadata gets printed.
 ///
 /// Any other can hold a secret, too, such as a signed address. So `Debug` shows the values of `content-type`,
-/// `content-length`, `date`, `retry-after`, `x-request-id` and the gateway's own (`x-lumenfall-…`), and only the names
-/// of the rest.
+/// `content-length`, `date` and `retry-after`, and only the names of the rest.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(HeaderMap);
 
@@ -178,8 +177,6 @@ impl Headers {
 
 fn is_harmless(name: &HeaderName) -> bool {
     [CONTENT_TYPE, CONTENT_LENGTH, DATE, RETRY_AFTER].contains(name)
-        || name == "x-request-id"
-        || name.as_str().starts_with("x-lumenfall-")
 }
 
 impl fmt::Debug for Headers {

@@ -121,7 +121,7 @@ fn salvage(head: HeaderMap, mut unpacked: Unpacked, secrets: &Secrets, failure: 
     };
     let id = Said::of(&head).request_id.map(str::to_owned);
     let Ok(mut output) = images(head, answer, &unpacked, secrets) else {
-        return Err(failure.named(id.as_deref()));
+        return Err(failure.named(id.as_deref(), secrets));
     };
     let warning = format!("the answer broke after {} images: {}", output.images.len(), failure.error);
     output.metadata.warnings.push(warning);
@@ -151,7 +151,7 @@ fn lenient_output(head: HeaderMap, mut unpacked: Unpacked, secrets: &Secrets) ->
 
 fn images(head: HeaderMap, mut answer: Answer, unpacked: &Unpacked, secrets: &Secrets) -> Result<Output, Failure> {
     let items = std::mem::take(&mut answer.data);
-    let mut metadata = metadata(head, answer);
+    let mut metadata = metadata(head, answer, secrets);
     let mut images = Vec::with_capacity(items.len());
     for (index, Item { url, b64_json, revised_prompt, seed }) in items.into_iter().enumerate() {
         let content = match (url, b64_json) {
@@ -172,7 +172,7 @@ fn images(head: HeaderMap, mut answer: Answer, unpacked: &Unpacked, secrets: &Se
             true => "the service answered without an image",
             false => "the service answered with an image that is not valid base64",
         };
-        return Err(Failure::no_image(why, &unpacked.json, secrets).named(metadata.request_id.as_deref()));
+        return Err(Failure::no_image(why, &unpacked.json, secrets).named(metadata.request_id.as_deref(), secrets));
     }
     Ok(Output { images, metadata })
 }
@@ -222,10 +222,10 @@ fn said(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-fn metadata(head: HeaderMap, answer: Answer) -> Box<Metadata> {
+fn metadata(head: HeaderMap, answer: Answer, secrets: &Secrets) -> Box<Metadata> {
     let Answer { created, id, data: _, size, output_format, metadata: service } = answer;
     let Said { provider, model, request_id } = Said::of(&head);
-    let owned = |text: Option<&str>| text.map(str::to_owned);
+    let owned = |text: Option<&str>| text.map(|text| secrets.blot(text));
     // Each field by name: a default whose fields are replaced would be made first, and dropped.
     let mut metadata = Box::new(Metadata {
         backend: String::new(),
@@ -233,7 +233,7 @@ fn metadata(head: HeaderMap, answer: Answer) -> Box<Metadata> {
         model: owned(model),
         cost: None,
         lost_bills: 0,
-        request_id: owned(request_id).or(said(id)),
+        request_id: owned(request_id.or(id.as_deref().filter(|id| !id.is_empty()))),
         headers: Headers::new(head),
         size: size.and_then(|size| size.parse().ok()),
         output_format,
@@ -245,16 +245,16 @@ fn metadata(head: HeaderMap, answer: Answer) -> Box<Metadata> {
         warnings: Vec::new(),
     });
     if metadata.service.is_object() {
-        hear_service(&mut metadata);
+        hear_service(&mut metadata, secrets);
     }
     metadata
 }
 
 /// What the service says of the making within the answer goes before its headers.
 #[inline(never)]
-fn hear_service(metadata: &mut Metadata) {
+fn hear_service(metadata: &mut Metadata, secrets: &Secrets) {
     let Some(fields) = metadata.service.as_object() else { return };
-    let field = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let field = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty()).map(|text| secrets.blot(text));
     let provider = field("provider");
     let model = field("executed_model").or_else(|| field("model"));
     metadata.cost = fields.get("cost").and_then(lenient::number).map(|amount| Cost {
@@ -379,10 +379,12 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_cut_within_a_character_costs_no_image() {
+    fn what_json_does_not_allow_costs_no_image() {
         let half = br#"{"data":[{"b64_json":"aGVsbG8=","revised_prompt":"a \ud83d"}],"id":"\udc00","metadata":{"x":"\ud800"}}"#;
         let bytes = b"\xEF\xBB\xBF{\"data\":[{\"revised_prompt\":\"a \xF0\x9F\",\"b64_json\":\"aGVsbG8=\"}]}";
-        for body in [&half[..], bytes] {
+        let controls = b"{\"data\":[{\"revised_prompt\":\"a \n\t\x00\",\"b64_json\":\"aGVsbG8=\"}]}";
+        let numbers = br#"{"metadata":{"cost":NaN,"x":[-Infinity,Infinity]},"data":[{"revised_prompt":"a NaN\"","b64_json":"aGVsbG8="}]}"#;
+        for body in [&half[..], bytes, controls, numbers] {
             let output = read(body).unwrap();
             assert_eq!(output.images[0].content, Content::Bytes("hello".into()));
             assert!(output.images[0].revised_prompt.as_ref().unwrap().starts_with("a "));

@@ -102,17 +102,26 @@ impl<'a> Body<'a> {
     }
 }
 
+/// As much of an error's body as came.
+pub(super) struct SomeBody {
+    pub(super) bytes: Vec<u8>,
+    pub(super) is_whole: bool,
+}
+
 /// The first `limit` bytes of an error's body, or as many as come: it only explains.
-pub(super) async fn read_some(mut response: Response, limit: usize, idle: Duration, deadline: Instant) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(piece)) = next(&mut response, idle, deadline).await {
-        body.extend_from_slice(&piece);
-        if body.len() >= limit {
-            break;
+pub(super) async fn read_some(mut response: Response, limit: usize, idle: Duration, deadline: Instant) -> SomeBody {
+    let mut bytes = Vec::new();
+    let is_whole = loop {
+        match next(&mut response, idle, deadline).await {
+            Ok(Some(piece)) => bytes.extend_from_slice(&piece),
+            end => break end.is_ok(),
         }
-    }
-    body.truncate(limit);
-    body
+        if bytes.len() > limit {
+            bytes.truncate(limit);
+            break false;
+        }
+    };
+    SomeBody { bytes, is_whole }
 }
 
 /// The next bytes of an answer. Whoever reads it keeps what came before the deadline.

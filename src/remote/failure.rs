@@ -7,6 +7,7 @@ use reqwest::header::HeaderMap;
 use serde_json::Number;
 use serde_json::value::RawValue;
 
+use super::body::SomeBody;
 use super::headers::Said;
 use super::key::Secrets;
 use super::lenient::{self, Object};
@@ -63,9 +64,9 @@ impl Failure {
     }
 
     /// With the service's name for the request, to ask about it: it may have been paid for.
-    pub(super) fn named(self, id: Option<&str>) -> Self {
+    pub(super) fn named(self, id: Option<&str>, secrets: &Secrets) -> Self {
         let error = match id {
-            Some(id) => self.error.with_request_id(clean::message(id, &Secrets::default())),
+            Some(id) => self.error.with_request_id(clean::message(id, secrets)),
             None => self.error,
         };
         Self { error, verdict: self.verdict }
@@ -74,12 +75,12 @@ impl Failure {
     /// A success without an image, which may say in its body that it is none.
     #[cold]
     pub(super) fn no_image(why: &str, body: &[u8], secrets: &Secrets) -> Self {
-        let body = Body::read(body);
+        let body = Body::read(body, true);
         let message = match &body.message {
             Some(message) => format!("{why}: {}", clean::message(message, secrets)),
             None => why.to_owned(),
         };
-        let (kind, _) = judge(StatusCode::OK.as_u16(), body.code.as_deref());
+        let (kind, _) = judge(StatusCode::OK.as_u16(), &body);
         Self::last(body.add_to(Error::new(kind, message), secrets).with_maybe_billed(true))
     }
 
@@ -124,9 +125,9 @@ impl Failure {
         Self::ambiguous(Error::new(kind, message).with_source(error))
     }
 
-    /// An answer with a status other than success. `body` may be cut short.
+    /// An answer with a status other than success. Its `body` may be cut short.
     #[cold]
-    pub(super) fn of_answer(status: StatusCode, head: &HeaderMap, body: &[u8], secrets: &Secrets) -> Self {
+    pub(super) fn of_answer(status: StatusCode, head: &HeaderMap, body: &SomeBody, secrets: &Secrets) -> Self {
         if status.is_redirection() {
             let message = "the service redirects elsewhere, and a request with a key does not follow; check the base \
                            address";
@@ -134,8 +135,8 @@ impl Failure {
             // "See other" answers a request that was executed (RFC 9110, 15.4.4).
             return Self::last(error.with_maybe_billed(status == StatusCode::SEE_OTHER));
         }
-        let body = Body::read(body);
-        let (kind, verdict) = judge(status.as_u16(), body.code.as_deref());
+        let body = Body::read(&body.bytes, body.is_whole);
+        let (kind, verdict) = judge(status.as_u16(), &body);
         let message = match &body.message {
             Some(message) => format!("the service refused: {}", clean::message(message, secrets)),
             None => format!("the service answered {status} without an explanation"),
@@ -157,25 +158,43 @@ impl Failure {
 }
 
 /// Which error an answer is, by the service's code before the status.
-fn judge(status: u16, code: Option<&str>) -> (ErrorKind, Verdict) {
+fn judge(status: u16, body: &Body) -> (ErrorKind, Verdict) {
+    use ErrorKind as Kind;
+    use Verdict::{Ambiguous, NotExecuted};
+
+    match (body.code.as_deref().and_then(judge_code), judge_status(status)) {
+        // A time-out tells more.
+        (Some((_, Ambiguous)), (Kind::Timeout, verdict)) => (Kind::Timeout, verdict),
+        (Some(judged), _) => judged,
+        // The code that would tell otherwise may have been lost.
+        (None, (kind, NotExecuted)) if !body.is_clear => (kind, Ambiguous),
+        (None, judged) => judged,
+    }
+}
+
+fn judge_code(code: &str) -> Option<(ErrorKind, Verdict)> {
     use ErrorKind as Kind;
     use Verdict::{Ambiguous, Final, NotExecuted};
 
-    match code.map(str::to_ascii_uppercase).as_deref() {
-        Some("CONTENT_POLICY_VIOLATION" | "MODERATION_BLOCKED") => return (Kind::ContentPolicy, Final),
-        Some("AUTHENTICATION_FAILED" | "INVALID_API_KEY") => return (Kind::Authentication, Final),
-        Some("INSUFFICIENT_BALANCE" | "INSUFFICIENT_QUOTA") => return (Kind::InsufficientBalance, Final),
-        Some("MODEL_NOT_FOUND" | "MODEL_DISABLED" | "RECORDING_NOT_FOUND") => return (Kind::NotFound, Final),
-        Some("INVALID_REQUEST") => return (Kind::InvalidRequest, Final),
-        Some("RATE_LIMITED" | "RATE_LIMIT_EXCEEDED") => return (Kind::RateLimited, NotExecuted),
+    Some(match &*code.to_ascii_uppercase() {
+        "CONTENT_POLICY_VIOLATION" | "MODERATION_BLOCKED" => (Kind::ContentPolicy, Final),
+        "AUTHENTICATION_FAILED" | "INVALID_API_KEY" => (Kind::Authentication, Final),
+        "INSUFFICIENT_BALANCE" | "INSUFFICIENT_QUOTA" => (Kind::InsufficientBalance, Final),
+        "MODEL_NOT_FOUND" | "MODEL_DISABLED" | "RECORDING_NOT_FOUND" => (Kind::NotFound, Final),
+        "INVALID_REQUEST" => (Kind::InvalidRequest, Final),
+        "RATE_LIMITED" | "RATE_LIMIT_EXCEEDED" => (Kind::RateLimited, NotExecuted),
         // The gateway advises to try again: nothing was delivered.
-        Some("ALL_PROVIDERS_EXHAUSTED") => return (Kind::Upstream, NotExecuted),
+        "ALL_PROVIDERS_EXHAUSTED" => (Kind::Upstream, NotExecuted),
         // Somebody was at work, whatever the status says.
-        Some("UPSTREAM_ERROR" | "INTERNAL_ERROR") if !matches!(status, 504 | 524) => {
-            return (Kind::Upstream, Ambiguous);
-        }
-        _ => {}
-    }
+        "UPSTREAM_ERROR" | "INTERNAL_ERROR" => (Kind::Upstream, Ambiguous),
+        _ => return None,
+    })
+}
+
+fn judge_status(status: u16) -> (ErrorKind, Verdict) {
+    use ErrorKind as Kind;
+    use Verdict::{Ambiguous, Final, NotExecuted};
+
     match status {
         401 | 403 => (Kind::Authentication, Final),
         402 => (Kind::InsufficientBalance, Final),
@@ -195,29 +214,32 @@ fn all_exhausted(code: Option<&str>) -> bool {
 }
 
 /// The error body in the shapes that gateways give it.
-#[derive(Default)]
 struct Body {
     message: Option<String>,
     code: Option<String>,
     parameter: Option<String>,
+    /// Whether there is no code where none was found. Of JSON that is broken nobody knows.
+    is_clear: bool,
 }
 
 impl Body {
     /// Whatever is wrong beside it: how the request is judged depends on the code.
-    fn read(body: &[u8]) -> Self {
+    fn read(body: &[u8], is_whole: bool) -> Self {
         let mut body = body.to_vec();
         lenient::mend(&mut body);
         let Ok(outer) = Object::read(&body) else {
-            return Self::default();
+            let is_json = body.trim_ascii_start().starts_with(b"{");
+            return Self { message: None, code: None, parameter: None, is_clear: is_whole && !is_json };
         };
         if let Some(message) = outer.text("error") {
-            return Self { message: Some(message), code: text(&outer, &["code", "error_code"]), parameter: None };
+            return Self { message: Some(message), code: code(&outer), parameter: None, is_clear: true };
         }
         let inner = outer.read_as("error").unwrap_or(outer);
         Self {
             message: text(&inner, &["message", "error_message", "detail"]),
-            code: text(&inner, &["code", "error_code"]).or_else(|| text(&inner, &["type"])),
+            code: code(&inner),
             parameter: text(&inner, &["param"]),
+            is_clear: true,
         }
     }
 
@@ -231,6 +253,12 @@ impl Body {
         }
         error
     }
+}
+
+/// The first of an error's names that tells something, or else the first.
+fn code(error: &Object) -> Option<String> {
+    let names: Vec<_> = ["code", "error_code", "type"].iter().filter_map(|name| text(error, &[name])).collect();
+    names.iter().find(|name| judge_code(name).is_some()).or(names.first()).cloned()
 }
 
 fn text(object: &Object, names: &[&str]) -> Option<String> {
@@ -268,30 +296,56 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
 
+    fn failure(status: StatusCode, body: &[u8], is_whole: bool) -> Failure {
+        let body = SomeBody { bytes: body.to_vec(), is_whole };
+        Failure::of_answer(status, &HeaderMap::new(), &body, &Secrets::default())
+    }
+
     /// A code decides whether a request is sent again, and whether it may have been billed.
     #[test]
     fn what_is_wrong_beside_the_code_does_not_hide_it() {
-        let bodies: [&[u8]; 5] = [
+        let bodies: [&[u8]; 8] = [
             br#"{"error":{"code":"UPSTREAM_ERROR","message":"a \ud83d"}}"#,
             b"{\"error\":{\"code\":\"UPSTREAM_ERROR\",\"message\":\"a \xF0\x9F\"}}",
             b"\xEF\xBB\xBF{\"error\":{\"code\":\"UPSTREAM_ERROR\",\"message\":\"a\"}}",
             b"{\"error\":{\"code\":\"UPSTREAM_ERROR\",\"message\":\"a\"}}\n<!-- proxy -->",
             br#"{"error":{"code":"UPSTREAM_ERROR","code":"UPSTREAM_ERROR","message":"a"}}"#,
+            b"{\"error\":{\"message\":\"a\nb\",\"code\":\"UPSTREAM_ERROR\"}}",
+            br#"{"error":{"message":"a","code":503,"type":"UPSTREAM_ERROR"}}"#,
+            br#"{"error":{"took":NaN,"message":"a","code":"UPSTREAM_ERROR"}}"#,
         ];
         for body in bodies {
-            let failure =
-                Failure::of_answer(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new(), body, &Secrets::default());
+            let failure = failure(StatusCode::SERVICE_UNAVAILABLE, body, true);
             assert_eq!((failure.error.code(), failure.verdict), (Some("UPSTREAM_ERROR"), Verdict::Ambiguous));
             assert!(failure.error.maybe_billed() && failure.error.to_string().contains("refused: a"));
         }
     }
 
     #[test]
+    fn a_code_that_may_have_been_lost_is_not_taken_for_none() {
+        let broken: &[u8] = br#"{"error":{"message":"a"#;
+        for (body, is_whole, verdict) in [
+            (broken, true, Verdict::Ambiguous),
+            (broken, false, Verdict::Ambiguous),
+            (b"", false, Verdict::Ambiguous),
+            (b"<html>", false, Verdict::Ambiguous),
+            (b"", true, Verdict::NotExecuted),
+            (b"<html>{", true, Verdict::NotExecuted),
+            (b"{}", true, Verdict::NotExecuted),
+        ] {
+            for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
+                let failure = failure(status, body, is_whole);
+                assert_eq!(failure.verdict, verdict, "{status} {body:?} {is_whole}");
+                assert_eq!(failure.error.maybe_billed(), verdict == Verdict::Ambiguous);
+            }
+            assert_eq!(failure(StatusCode::UNAUTHORIZED, body, is_whole).verdict, Verdict::Final);
+        }
+    }
+
+    #[test]
     fn no_error_body_panics_however_it_is_cut_or_changed() {
         let body = br#"{"error":{"message":"see https://x/?a=1 \u00e4","code":7,"param":"n"},"detail":[{"msg":"no"}],"error_code":"X"}"#;
-        let read = |body: &[u8]| {
-            Failure::of_answer(StatusCode::BAD_REQUEST, &HeaderMap::new(), body, &Secrets::default()).error
-        };
+        let read = |body: &[u8]| failure(StatusCode::BAD_REQUEST, body, true).error;
         assert_eq!((read(body).code(), read(body).parameter()), (Some("7"), Some("n")));
         for end in 0..=body.len() {
             read(&body[..end]);

@@ -29,7 +29,8 @@ pub(super) async fn free<T: DeserializeOwned>(body: &mut Body<'_>) -> Result<T, 
 /// The JSON answer of a call that was billed.
 pub(super) async fn paid<T: DeserializeOwned>(body: &mut Body<'_>) -> Result<T, Failure> {
     let head = body.take_head();
-    let named = |failure: Failure| failure.named(Said::of(&head).request_id);
+    let secrets = body.secrets;
+    let named = |failure: Failure| failure.named(Said::of(&head).request_id, secrets);
     let body = body.whole().await.map_err(|(_, failure)| named(failure))?;
     serde_json::from_slice(&body).map_err(|error| named(unreadable(&error, body.len())))
 }

@@ -67,7 +67,13 @@ impl Secrets {
 
     /// Blots them out of a text from outside.
     pub(super) fn blot(&self, text: &str) -> String {
-        self.texts.iter().fold(text.to_owned(), |text, (secret, place)| text.replace(secret, place))
+        let mut text = text.to_owned();
+        for (secret, place) in &self.texts {
+            if text.contains(secret.as_str()) {
+                text = text.replace(secret, place);
+            }
+        }
+        text
     }
 }
 

@@ -49,15 +49,45 @@ impl<'a> Object<'a> {
     }
 }
 
-/// Puts a question mark for each byte that belongs to no character: JSON allows none, and one broken text is no reason to
-/// lose what stands beside it.
-pub(super) fn mend(mut json: &mut [u8]) {
+/// Puts something else for what JSON does not allow but servers write, since one broken text is no reason to lose what stands
+/// beside it: a question mark for each byte that belongs to no character, a space for each control character, and an empty
+/// text for a number that is none. Everything stays in its place.
+pub(super) fn mend(json: &mut [u8]) {
+    mend_characters(json);
+    json.iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b' ');
+    mend_numbers(json);
+}
+
+fn mend_characters(mut json: &mut [u8]) {
     while let Err(error) = std::str::from_utf8(json) {
         let start = error.valid_up_to();
         let end = error.error_len().map_or(json.len(), |length| start + length);
         let (broken, rest) = json.split_at_mut(end);
         broken.iter_mut().skip(start).for_each(|byte| *byte = b'?');
         json = rest;
+    }
+}
+
+/// Python writes these where a number is not finite.
+const NO_NUMBERS: [&[u8]; 3] = [b"NaN", b"Infinity", b"-Infinity"];
+
+fn mend_numbers(mut json: &mut [u8]) {
+    let mut in_text = false;
+    while let Some(byte) = json.first() {
+        let mut length = 1;
+        match byte {
+            b'"' => in_text = !in_text,
+            b'\\' if in_text => length = 2,
+            _ if in_text => {}
+            _ => {
+                if let Some(none) = NO_NUMBERS.iter().find(|none| json.starts_with(none)) {
+                    length = none.len();
+                    json.iter_mut().zip(*b"\"\"").for_each(|(byte, quote)| *byte = quote);
+                    json.iter_mut().take(length).skip(2).for_each(|byte| *byte = b' ');
+                }
+            }
+        }
+        json = json.get_mut(length..).unwrap_or_default();
     }
 }
 

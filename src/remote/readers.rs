@@ -5,6 +5,7 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 
 use super::answer;
+use super::body::SomeBody;
 use super::failure::Failure;
 use super::key::{Key, Secrets};
 pub(crate) use super::multipart::file_name;
@@ -28,5 +29,6 @@ pub(crate) fn read_untouched_answer(body: &[u8]) -> Result<Output, Error> {
 
 pub(crate) fn read_failure(status: StatusCode, body: &[u8], key: &str) -> Error {
     let secrets = Secrets::new(Key::new(key, "Bearer", "KEY").ok().as_ref(), []);
-    Failure::of_answer(status, &HeaderMap::new(), body, &secrets).error
+    let body = SomeBody { bytes: body.to_vec(), is_whole: true };
+    Failure::of_answer(status, &HeaderMap::new(), &body, &secrets).error
 }

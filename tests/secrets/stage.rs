@@ -26,7 +26,7 @@ pub(crate) struct Stage {
 
 struct Answer {
     status: u16,
-    headers: [(&'static str, String); 3],
+    headers: [(&'static str, String); 6],
     body: Bytes,
 }
 
@@ -94,7 +94,14 @@ impl Stage {
         };
         Answer {
             status,
-            headers: [("location", location), ("x-echo", format!("Bearer {KEY}")), ("link", self.signed("/more"))],
+            headers: [
+                ("location", location),
+                ("x-echo", format!("Bearer {KEY}")),
+                ("link", self.signed("/more")),
+                ("x-lumenfall-provider", KEY.into()),
+                ("x-lumenfall-model", KEY.into()),
+                ("x-request-id", KEY.into()),
+            ],
             body,
         }
     }
@@ -131,7 +138,7 @@ impl Stage {
                 200,
                 json!({
                     "created": 1_234_567_890, "data": [{ "url": image }, { "b64_json": "iVBORw0KGgo=" }],
-                    "metadata": { "attempts": [{ "url": self.signed("/attempt") }] }
+                    "metadata": { "attempts": [{ "url": self.signed("/attempt") }], "executed_model": KEY }
                 }),
             ),
             (_, "GET", ["requests"]) if query.contains("starting_after") => (200, json!({ "data": [record] })),
