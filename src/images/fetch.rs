@@ -3,14 +3,35 @@
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{StreamExt, future};
+use futures_util::{StreamExt, future, stream};
 
-use crate::backend::{Backend, BoxFuture, Content, ImageData, Output};
+use crate::backend::{Backend, BoxFuture, ByteStream, Content, ImageData, Output};
 use crate::error::{Bills, Error, ErrorKind};
+
+/// The image at `address`, as it comes. Nothing, and a page or an answer of somebody between, are no image.
+pub(crate) async fn stream<B: Backend + ?Sized>(backend: &B, address: &str) -> Result<ByteStream, Error> {
+    let no_image =
+        |what| Error::new(ErrorKind::InvalidResponse, format!("what came from the image's address is {what}"));
+    let mut pieces = backend.fetch(address).await?;
+    let first = loop {
+        match pieces.next().await {
+            Some(piece) => match piece? {
+                piece if piece.is_empty() => {}
+                piece => break piece,
+            },
+            None => return Err(no_image("empty")),
+        }
+    };
+    match first.trim_ascii_start().first() {
+        Some(b'<') => Err(no_image("a page, no image")),
+        Some(b'{') => Err(no_image("JSON, no image")),
+        _ => Ok(Box::pin(stream::iter([Ok(first)]).chain(pieces))),
+    }
+}
 
 /// Fetches the image at `address` into memory.
 pub(crate) async fn bytes<B: Backend + ?Sized>(backend: &B, address: &str) -> Result<Bytes, Error> {
-    let mut stream = backend.fetch(address).await?;
+    let mut stream = stream(backend, address).await?;
     let mut whole = BytesMut::new();
     while let Some(piece) = stream.next().await {
         whole.extend_from_slice(&piece?);

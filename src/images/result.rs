@@ -283,7 +283,7 @@ impl<A: Delivery> Image<A> {
     /// The encoded file, fetched from its address where it is not here yet.
     ///
     /// # Errors
-    /// Where the address cannot be fetched, for example because it has expired.
+    /// Where the address cannot be fetched, for example because it has expired, or what comes is empty or a page.
     pub async fn download(&self) -> Result<Bytes, Error> {
         match A::content(&self.held) {
             Content::Bytes(bytes) => Ok(bytes),
@@ -297,14 +297,14 @@ impl<A: Delivery> Image<A> {
     /// renamed at the end. A file that was there before is replaced.
     ///
     /// # Errors
-    /// Where the file cannot be written ([`ErrorKind::Io`], which names the path) or the address
-    /// cannot be fetched.
+    /// Where the file cannot be written ([`ErrorKind::Io`], which names the path), or as
+    /// [`download`](Self::download).
     pub async fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         match A::content(&self.held) {
             Content::Bytes(bytes) => save::bytes(path, &bytes).await,
             Content::Address(address) | Content::Unfetched(address) => {
-                save::stream(path, self.backend.fetch(&address).await?).await
+                save::stream(path, fetch::stream(&*self.backend, &address).await?).await
             }
         }
     }

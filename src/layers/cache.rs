@@ -9,7 +9,7 @@ use tokio::fs;
 use super::{inner_does_the_rest, run_both_modes};
 use crate::backend::{Backend, Content, Cost, EditSpec, ImageData, Metadata, Output, Request, RequestContext};
 use crate::error::{Error, ErrorKind};
-use crate::images::{Input, ResponseFormat, fetch, save};
+use crate::images::{Input, OutputFormat, ResponseFormat, fetch, save};
 
 /// Keeps the answers to seeded requests in a folder and gives them again.
 ///
@@ -76,8 +76,8 @@ impl<B: Backend> Cache<B> {
             Err(_) if format != Some(ResponseFormat::B64Json) => return Ok(made),
             Err(error) => return Err(error),
         };
-        // What is missing now may come next time.
-        let come = output.images.iter().filter(|image| matches!(image.content, Content::Bytes(_))).count();
+        // What is missing now, or is no image, may come next time.
+        let come = output.images.iter().filter(|image| is_image(&image.content)).count();
         if come < asked {
             return Ok(output);
         }
@@ -140,6 +140,10 @@ impl<B: Backend> Cache<B> {
         // Last, so that an entry is never seen before its images.
         save::bytes(&folder.join(format!("{key}.json")), &entry).await
     }
+}
+
+fn is_image(content: &Content) -> bool {
+    matches!(content, Content::Bytes(bytes) if OutputFormat::of(bytes).is_some())
 }
 
 /// The hash of everything that decides the answer. Each part goes with its length, so that no two

@@ -28,6 +28,9 @@ pub(super) async fn fetch(transport: &Arc<Transport>, address: &str) -> Result<B
     let Time { started, deadline } = transport.begin(None);
     let response = transport.download(url.clone(), &transport.retry, deadline).await?;
     let version = Version::of(&response);
+    if version.length.is_some_and(|length| length > transport.limit as u64) {
+        return Err(too_large(transport.limit));
+    }
     let transport = Arc::clone(transport);
     let start = Download { transport, url, started, deadline, attempts: 1, version, response, position: 0, given: 0 };
     Ok(Box::pin(stream::try_unfold(start, |mut download| async move {
@@ -58,7 +61,9 @@ struct Version {
 
 impl Version {
     fn of(response: &Response) -> Self {
-        Self { length: response.content_length(), tag: response.headers().get(ETAG).cloned() }
+        // A weak tag promises the same picture, not the same bytes (RFC 9110, 8.8.1).
+        let tag = response.headers().get(ETAG).filter(|tag| !tag.as_bytes().starts_with(b"W/"));
+        Self { length: response.content_length(), tag: tag.cloned() }
     }
 }
 
@@ -87,9 +92,7 @@ impl Download {
         let seen = self.given.saturating_sub(self.position).min(piece.len());
         self.position = self.position.saturating_add(piece.len());
         if self.position > limit {
-            let message =
-                format!("the image is larger than the limit of {limit} bytes; raise it with `.max_response_bytes(..)`");
-            return Err(Error::new(ErrorKind::InvalidResponse, message));
+            return Err(too_large(limit));
         }
         self.given = self.given.max(self.position);
         Ok(piece.split_off(seen))
@@ -122,6 +125,12 @@ impl Download {
 fn passes(error: &Error) -> bool {
     let kinds = [ErrorKind::Connection, ErrorKind::Timeout, ErrorKind::RateLimited, ErrorKind::Upstream];
     kinds.contains(&error.kind())
+}
+
+fn too_large(limit: usize) -> Error {
+    let message =
+        format!("the image is larger than the limit of {limit} bytes; raise it with `.max_response_bytes(..)`");
+    Error::new(ErrorKind::InvalidResponse, message)
 }
 
 fn malformed(message: &str) -> Error {

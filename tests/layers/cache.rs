@@ -168,11 +168,14 @@ async fn a_cache_that_cannot_write_loses_no_image() {
 #[tokio::test]
 async fn a_cache_keeps_no_answer_that_lacks_an_image() {
     let folder = Folder::new("short");
-    let (mock, mut two) = (MockBackend::new(), seeded(7));
+    let mut two = seeded(7);
     two.options.n = Some(2);
-    for calls in [1, 2] {
-        let short = Changed { missing: 1, ..Changed::new(mock.clone()) };
-        let output = generate(&Cache::new(short, &folder.0), two.clone()).await.unwrap();
-        assert_eq!((output.images.len(), mock.requests().len()), (1, calls));
+    for (missing, makes_pages) in [(1, false), (0, true)] {
+        let mock = MockBackend::new();
+        for calls in [1, 2] {
+            let short = Changed { missing, makes_pages, ..Changed::new(mock.clone()) };
+            let output = generate(&Cache::new(short, &folder.0), two.clone()).await.unwrap();
+            assert_eq!((output.images.len(), mock.requests().len()), (2 - missing, calls));
+        }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Changed {
     pub(crate) answers_address: bool,
     /// How many images fewer than asked for it makes.
     pub(crate) missing: usize,
+    /// Whether its images are none.
+    pub(crate) makes_pages: bool,
 }
 
 impl Changed {
@@ -38,6 +40,7 @@ impl Changed {
             addresses: None,
             answers_address: false,
             missing: 0,
+            makes_pages: false,
         }
     }
 }
@@ -62,6 +65,9 @@ impl Backend for Changed {
         Box::pin(async move {
             let mut output = self.mock.generate(spec, context).await?;
             output.images.truncate(output.images.len() - self.missing);
+            if self.makes_pages {
+                output.images[0].content = Content::Bytes("<html>".into());
+            }
             if self.answers_address {
                 output.images[0].content = Content::Address("https://far.example/1.png".into());
             }

@@ -7,6 +7,7 @@ mod answers;
 mod configuration;
 #[cfg(feature = "testing")]
 mod conformance;
+mod downloads;
 mod faults;
 mod gateway;
 mod http2;

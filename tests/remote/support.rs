@@ -64,6 +64,28 @@ pub(crate) async fn answering(answer: ResponseTemplate) -> MockServer {
     server
 }
 
+/// `PNG` as base64.
+pub(crate) fn png_base64() -> String {
+    base64_simd::STANDARD.encode_to_string(PNG)
+}
+
+/// A server whose answers point to an image on itself.
+pub(crate) async fn with_image(image: ResponseTemplate) -> MockServer {
+    let server = MockServer::start().await;
+    let address = format!("{}/files/1.png?signature=canary", server.uri());
+    let body = serde_json::json!({ "data": [{ "url": address }] }).to_string();
+    Mock::given(method("POST")).respond_with(json(200, &body)).mount(&server).await;
+    Mock::given(path("/files/1.png")).respond_with(image).mount(&server).await;
+    server
+}
+
+/// A server whose answer has these addresses.
+pub(crate) async fn with_addresses(addresses: &[&str]) -> MockServer {
+    let data: Vec<_> = addresses.iter().map(|address| serde_json::json!({ "url": address })).collect();
+    let body = serde_json::json!({ "data": data }).to_string();
+    answering(json(200, &body).insert_header("X-Lumenfall-Request-Id", "req_9")).await
+}
+
 pub(crate) fn json(status: u16, body: &str) -> ResponseTemplate {
     ResponseTemplate::new(status).set_body_raw(body, "application/json")
 }
