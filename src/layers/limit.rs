@@ -1,10 +1,10 @@
 //! Not too many at a time, not too many in a time.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::{inner_does_the_rest, run_both_modes};
 use crate::backend::{Backend, Output, Request, RequestContext};
@@ -12,8 +12,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Holds requests back so that a backend gets no more than it bears. Clones share the limits.
 ///
-/// A request that waits beyond its deadline fails with [`ErrorKind::Timeout`], unsent; where the rate is what holds it back, it
-/// fails at once.
+/// Requests start in the order in which they came. One that waits beyond its deadline fails with [`ErrorKind::Timeout`], unsent;
+/// the next in line fails at once where its turn would come too late.
 /// Estimates and downloads are not held back.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -27,7 +27,7 @@ pub struct Limit<B> {
 struct Rate {
     requests: usize,
     period: Duration,
-    /// When the requests of the last period have started, and when those that wait will; oldest first.
+    /// When the last requests have started, oldest first. Whoever waits for a turn holds it, and the others stand in line.
     starts: Mutex<VecDeque<Instant>>,
 }
 
@@ -56,57 +56,26 @@ impl<B: Backend> Limit<B> {
             None => None,
         };
         if let Some(rate) = &self.rate {
-            let mut turn = rate.book(context.deadline)?;
-            tokio::time::sleep_until(turn.start.into()).await;
-            turn.taken = true;
+            rate.turn(context.deadline).await?;
         }
         request.send(&self.inner, context).await
     }
 }
 
 impl Rate {
-    /// The next time at which a request may start.
-    fn book(&self, deadline: Option<Instant>) -> Result<Turn<'_>, Error> {
-        let mut starts = self.starts();
-        let now = Instant::now();
-        while starts
-            .front()
-            .is_some_and(|start| now.checked_duration_since(*start).is_some_and(|ago| ago >= self.period))
-        {
-            starts.pop_front();
-        }
-        let start = match starts.len().checked_sub(self.requests).and_then(|nth| starts.get(nth)) {
-            Some(before) => before.checked_add(self.period).ok_or_else(too_late)?,
-            None => now,
-        };
-        if deadline.is_some_and(|deadline| start >= deadline) {
-            return Err(too_late());
-        }
-        let place = starts.partition_point(|other| *other <= start);
-        starts.insert(place, start);
-        Ok(Turn { rate: self, start, taken: false })
-    }
-
-    fn starts(&self) -> MutexGuard<'_, VecDeque<Instant>> {
-        self.starts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// When a request may start. One that is dropped while it waits gives its place back.
-struct Turn<'a> {
-    rate: &'a Rate,
-    start: Instant,
-    taken: bool,
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        if !self.taken {
-            let mut starts = self.rate.starts();
-            if let Ok(place) = starts.binary_search(&self.start) {
-                starts.remove(place);
+    /// Waits until one more request may start. One that is dropped while it waits leaves its turn to the next.
+    async fn turn(&self, deadline: Option<Instant>) -> Result<(), Error> {
+        let mut starts = before(deadline, self.starts.lock()).await?;
+        if let Some(nth) = starts.len().checked_sub(self.requests) {
+            starts.drain(..nth);
+            let next = starts.front().and_then(|oldest| oldest.checked_add(self.period)).ok_or_else(too_late)?;
+            if deadline.is_some_and(|deadline| next >= deadline) {
+                return Err(too_late());
             }
+            tokio::time::sleep_until(next.into()).await;
         }
+        starts.push_back(Instant::now());
+        Ok(())
     }
 }
 

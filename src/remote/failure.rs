@@ -11,7 +11,6 @@ use super::body::SomeBody;
 use super::headers::Said;
 use super::key::Secrets;
 use super::lenient::{self, Object};
-use super::multipart::Unreadable;
 use super::{clean, retry_after};
 use crate::error::{Error, ErrorKind};
 
@@ -100,11 +99,6 @@ impl Failure {
             let message = format!("cannot connect to the service: {}", innermost(&error));
             let kind = if error.is_timeout() { ErrorKind::Timeout } else { ErrorKind::Connection };
             return Self { error: Error::new(kind, message).with_source(error), verdict: Verdict::NotExecuted };
-        }
-        if let Some(unreadable) = sources(&error).find_map(|source| source.downcast_ref::<Unreadable>()) {
-            // What did not come whole is not executed.
-            let error = Error::new(ErrorKind::Io, unreadable.to_string()).with_parameter(&unreadable.parameter);
-            return Self::last(error);
         }
         if is_refused(&error) {
             let message = "the service refused the request before it began; it closes this connection or is too busy";

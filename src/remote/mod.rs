@@ -5,7 +5,7 @@
 //! | `builder` | settings, and what is wrong with them |
 //! | `tls` | the cipher suites, and whom to trust |
 //! | `key` | the key, which never prints |
-//! | `fields`, `multipart` | requests on the wire |
+//! | `fields`, `multipart`, `upload` | requests on the wire |
 //! | `transport`, `wait`, `retry_after` | tries, waits, the deadline |
 //! | `failure`, `clean` | what a failure means; messages without secrets |
 //! | `body`, `unpack`, `lenient`, `answer`, `json`, `estimate`, `headers` | answers |
@@ -41,6 +41,7 @@ mod tls;
 mod trace;
 mod transport;
 mod unpack;
+mod upload;
 mod wait;
 
 #[cfg(any(test, fuzzing))]

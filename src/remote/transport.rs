@@ -15,6 +15,7 @@ use super::failure::{Failure, Verdict};
 use super::key::Secrets;
 use super::multipart::Edit;
 use super::submission::Watched;
+use super::upload::Upload;
 use super::wait::{Part, within};
 use super::{clean, headers, json};
 use crate::backend::BoxFuture;
@@ -199,24 +200,19 @@ impl Transport {
         read: &impl AsyncFn(&mut Body<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let deadline = call.time.deadline;
-        let answer = match call.payload {
-            Payload::Nothing => self.http.client().execute(copy(call.request, None)),
-            Payload::Json(body) => self.http.client().execute(copy(call.request, Some(body.clone().into()))),
-            Payload::Watched(body) => {
-                self.http.client().execute(copy(call.request, Some(reqwest::Body::wrap(body.clone()))))
-            }
-            Payload::Edit(edit) => {
-                let request = self.edit_request(call, edit).await?;
-                self.http.client().execute(request)
-            }
-        };
-        // In one go, or the future would have room for the response twice.
         let silence = self.silence(billing);
-        let mut body = Body::new(
-            within(silence, deadline, Part::Head, pin!(answer)).await?,
-            &self.secrets,
-            self.limit,
-            self.idle,
+        let content = match call.payload {
+            Payload::Nothing | Payload::Edit(_) => None,
+            Payload::Json(body) => Some(body.clone().into()),
+            Payload::Watched(body) => Some(reqwest::Body::wrap(body.clone())),
+        };
+        let request = copy(call.request, content);
+        // In one go, or the future would have room for the response twice.
+        let mut body = self.body(
+            match call.payload {
+                Payload::Edit(edit) => self.send_edit(request, edit, silence, deadline).await?,
+                _ => within(silence, deadline, Part::Head, pin!(self.http.client().execute(request))).await?,
+            },
             deadline,
         );
         if !body.is_success() {
@@ -225,18 +221,28 @@ impl Transport {
         read(&mut body).await
     }
 
-    /// What one try of an edit sends.
-    ///
+    fn body(&self, response: Response, deadline: Instant) -> Body<'_> {
+        Body::new(response, &self.secrets, self.limit, self.idle, deadline)
+    }
+
     /// Boxed and out of line, or every call would have room for it.
     #[inline(never)]
-    fn edit_request<'a>(&'a self, call: &'a Call<'a>, edit: &'a Edit) -> BoxFuture<'a, Result<Request, Failure>> {
+    fn send_edit<'a>(
+        &'a self,
+        request: Request,
+        edit: &'a Edit,
+        silence: Duration,
+        deadline: Instant,
+    ) -> BoxFuture<'a, Result<Response, Failure>> {
         Box::pin(async move {
-            let form = tokio::time::timeout_at(call.time.deadline.into(), edit.form()).await;
+            let upload = Upload::begin();
+            let form = tokio::time::timeout_at(deadline.into(), edit.form(&upload)).await;
             let too_late = |_| Error::new(ErrorKind::Timeout, "the deadline passed while the images were opened");
             let form = form.map_err(too_late).and_then(|form| form).map_err(Failure::not_sent)?;
-            let request =
-                RequestBuilder::from_parts(self.http.client().clone(), copy(call.request, None)).multipart(form);
-            request.build().map_err(Failure::of_sending)
+            let client = self.http.client();
+            let request = RequestBuilder::from_parts(client.clone(), request).multipart(form).build();
+            let answer = client.execute(request.map_err(Failure::of_sending)?);
+            upload.answer(silence, deadline, answer).await
         })
     }
 

@@ -43,13 +43,19 @@ pub(super) fn within<T, F: Future<Output = reqwest::Result<T>>>(
     }
 }
 
+/// That no head of an answer came after such a silence, or before the deadline.
+#[cold]
+pub(super) fn late_head(silence: Duration, deadline: Instant) -> Failure {
+    late(Part::Head, silence, deadline)
+}
+
 /// Waits until the deadline for an answer as a whole.
 pub(super) async fn until<T>(
     deadline: Instant,
     answer: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     let in_time = tokio::time::timeout_at(deadline.into(), answer).await;
-    in_time.unwrap_or_else(|_| Err(late(Part::Head, Duration::ZERO, deadline)))
+    in_time.unwrap_or_else(|_| Err(late_head(Duration::ZERO, deadline)))
 }
 
 #[cold]

@@ -7,13 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use h2::Reason;
-use lumenfall::backend::Backend;
+use lumenfall::backend::{Backend, RequestContext};
 use lumenfall::remote::Remote;
-use lumenfall::{ErrorKind, RetryPolicy};
+use lumenfall::{ErrorKind, Input, RetryPolicy};
 use reqwest::retry;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::support::{Act, ONE_ADDRESS, RawServer, builder, generate, own_http_client, patient};
+use crate::support::{
+    Act, Folder, ONE_ADDRESS, PNG, RawServer, builder, edit_spec, generate, own_http_client, patient,
+};
 
 /// A server that resets its first stream for this reason, and answers all others.
 struct Http2Server {
@@ -94,6 +96,39 @@ async fn an_answer_that_ends_early_is_not_taken_for_whole() {
     assert_eq!(image.next().await.unwrap().unwrap(), "half");
     let error = image.next().await.unwrap().unwrap_err();
     assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Connection, false), "{error}");
+}
+
+/// The connection itself says only that the stream was reset, and that by us.
+#[tokio::test]
+async fn a_file_that_shrinks_while_it_is_sent_is_told() {
+    let folder = Folder::new();
+    let path = folder.file("a.png", &[PNG, &vec![7; 16 << 20]].concat());
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let mut requests = 0;
+        while let Some(Ok((mut request, _respond))) = connection.accept().await {
+            requests += 1;
+            let file = file.try_clone().unwrap();
+            tokio::spawn(async move {
+                while let Some(Ok(piece)) = request.body_mut().data().await {
+                    file.set_len(1000).unwrap();
+                    request.body_mut().flow_control().release_capacity(piece.len()).unwrap();
+                }
+            });
+        }
+        requests
+    });
+    let remote = remote(&uri, RetryPolicy::default().may_bill_twice());
+    let error = remote.edit(edit_spec(vec![Input::path(&path)]), RequestContext::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed(), error.attempts()), (ErrorKind::Io, false, 1), "{error:?}");
+    assert!(error.to_string().contains("a.png to its end: it became shorter"), "{error}");
+    assert_eq!(error.parameter(), Some("image"));
+    drop(remote);
+    assert_eq!(server.await.unwrap(), 1);
 }
 
 fn http_ok() -> http::Response<()> {

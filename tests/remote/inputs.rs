@@ -1,8 +1,9 @@
-//! Input images that cannot be sent.
+//! Input images: those that cannot be sent, and those that take long.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
 
-use lumenfall::backend::{Backend, RequestContext};
+use lumenfall::backend::{Backend, Request, RequestContext};
 use lumenfall::{Error, ErrorKind, Input};
 use wiremock::matchers::path;
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -69,6 +70,42 @@ async fn a_file_that_shrinks_while_it_is_sent_is_told() {
     assert!(error.to_string().contains("a.png to its end: it became shorter"), "{error}");
     assert_eq!(error.parameter(), Some("image"));
     assert_eq!(requests.join().unwrap(), 1);
+}
+
+/// Nothing is heard of the service while it takes the files, and that is no silence.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_may_take_longer_than_a_silence() {
+    let folder = Folder::new();
+    let image = [PNG, &vec![7; 32 << 20]].concat();
+    let path = folder.file("a.png", &image);
+    for input in [Input::path(&path), Input::bytes(image)] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut piece = vec![0; 1 << 20];
+            let mut received = 0;
+            while received < 32 << 20 {
+                let length = stream.read(&mut piece).unwrap();
+                assert!(length > 0, "it was given up after {received} bytes");
+                received += length;
+                std::thread::sleep(Duration::from_millis(length as u64 * 100 >> 20));
+            }
+            let body = r#"{"total_cost_micros":1,"currency":"USD"}"#;
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        });
+        let remote = builder(&uri).native_url(&uri).idle_timeout(Duration::from_secs(1)).backend().unwrap();
+        let started = Instant::now();
+        remote.estimate(Request::Edit(edit_spec(vec![input])), RequestContext::default()).await.unwrap();
+        assert!(started.elapsed() > Duration::from_secs(2), "{:?}", started.elapsed());
+        server.join().unwrap();
+    }
+    // One that stands still is given up.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let remote = builder(&uri).first_byte_timeout(Duration::from_secs(1)).backend().unwrap();
+    let error = remote.edit(edit_spec(vec![Input::path(&path)]), RequestContext::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true), "{error}");
 }
 
 #[tokio::test]
