@@ -392,8 +392,9 @@ async fn call(gateway: &MockGateway, method: &str, path: &str, body: &str) -> se
     let host = gateway.base_url().split('/').nth(2).unwrap().to_owned();
     let mut stream = TcpStream::connect(host).await.unwrap();
     let (key, length) = (gateway.key(), body.len());
-    let request =
-        format!("{method} {path} HTTP/1.1\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n{body}");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nconnection: close\r\nauthorization: Bearer {key}\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();

@@ -3,7 +3,7 @@
 // Helpers are not marked as tests, but a panic in one is a failed test all the same.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use lumenfall::Client;
+use lumenfall::{Client, Input};
 use opentelemetry::trace::{FutureExt, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, global};
 use opentelemetry_sdk::trace::SdkTracerProvider;
@@ -11,7 +11,7 @@ use serde_json::json;
 use tracing::Instrument;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::layer::SubscriberExt;
-use wiremock::matchers::{method, path};
+use wiremock::matchers::{any, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 async fn server() -> (MockServer, Client) {
@@ -53,6 +53,34 @@ fn a_request_within_a_span_names_it_and_its_download_does_not() {
         let sent = sent.expect("the header is sent");
         assert!(sent.starts_with(&format!("00-{trace}-")) && sent.ends_with("-01"), "{sent}");
         assert_eq!(downloaded, None, "an image's host learns nothing of the trace");
+    });
+}
+
+#[test]
+fn each_try_of_each_kind_of_request_names_the_span() {
+    run(async || {
+        let server = MockServer::start().await;
+        let refusal = ResponseTemplate::new(429).insert_header("retry-after-ms", "1");
+        Mock::given(method("POST")).respond_with(refusal).up_to_n_times(1).mount(&server).await;
+        let answer = json!({ "data": [{ "url": "https://x.example/1" }], "total_cost_micros": 1, "status": "COMPLETED",
+                             "request_id": "j1", "images": [{ "url": "https://x.example/1" }] });
+        Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_json(answer)).mount(&server).await;
+        let builder = || Client::builder().api_key("key").base_url(server.uri()).native_url(server.uri());
+        let client = builder().build().unwrap();
+        let fal = Client::new(builder().fal().unwrap());
+        let span = tracing::info_span!("asset");
+        let trace = span.context().span().span_context().trace_id().to_string();
+        async {
+            client.images().edit(Input::bytes(b"\x89PNG\r\n\x1a\n".as_slice())).send().await.unwrap();
+            client.images().generate("a lighthouse").estimate().await.unwrap();
+            fal.images().generate("a lighthouse").send().await.unwrap();
+        }
+        .instrument(span)
+        .await;
+        let requests = server.received_requests().await.unwrap();
+        // The edit twice, its price, and the job's submission, status and result.
+        assert_eq!(requests.len(), 6);
+        assert!(requests.iter().all(|request| request.headers["traceparent"].to_str().unwrap().contains(&trace)));
     });
 }
 

@@ -10,8 +10,10 @@ use crate::retry::RetryPolicy;
 /// Sends a request again where the backend failed and surely [made nothing](Error::made_nothing), as the policy says.
 ///
 /// A failure passes if its kind is `Connection`, `Timeout`, `RateLimited` or `Upstream`; every other would only
-/// come again. [`RetryPolicy::may_bill_twice`] also sends again what may have been billed. The waits end before
-/// the request's deadline.
+/// come again. [`RetryPolicy::may_bill_twice`] also sends again what may have been billed.
+///
+/// All tries and waits end before the request's own deadline ([`RequestContext::deadline`], the `.timeout(..)` of a typed request). Without one each
+/// try has the whole time that the backend itself allows.
 ///
 /// The remote backends of this crate try again themselves, by what they know of the connection: set their own
 /// policy with [`ClientBuilder::retry`](crate::remote::ClientBuilder::retry), and put this layer around your own

@@ -8,6 +8,7 @@ use reqwest::{Method, Url};
 use serde_json::{Map, Value, json};
 
 use super::job::{self, Places, Step};
+use super::key::Secrets;
 use super::transport::Transport;
 use super::{clean, download, fields, provider};
 use crate::backend::{
@@ -61,7 +62,8 @@ impl FalBackend {
         let submit = self.transport.address(&MODEL);
         let (job, submitted) = job::submit(&self.transport, &PLACES, submit, &input, time).await?;
         let told = |error: Error| submitted.told(error);
-        job.wait(self.interval, deadline, &context, |status| Ok(step(&status))).await.map_err(told)?;
+        let secrets = &self.transport.secrets;
+        job.wait(self.interval, deadline, &context, |status| step(&status, secrets)).await.map_err(told)?;
 
         // The runner's own failure comes as a 500, and will come again.
         let passes = |error: &Error| job::passing(error) && error.status() != Some(500);
@@ -165,15 +167,21 @@ fn preset(parameter: &str, ratio: AspectRatio) -> Result<&'static str, Error> {
     }
 }
 
-fn step(status: &Value) -> Step<()> {
-    match status.get("status").and_then(Value::as_str) {
+fn step(status: &Value, secrets: &Secrets) -> Result<Step<()>, Error> {
+    Ok(match status.get("status").and_then(Value::as_str) {
         Some("COMPLETED") => Step::Done(()),
         Some("IN_QUEUE") => {
             let position = status.get("queue_position").and_then(Value::as_u64);
             Step::Going(Progress::Queued { position: position.and_then(|position| position.try_into().ok()) })
         }
+        // Not documented, but nothing comes after such a word.
+        Some(end @ ("FAILED" | "ERROR" | "CANCELLED" | "CANCELED")) => {
+            let why = status.get("error").and_then(Value::as_str).unwrap_or("no reason was given");
+            let message = format!("the job ended as {end}: {}", clean::message(why, secrets));
+            return Err(Error::new(ErrorKind::Upstream, message));
+        }
         _ => Step::Going(Progress::Running),
-    }
+    })
 }
 
 fn read(result: &Value) -> Result<Output, Error> {
@@ -248,7 +256,7 @@ impl Backend for FalBackend {
         Box::pin(async { no_edits() })
     }
 
-    /// By the published price a megapixel, without asking.
+    /// By the published price a megapixel, without asking; fal may count whole megapixels.
     fn estimate<'a>(&'a self, request: Request, _: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
         Box::pin(async move {
             let Request::Generate(spec) = request else { return no_edits() };

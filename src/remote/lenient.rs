@@ -105,6 +105,16 @@ pub(super) fn odd_is_no_number<'de, D: Deserializer<'de>>(deserializer: D) -> Re
     Value::deserialize(deserializer).map(|value| number(&value))
 }
 
+/// The items of a list that can be read.
+pub(super) fn readable<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: DeserializeOwned,
+{
+    let items = Vec::<Value>::deserialize(deserializer)?;
+    Ok(items.into_iter().filter_map(|item| serde_json::from_value(item).ok()).collect())
+}
+
 /// Some servers write amounts as text.
 pub(super) fn number(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|number: &f64| number.is_finite())

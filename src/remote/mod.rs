@@ -11,7 +11,7 @@
 //! | `body`, `unpack`, `lenient`, `answer`, `json`, `estimate`, `headers` | answers |
 //! | `download` | images at addresses |
 //! | `fal`, `replicate`, `provider`, `job`, `submission` | the providers behind the gateway, without it |
-//! | `models`, `account`, `replay`, `trace` | what only the gateway offers |
+//! | `models`, `account`, `records`, `replay`, `trace` | what only the gateway offers |
 
 mod account;
 mod answer;
@@ -31,6 +31,7 @@ mod lenient;
 mod models;
 mod multipart;
 mod provider;
+mod records;
 mod replay;
 mod replicate;
 mod retry_after;
@@ -54,12 +55,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use reqwest::{Method, Request as HttpRequest};
 
-pub use account::{Account, Balance, Billed, Page, RequestFilter, RequestPage, RequestRecord, RequestStatus};
+pub use account::{Account, Balance, Billed};
 pub use builder::{ClientBuilder, DEFAULT_BASE_URL};
 pub use fal::FalBackend;
 pub use models::{Model, Models, ServedSchema};
 #[cfg(any(test, fuzzing))]
 pub(crate) use readers::{file_name, read_answer, read_failure, read_retry_after, read_untouched_answer};
+pub use records::{Page, RequestFilter, RequestPage, RequestRecord, RequestStatus};
 pub use replay::Replay;
 pub use replicate::ReplicateBackend;
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Remote;
 use super::json;
-use super::lenient::odd_is_default;
+use super::lenient::{odd_is_default, readable};
 use super::transport::{Payload, segment};
 use crate::error::Error;
 use crate::images::typed::{self, Change};
@@ -43,8 +43,11 @@ pub struct ServedSchema {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum List {
-    Within { data: Vec<Model> },
-    Bare(Vec<Model>),
+    Within {
+        #[serde(deserialize_with = "readable")]
+        data: Vec<Model>,
+    },
+    Bare(#[serde(deserialize_with = "readable")] Vec<Model>),
 }
 
 impl Models<'_> {

@@ -69,12 +69,14 @@ impl ReplicateBackend {
         let mut failures = Vec::new();
         let mut bills = Bills::default();
         let (mut succeeded, mut attempts) = (0, 0);
+        let mut id = None;
         for prediction in future::join_all(predictions).await {
             match prediction {
                 Ok((made, submitted)) => {
                     images.extend(made);
                     bills.tries = bills.tries.saturating_add(submitted.lost_bills);
                     attempts = attempts.max(submitted.attempts);
+                    id = Some(submitted.id);
                     succeeded += 1;
                 }
                 Err(error) => {
@@ -97,6 +99,8 @@ impl ReplicateBackend {
             provider: Some("replicate".into()),
             model: Some(MODEL.into()),
             lost_bills: bills.tries,
+            // Several predictions have no common name.
+            request_id: id.filter(|_| n == 1),
             elapsed: started.elapsed(),
             warnings: failures.iter().map(|error| format!("one of the {n} images failed: {error}")).collect(),
             ..Metadata::default()

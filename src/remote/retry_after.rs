@@ -2,18 +2,20 @@
 
 use std::time::{Duration, SystemTime};
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 
 /// The wait in `retry-after-ms` (milliseconds) or `Retry-After` (seconds or an HTTP date).
 pub(crate) fn read(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    if let Some(wait) = text("retry-after-ms").and_then(|text| number(text, 0.001)) {
+    let header = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    if let Some(wait) = header("retry-after-ms").and_then(|text| number(text, 0.001)) {
         return Some(wait);
     }
-    let text = text(RETRY_AFTER.as_str())?;
+    let text = header(RETRY_AFTER.as_str())?;
     number(text, 1.0).or_else(|| {
-        let date = httpdate::parse_http_date(text).ok()?;
-        Some(date.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO))
+        let date = |text| httpdate::parse_http_date(text).ok();
+        // By the service's own clock, where it tells: this one may go wrong.
+        let now = header(DATE.as_str()).and_then(date).unwrap_or_else(SystemTime::now);
+        Some(date(text)?.duration_since(now).unwrap_or(Duration::ZERO))
     })
 }
 
@@ -38,6 +40,14 @@ mod tests {
         let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(100));
         let read = wait("retry-after", &soon).unwrap();
         assert!((98..=100).contains(&read.as_secs()), "{read:?}");
+    }
+
+    #[test]
+    fn a_date_is_measured_by_the_clock_of_the_service() {
+        let header = |name: &'static str, value: &str| (name.parse().unwrap(), value.parse().unwrap());
+        let headers =
+            [header("date", "Sun, 06 Nov 1994 08:49:37 GMT"), header("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT")];
+        assert_eq!(read(&HeaderMap::from_iter(headers)), Some(Duration::from_secs(60)));
     }
 
     #[test]

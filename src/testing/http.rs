@@ -1,4 +1,4 @@
-//! As much HTTP/1.1 as the mock of the gateway needs: one request a connection, bodies with a length.
+//! As much HTTP/1.1 as the mock of the gateway needs: one request after the other, bodies with a length.
 
 use std::io;
 
@@ -26,14 +26,15 @@ pub(super) struct Form {
 }
 
 impl Request {
-    pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Self> {
+    /// The next request of the connection; none where the client has closed it.
+    pub(super) async fn read(stream: &mut TcpStream) -> io::Result<Option<Self>> {
         let mut bytes = Vec::new();
         let end = loop {
             if let Some(end) = find(&bytes, b"\r\n\r\n") {
                 break end;
             }
             if stream.read_buf(&mut bytes).await? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+                return if bytes.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
             }
         };
         let mut body = bytes.split_off(end + 4);
@@ -53,7 +54,12 @@ impl Request {
             }
         }
         request.body = body;
-        Ok(request)
+        Ok(Some(request))
+    }
+
+    /// Whether it is the connection's last.
+    pub(super) fn is_last(&self) -> bool {
+        self.header("connection").is_some_and(|connection| connection.eq_ignore_ascii_case("close"))
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {
@@ -139,13 +145,11 @@ impl Answer {
     pub(super) fn head(&self) -> String {
         let Self { status, headers, body } = self;
         let length = body.len();
-        format!("HTTP/1.1 {status} -\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n")
+        format!("HTTP/1.1 {status} -\r\n{headers}content-length: {length}\r\n\r\n")
     }
 
-    /// Writes it and closes.
+    /// Writes it, in one go.
     pub(super) async fn write(&self, stream: &mut TcpStream) -> io::Result<()> {
-        stream.write_all(self.head().as_bytes()).await?;
-        stream.write_all(&self.body).await?;
-        stream.shutdown().await
+        stream.write_all(&[self.head().as_bytes(), &self.body].concat()).await
     }
 }

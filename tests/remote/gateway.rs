@@ -1,10 +1,12 @@
 //! What only the gateway offers: models and schemas, the account, the recorder.
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use lumenfall::backend::{Backend, Request, RequestContext};
+use lumenfall::images::typed::Model;
 use lumenfall::remote::{Billed, Page, Remote, Replay, RequestFilter, RequestStatus};
+use lumenfall::stable_diffusion_3_5_medium::StableDiffusion35Medium;
 use lumenfall::{Client, ErrorKind};
-use serde_json::json;
+use serde_json::{Value, json};
 use wiremock::matchers::{any, method, path, query_param, query_param_is_missing};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -59,6 +61,11 @@ async fn a_balance_is_an_amount_or_without_limit() {
     let (_server, remote) = gateway("/v1/balance", body).await;
     let balance = remote.account().balance().await.unwrap();
     assert_eq!((balance.billing, balance.available), (Billed::Unknown, None));
+
+    for unreadable in [json!({}), json!({ "available": { "amount": "12,50" } }), json!({ "available": [] })] {
+        let (_server, remote) = gateway("/v1/balance", unreadable).await;
+        assert_eq!(remote.account().balance().await.unwrap_err().kind(), ErrorKind::InvalidResponse);
+    }
 }
 
 #[tokio::test]
@@ -128,11 +135,19 @@ async fn pages_lead_to_older_and_to_newer_requests() {
 }
 
 #[tokio::test]
-async fn a_list_that_repeats_itself_ends() {
-    let body = json!({ "data": [{ "id": "req_1" }], "next_page_url": "again" });
-    let (_server, remote) = gateway("/v1/requests", body).await;
-    let records: Vec<_> = remote.account().requests(RequestFilter::default()).try_collect().await.unwrap();
-    assert_eq!(records.len(), 2);
+async fn a_list_that_leads_in_a_circle_is_told() {
+    let server = MockServer::start().await;
+    let page =
+        |id: &str| ResponseTemplate::new(200).set_body_json(json!({ "data": [{ "id": id }], "next_page_url": "x" }));
+    let at = || Mock::given(method("GET")).and(path("/v1/requests"));
+    at().and(query_param("starting_after", "req_2")).respond_with(page("req_1")).mount(&server).await;
+    at().and(query_param("starting_after", "req_1")).respond_with(page("req_2")).mount(&server).await;
+    at().respond_with(page("req_2")).with_priority(9).mount(&server).await;
+    let remote = gateway_at(&server.uri());
+    let read: Vec<_> = remote.account().requests(RequestFilter::default()).take(9).collect().await;
+    let (last, records) = read.split_last().unwrap();
+    assert_eq!((records.len(), last.as_ref().unwrap_err().kind()), (3, ErrorKind::InvalidResponse), "{last:?}");
+    assert!(records.iter().all(Result::is_ok));
 }
 
 #[tokio::test]
@@ -216,8 +231,23 @@ async fn what_costs_nothing_is_not_called_billed() {
 }
 
 #[tokio::test]
+async fn a_served_schema_that_differs_is_reported() {
+    let mut served: Value = serde_json::from_str(StableDiffusion35Medium::SCHEMA.json).unwrap();
+    let n = served["parameters"].as_array_mut().unwrap().iter_mut().find(|parameter| parameter["name"] == "n");
+    n.unwrap()["maximum"] = 4.into();
+    let at = format!("/v1/models/{}", StableDiffusion35Medium::SCHEMA.id);
+    let (server, remote) = gateway(&at, json!({ "schema": served })).await;
+    let served = remote.models().schema::<StableDiffusion35Medium>().await.unwrap();
+    let [change] = &served.changes[..] else { panic!("{:?}", served.changes) };
+    assert!(change.is_breaking() && change.to_string().contains('4'), "{change}");
+    assert_eq!(requests(&server).await[0].url.query(), Some("schema=true"));
+}
+
+#[tokio::test]
 async fn odd_values_cost_only_themselves() {
-    let odd = json!([{ "id": "a", "created": 1.7e9, "owned_by": 7 }, { "id": "b", "created": "today" }]);
+    let odd = json!([
+        { "id": "a", "created": 1.7e9, "owned_by": 7 }, { "id": 7 }, null, { "id": "b", "created": "today" }
+    ]);
     for body in [odd.clone(), json!({ "object": "list", "data": odd })] {
         let (_server, remote) = gateway("/openai/v1/models", body).await;
         let models = remote.models().list().await.unwrap();
@@ -230,7 +260,7 @@ async fn odd_values_cost_only_themselves() {
     assert_eq!((balance.billing, balance.available.unwrap().amount), (Billed::Unknown, 12.5));
 
     let odd = json!({ "id": "req_1", "created_at": 7, "cost": "0.02", "request_size_bytes": 0.5, "status": {} });
-    let (_server, remote) = gateway("/v1/requests", json!({ "data": [odd, { "id": "req_2" }] })).await;
+    let (_server, remote) = gateway("/v1/requests", json!({ "data": [odd, null, 7, { "id": "req_2" }] })).await;
     let records: Vec<_> = remote.account().requests(RequestFilter::default()).try_collect().await.unwrap();
     assert_eq!((records.len(), records[0].cost, records[0].created_at.as_ref()), (2, Some(0.02), None));
 }

@@ -89,7 +89,7 @@ async fn an_upload_may_take_longer_than_a_silence() {
                 let length = stream.read(&mut piece).unwrap();
                 assert!(length > 0, "it was given up after {received} bytes");
                 received += length;
-                std::thread::sleep(Duration::from_millis(length as u64 * 100 >> 20));
+                std::thread::sleep(Duration::from_millis((length as u64 * 100) >> 20));
             }
             let body = r#"{"total_cost_micros":1,"currency":"USD"}"#;
             write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();

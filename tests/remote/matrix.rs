@@ -3,20 +3,21 @@
 //! The test writes the table and compares it with the file. After a change that is meant, run it with
 //! `UPDATE_DOCS=1` and read the difference.
 
-use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
-use lumenfall::RetryPolicy;
-use lumenfall::remote::ClientBuilder;
+use lumenfall::backend::{Backend, Output, RequestContext};
+use lumenfall::remote::{ClientBuilder, Remote};
+use lumenfall::{Error, Input, RetryPolicy};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use crate::support::{Act, ONE_ADDRESS, RawServer, builder, generate, gzip_bomb, own_http_client};
+use crate::support::{Act, ONE_ADDRESS, PNG, RawServer, builder, edit_spec, generate_spec, gzip_bomb, own_http_client};
 
 const INTRODUCTION: &str = "\
 # Faults
 
-What becomes of a paid call when something breaks. A test makes each fault on a loopback server, writes this table and
-compares it (`UPDATE_DOCS=1 cargo test --test remote matrix` updates it). One retry is allowed in each case. *POSTs* is how
+What becomes of a paid call when something breaks. A test makes each fault on a loopback server, for a generation and for an
+edit, which end alike, writes this table and compares it (`UPDATE_DOCS=1 cargo test --test remote matrix` updates it). One
+retry is allowed in each case. *POSTs* is how
 many requests the server saw: by default, and where the caller opted in with `RetryPolicy::may_bill_twice()`. *Tries* counts those,
 too, that never reached it. *Asked to wait* is what the error tells of the service's wish; it is obeyed up to
 `RetryPolicy::max_wait`.
@@ -40,6 +41,7 @@ fn faults() -> Vec<(&'static str, Act)> {
     let ok = |headers: &str, body: &str| answer("200 OK", headers, body);
     let cut = "HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n{\"data\":[".as_bytes().to_vec();
     let endless = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{\"data\":[                    ".to_vec();
+    let broken_503 = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 9999\r\n\r\n<html>";
     let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3600));
     let slow_down = |header: &str| answer("429 Too Many Requests", header, "");
     vec![
@@ -55,6 +57,7 @@ fn faults() -> Vec<(&'static str, Act)> {
         ("a body over the limit", ok("", &" ".repeat(100_000))),
         ("JSON that ends too early", ok("", r#"{"data":[{"url":"https://"#)),
         ("a page of HTML with status 200", ok("content-type: text/html\r\n", "<html></html>")),
+        ("an error with status 200", ok("", r#"{"error":{"message":"no GPU","code":"BUSY"}}"#)),
         ("JSON under a wrong content type", ok("content-type: text/html\r\n", ONE_ADDRESS)),
         ("a compressed body that nobody asked for", answer("200 OK", "content-encoding: gzip\r\n", gzip_bomb())),
         ("no image in the answer", ok("", r#"{"data":[]}"#)),
@@ -86,8 +89,19 @@ fn faults() -> Vec<(&'static str, Act)> {
         ("503", answer("503 Service Unavailable", "", "")),
         ("503 `UPSTREAM_ERROR`", failure("503 Service Unavailable", "UPSTREAM_ERROR")),
         ("503 `INTERNAL_ERROR`", failure("503 Service Unavailable", "INTERNAL_ERROR")),
+        ("503 whose JSON breaks off", answer("503 Service Unavailable", "", r#"{"error":{"message":"#)),
+        ("503, and a reset in the middle of its body", Act::SayAndReset(broken_503.into())),
         ("504", answer("504 Gateway Timeout", "", "")),
         ("524", answer("524 A Timeout Occurred", "", "")),
+    ]
+}
+
+/// Those that strike while the images of an edit are sent.
+fn faults_of_uploads() -> Vec<(&'static str, Act)> {
+    let Act::Say(refusal) = answer("413 Content Too Large", "", "") else { unreachable!() };
+    vec![
+        ("413 while images are sent", Act::Interrupt(refusal)),
+        ("reset while images are sent", Act::Interrupt(Vec::new())),
     ]
 }
 
@@ -107,25 +121,64 @@ fn settings(uri: &str, retry: RetryPolicy) -> ClientBuilder {
         .retry(retry.max_retries(1).max_wait(Duration::from_millis(50)))
 }
 
+/// What is asked for.
+#[derive(Clone, Copy)]
+enum Call {
+    Generate,
+    Edit,
+}
+
+impl Call {
+    async fn run(self, remote: &Remote) -> Result<Output, Error> {
+        match self {
+            Self::Generate => remote.generate(generate_spec(), RequestContext::default()).await,
+            Self::Edit => {
+                // More than the buffers of a connection hold.
+                let image = Input::bytes([PNG, &vec![7; 16 << 20]].concat());
+                remote.edit(edit_spec(vec![image]), RequestContext::default()).await
+            }
+        }
+    }
+}
+
 /// What becomes of a call, in words.
+#[derive(Debug, PartialEq)]
 struct Outcome {
     outcome: String,
     billed: &'static str,
     tries: String,
     asked: String,
+    /// How many requests the server saw: by default, and where the caller opted in.
+    posts: [usize; 2],
 }
 
 impl Outcome {
-    async fn of(client: ClientBuilder) -> Self {
-        let Err(error) = generate(&client.backend().unwrap()).await else {
-            return Self { outcome: "images".into(), billed: "billed", tries: "1".into(), asked: String::new() };
+    async fn of(call: Call, act: &Act) -> Self {
+        let [careful, bold] = [RawServer::start(act.clone()).await, RawServer::start(act.clone()).await];
+        let [cautious, daring] = [(&careful, RetryPolicy::default()), (&bold, RetryPolicy::default().may_bill_twice())]
+            .map(|(server, retry)| settings(&server.uri, retry));
+        let (outcome, _) = tokio::join!(Self::of_client(call, cautious), Self::of_client(call, daring));
+        Self { posts: [careful.requests(), bold.requests()], ..outcome }
+    }
+
+    /// Where the server does not count.
+    async fn of_client(call: Call, client: ClientBuilder) -> Self {
+        let posts = [0; 2];
+        let Err(error) = call.run(&client.backend().unwrap()).await else {
+            return Self { outcome: "images".into(), billed: "billed", tries: "1".into(), asked: String::new(), posts };
         };
         Self {
             outcome: format!("`{:?}`", error.kind()),
             billed: if error.maybe_billed() { "yes" } else { "no" },
             tries: error.attempts().to_string(),
             asked: error.retry_after().map(in_words).unwrap_or_default(),
+            posts,
         }
+    }
+
+    fn row(&self, name: &str) -> String {
+        let Self { outcome, billed, tries, asked, posts: [careful, bold] } = self;
+        format!("| {name} | {outcome} | {billed} | {tries} | {careful} | {bold} | {asked} |\n")
     }
 }
 
@@ -137,17 +190,6 @@ fn in_words(wait: Duration) -> String {
     }
 }
 
-async fn row(name: &str, act: Act) -> String {
-    let careful = RawServer::start(act.clone()).await;
-    let bold = RawServer::start(act).await;
-    let Outcome { outcome, billed, tries, asked } = Outcome::of(settings(&careful.uri, RetryPolicy::default())).await;
-    Outcome::of(settings(&bold.uri, RetryPolicy::default().may_bill_twice())).await;
-    let (posts, bold) = (careful.requests(), bold.requests());
-    let mut row = String::new();
-    writeln!(row, "| {name} | {outcome} | {billed} | {tries} | {posts} | {bold} | {asked} |").unwrap();
-    row
-}
-
 struct NoName;
 
 impl Resolve for NoName {
@@ -156,21 +198,28 @@ impl Resolve for NoName {
     }
 }
 
-/// Faults before there is a server.
+/// Faults before there is a server that reads a request.
 async fn unreachable_rows() -> String {
-    // No request reaches a server here; the tries tell what was done.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nameless = own_http_client().dns_resolver(std::sync::Arc::new(NoName)).build().unwrap();
     let no_tls = RawServer::start(Act::Greet(b"this is no TLS".to_vec())).await;
+    let policies = [RetryPolicy::default(), RetryPolicy::default().may_bill_twice()];
     let mut rows = String::new();
-    for (name, client) in [
-        ("connection refused", settings(&format!("http://127.0.0.1:{port}"), RetryPolicy::default())),
-        ("the host's name is unknown", settings("http://host.invalid", RetryPolicy::default()).http_client(nameless)),
-        ("TLS fails", settings(&no_tls.uri.replace("http:", "https:"), RetryPolicy::default())),
+    for (name, uri) in [
+        ("connection refused", format!("http://127.0.0.1:{port}")),
+        ("the host's name is unknown", "http://host.invalid".into()),
+        ("TLS fails", no_tls.uri.replace("http:", "https:")),
     ] {
-        let Outcome { outcome, billed, tries, asked } = Outcome::of(client).await;
-        writeln!(rows, "| {name} | {outcome} | {billed} | {tries} | 0 | 0 | {asked} |").unwrap();
+        let clients = policies.clone().map(|policy| match uri.contains("host.invalid") {
+            true => settings(&uri, policy).http_client(nameless.clone()),
+            false => settings(&uri, policy),
+        });
+        let [careful, bold] = clients;
+        let careful = Outcome::of_client(Call::Generate, careful).await;
+        assert_eq!(Outcome::of_client(Call::Edit, bold).await, careful, "{name}");
+        rows += &careful.row(name);
     }
+    assert_eq!(no_tls.requests(), 0);
     rows
 }
 
@@ -179,7 +228,12 @@ async fn the_table_of_faults_is_the_one_in_the_documentation() {
     let mut table = INTRODUCTION.to_owned() + &unreachable_rows().await;
     // One after the other: a busy machine is not to turn one fault into another.
     for (name, act) in faults() {
-        table += &row(name, act).await;
+        let (generation, edit) = tokio::join!(Outcome::of(Call::Generate, &act), Outcome::of(Call::Edit, &act));
+        assert_eq!(generation, edit, "{name}");
+        table += &generation.row(name);
+    }
+    for (name, act) in faults_of_uploads() {
+        table += &Outcome::of(Call::Edit, &act).await.row(name);
     }
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/faults.md");
     if std::env::var_os("UPDATE_DOCS").is_some() {

@@ -92,6 +92,41 @@ async fn fal_is_submitted_once_and_asked_until_it_has_ended() {
 }
 
 #[tokio::test]
+async fn fal_knows_shapes_by_its_own_names_and_prices_them() {
+    for (ratio, name, megapixels) in [
+        ("1:1", "square_hd", 1.048_576),
+        ("4:3", "landscape_4_3", 0.786_432),
+        ("3:4", "portrait_4_3", 0.786_432),
+        ("16:9", "landscape_16_9", 0.786_432),
+        ("9:16", "portrait_16_9", 0.786_432),
+    ] {
+        let server = queue().await;
+        status(&server, None, ok(json!({ "status": "COMPLETED" }))).await;
+        let result = json!({ "images": [{ "url": "https://files.example/1.png" }] });
+        on(&server, "GET", &format!("{FAL}/requests/r1"), None, ok(result)).await;
+        let (mut by_size, mut by_ratio) = (generate_spec(), generate_spec());
+        by_size.options.size = Some(ratio.parse().unwrap());
+        by_ratio.options.aspect_ratio = Some(ratio.parse().unwrap());
+        for spec in [by_size, by_ratio] {
+            let estimate = fal(&server).estimate(Request::Generate(spec.clone()), RequestContext::default()).await;
+            assert!((estimate.unwrap().total.amount - 0.02 * megapixels).abs() < 1e-9, "{ratio}");
+            fal(&server).generate(spec, RequestContext::default()).await.unwrap();
+            let sent = requests(&server).await.into_iter().rfind(|request| request.method == "POST").unwrap();
+            assert_eq!(sent.body_json::<Value>().unwrap()["image_size"], name, "{ratio}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_job_of_fal_that_has_failed_is_not_asked_about_for_ever() {
+    let server = queue().await;
+    status(&server, None, ok(json!({ "status": "FAILED", "error": format!("no GPU for {KEY}") }))).await;
+    let error = fal(&server).generate(generate_spec(), RequestContext::default()).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed(), error.request_id()), (ErrorKind::Upstream, true, Some("r1")));
+    assert!(error.to_string().starts_with("the job ended as FAILED: no GPU for [key]"), "{error}");
+}
+
+#[tokio::test]
 async fn a_result_that_is_lost_names_the_request() {
     let server = queue().await;
     status(&server, None, ok(json!({ "status": "COMPLETED" }))).await;
@@ -261,6 +296,7 @@ async fn replicate_edits_an_image_inside_the_request_and_bytes_come_without_the_
     spec.options.sampling.strength = Some(0.6);
     let output = replicate(&server).edit(spec, RequestContext::default()).await.unwrap();
     assert_eq!(output.images[0].content, Content::Bytes(PNG.into()));
+    assert_eq!(output.metadata.request_id.as_deref(), Some("p0"));
 
     let requests = requests(&server).await;
     let image = format!("data:image/png;base64,{}", base64_simd::STANDARD.encode_to_string(PNG));

@@ -103,7 +103,8 @@ async fn several_images_and_a_mask_are_typed_by_their_content() {
     let folder = Folder::new();
     let server = answering(answer(200, ONE_ADDRESS)).await;
     let misnamed = Input::path(folder.file("really a jpeg.png", JPEG));
-    let mut spec = edit_spec(vec![misnamed, Input::bytes(&b"RIFF\0\0\0\0WEBPVP8 "[..])]);
+    let (webp, gif) = (&b"RIFF\0\0\0\0WEBPVP8 "[..], &b"GIF89a and the rest"[..]);
+    let mut spec = edit_spec(vec![misnamed, Input::bytes(webp), Input::bytes(gif)]);
     spec.mask = Some(Input::bytes(PNG));
     spec.options.sampling.strength = Some(0.6);
     spec.options.extra.insert("flag".into(), true.into());
@@ -114,7 +115,8 @@ async fn several_images_and_a_mask_are_typed_by_their_content() {
         [
             Part::field("flag", "true"),
             Part::file("image[]", "really a jpeg.jpg", "image/jpeg", JPEG),
-            Part::file("image[]", "image.webp", "image/webp", b"RIFF\0\0\0\0WEBPVP8 "),
+            Part::file("image[]", "image.webp", "image/webp", webp),
+            Part::file("image[]", "image.gif", "image/gif", gif),
             Part::file("mask", "mask.png", "image/png", PNG),
             Part::field("model", MODEL),
             Part::field("strength", "0.6"),

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use lumenfall::backend::{Backend, Request, RequestContext};
+use lumenfall::layers::{Fallback, Retry};
 use lumenfall::{ErrorKind, Input, RetryPolicy};
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -149,12 +150,15 @@ async fn error_bodies_are_read_in_every_shape() {
 
 #[tokio::test]
 async fn tries_are_bounded_and_counted() {
-    let server = answering(ResponseTemplate::new(429).insert_header("retry-after-ms", "1")).await;
+    let server = answering(ResponseTemplate::new(429).insert_header("retry-after-ms", "100")).await;
     let remote = builder(&server.uri()).retry(patient(2)).backend().unwrap();
+    let started = Instant::now();
     let error = generate(&remote).await.unwrap_err();
     assert_eq!((error.kind(), error.attempts()), (ErrorKind::RateLimited, 3));
-    assert!(error.elapsed().is_some());
-    assert_eq!(error.retry_after(), Some(Duration::from_millis(1)));
+    // Both waits are among it.
+    let elapsed = error.elapsed().unwrap();
+    assert!(elapsed >= Duration::from_millis(200) && elapsed <= started.elapsed(), "{elapsed:?}");
+    assert_eq!(error.retry_after(), Some(Duration::from_millis(100)));
     assert_eq!(requests(&server).await.len(), 3);
 }
 
@@ -247,6 +251,20 @@ async fn the_total_deadline_is_not_multiplied_by_retries() {
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.maybe_billed());
     assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_request_has_one_deadline_whatever_the_layers_make_of_it() {
+    let silent = RawServer::start(Act::SayAndHang(Vec::new())).await;
+    let remote = builder(&silent.uri).retry(RetryPolicy::none()).backend().unwrap();
+    let policy = RetryPolicy::default().max_retries(9).may_bill_twice();
+    let both = Fallback::new(remote.clone()).then(remote).even_if_billed();
+    let mut context = RequestContext::default();
+    context.deadline = Some(Instant::now() + Duration::from_secs(1));
+    let started = Instant::now();
+    let error = Retry::new(both, policy).generate(generate_spec(), context).await.unwrap_err();
+    assert_eq!((error.kind(), silent.requests()), (ErrorKind::Timeout, 1), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
 }
 
 #[tokio::test]

@@ -241,6 +241,8 @@ pub(crate) enum Act {
     Forever(Vec<u8>),
     /// Writes these bytes and closes before it has read anything.
     Greet(Vec<u8>),
+    /// Writes these bytes when a part of the request has come, and reads the rest; without bytes it resets the connection.
+    Interrupt(Vec<u8>),
 }
 
 /// A server that knows no HTTP and so can break it at any place.
@@ -273,7 +275,7 @@ impl RawServer {
         Self { uri, requests, task }
     }
 
-    /// How many whole requests it has read.
+    /// How many requests it has read, each whole or as far as it meant to.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
@@ -290,12 +292,15 @@ async fn serve(mut stream: TcpStream, act: Act, count: Arc<AtomicUsize>) {
         let _ = stream.write_all(&bytes).await;
         return;
     }
+    if let Act::Interrupt(bytes) = act {
+        return interrupt(stream, &bytes, &count).await;
+    }
     if !read_request(&mut stream).await {
         return;
     }
     count.fetch_add(1, Ordering::SeqCst);
     match act {
-        Act::Greet(_) => {}
+        Act::Greet(_) | Act::Interrupt(_) => {}
         Act::Say(bytes) => {
             let _ = stream.write_all(&bytes).await;
             let _ = stream.shutdown().await;
@@ -321,6 +326,21 @@ async fn serve(mut stream: TcpStream, act: Act, count: Arc<AtomicUsize>) {
         }
         Act::Forever(bytes) => while stream.write_all(&bytes).await.is_ok() {},
     }
+}
+
+async fn interrupt(mut stream: TcpStream, bytes: &[u8], count: &AtomicUsize) {
+    let mut piece = vec![0; 1 << 16];
+    if stream.read_exact(&mut piece).await.is_err() {
+        return;
+    }
+    count.fetch_add(1, Ordering::SeqCst);
+    if bytes.is_empty() {
+        let _ = stream.set_zero_linger();
+        return;
+    }
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.shutdown().await;
+    while stream.read(&mut piece).await.is_ok_and(|length| length > 0) {}
 }
 
 /// Reads a head and as much body as its content-length says.

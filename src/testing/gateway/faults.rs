@@ -95,22 +95,30 @@ pub(super) async fn hold(stream: &mut TcpStream, fault: Option<&Fault>) -> bool 
     true
 }
 
-/// Answers, as well as the fault allows.
-pub(super) async fn deliver(stream: &mut TcpStream, fault: Option<Fault>, mut answer: Answer) -> io::Result<()> {
+/// Answers, as well as the fault allows, and tells whether the connection can go on.
+pub(super) async fn deliver(stream: &mut TcpStream, fault: Option<Fault>, mut answer: Answer) -> io::Result<bool> {
     match fault {
-        Some(Fault::Reset) => return stream.set_zero_linger(),
+        Some(Fault::Reset) => {
+            stream.set_zero_linger()?;
+            return Ok(false);
+        }
         Some(Fault::ResetInBody) => {
             stream.write_all(answer.head().as_bytes()).await?;
-            return stream.write_all(first_half(&answer.body)).await;
+            stream.write_all(first_half(&answer.body)).await?;
+            return Ok(false);
         }
-        Some(Fault::Drip(wait)) => return drip(stream, &answer, wait).await,
+        Some(Fault::Drip(wait)) => {
+            drip(stream, &answer, wait).await?;
+            return Ok(true);
+        }
         Some(Fault::Garbage) => answer.body = b"<html>".to_vec(),
         Some(Fault::NoImages) => answer.body = b"{\"data\":[]}".to_vec(),
         Some(Fault::Truncated) => answer.body = first_half(&answer.body).to_vec(),
         Some(Fault::Oversize(length)) => answer.body.resize(length.max(answer.body.len()), b' '),
         _ => {}
     }
-    answer.write(stream).await
+    answer.write(stream).await?;
+    Ok(true)
 }
 
 fn first_half(body: &[u8]) -> &[u8] {
@@ -123,7 +131,7 @@ async fn drip(stream: &mut TcpStream, answer: &Answer, wait: Duration) -> io::Re
         tokio::time::sleep(wait).await;
         stream.write_all(piece).await?;
     }
-    stream.shutdown().await
+    Ok(())
 }
 
 /// Until the client closes the connection, or breaks it.

@@ -190,27 +190,45 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Answers one request after the other.
 async fn serve(mut stream: TcpStream, address: SocketAddr, state: Arc<Mutex<State>>) -> io::Result<()> {
-    let request = Request::read(&mut stream).await?;
+    while let Some(request) = Request::read(&mut stream).await? {
+        let goes_on = answer(&mut stream, &request, address, &state).await?;
+        if !goes_on || request.is_last() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Answers, and tells whether the connection can go on.
+async fn answer(
+    stream: &mut TcpStream,
+    request: &Request,
+    address: SocketAddr,
+    state: &Mutex<State>,
+) -> io::Result<bool> {
     if let Some(file) = request.path.strip_prefix("/files/") {
-        return serve_file(stream, file, &request, &state).await;
+        return serve_file(stream, file, request, state).await;
     }
-    if request.header("authorization") != Some(&format!("Bearer {KEY}")) {
-        return refusal(401, "AUTHENTICATION_FAILED", "the key is wrong").write(&mut stream).await;
-    }
-    match request.path.strip_prefix("/openai/v1/images/").filter(|_| request.method == "POST") {
-        Some(endpoint) => serve_images(stream, endpoint, &request, address, &state).await,
-        None => free(&request, &state).write(&mut stream).await,
-    }
+    let answer = if request.header("authorization") != Some(&format!("Bearer {KEY}")) {
+        refusal(401, "AUTHENTICATION_FAILED", "the key is wrong")
+    } else {
+        match request.path.strip_prefix("/openai/v1/images/").filter(|_| request.method == "POST") {
+            Some(endpoint) => return serve_images(stream, endpoint, request, address, state).await,
+            None => free(request, state),
+        }
+    };
+    faults::deliver(stream, None, answer).await
 }
 
 async fn serve_images(
-    mut stream: TcpStream,
+    stream: &mut TcpStream,
     endpoint: &str,
     request: &Request,
     address: SocketAddr,
     state: &Mutex<State>,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let mut form = request.form();
     let (index, received) = receive(state, endpoint, request, &form);
     let id = received.id.clone();
@@ -220,9 +238,9 @@ async fn serve_images(
             entry.finish(outcome);
         }
     };
-    if !faults::hold(&mut stream, fault.as_ref()).await {
+    if !faults::hold(stream, fault.as_ref()).await {
         finish(Outcome::cancelled());
-        return Ok(());
+        return Ok(false);
     }
     if fault == Some(Fault::OtherDelivery) {
         images::deliver_otherwise(&mut form);
@@ -235,19 +253,19 @@ async fn serve_images(
         },
     };
     finish(outcome);
-    faults::deliver(&mut stream, fault, answer.header("x-lumenfall-request-id", &id)).await
+    faults::deliver(stream, fault, answer.header("x-lumenfall-request-id", &id)).await
 }
 
-async fn serve_file(mut stream: TcpStream, path: &str, request: &Request, state: &Mutex<State>) -> io::Result<()> {
+async fn serve_file(stream: &mut TcpStream, path: &str, request: &Request, state: &Mutex<State>) -> io::Result<bool> {
     let maker =
         lock(state).entries.iter().map(|entry| &entry.received).find(|made| made.id == images::maker(path)).cloned();
     let fault = maker.and_then(|maker| decide(state, |state| &mut state.downloads, &maker));
-    if !faults::hold(&mut stream, fault.as_ref()).await {
-        return Ok(());
+    if !faults::hold(stream, fault.as_ref()).await {
+        return Ok(false);
     }
     let refusal = fault.as_ref().and_then(Fault::refusal);
     let answer = refusal.unwrap_or_else(|| images::file(path, request));
-    faults::deliver(&mut stream, fault, answer).await
+    faults::deliver(stream, fault, answer).await
 }
 
 /// Keeps a request, and tells its place among all.
