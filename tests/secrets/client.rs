@@ -3,19 +3,24 @@
 use std::error::Error as _;
 use std::fmt::Debug;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use lumenfall::backend::{Backend, EditSpec, GenerateSpec, Output, Request, RequestContext};
+use lumenfall::blocking::Wait;
 use lumenfall::layers::{Cache, Fallback, Limit, Retry, SpendCap};
 use lumenfall::remote::{ClientBuilder, Page, Replay, RequestFilter};
 use lumenfall::stable_diffusion_3_5_medium::StableDiffusion35Medium;
 use lumenfall::testing::{Fault, MockGateway, PIXEL};
 use lumenfall::{Address, Client, Error, Images, Inline, Input, ResponseFormat, RetryPolicy};
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::{Instrument, Span};
 use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
 
 use super::{KEY, PASSWORD, SIGNATURE, THE_END};
 
@@ -42,8 +47,10 @@ impl log::Log for Everything {
 fn log_everything() {
     log::set_logger(&Everything).unwrap();
     log::set_max_level(log::LevelFilter::Trace);
-    let spans = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_span_events(FmtSpan::NEW);
-    tracing::subscriber::set_global_default(spans.with_ansi(false).with_writer(io::stderr).finish()).unwrap();
+    let spans = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::NEW).with_ansi(false);
+    let traces = tracing_opentelemetry::layer().with_tracer(SdkTracerProvider::builder().build().tracer("test"));
+    let all = tracing_subscriber::registry().with(spans.with_writer(io::stderr)).with(traces);
+    tracing::subscriber::set_global_default(all).unwrap();
 }
 
 fn print(value: impl Debug) {
@@ -65,8 +72,14 @@ fn print_result<T: Debug>(result: Result<T, Error>) -> Option<T> {
     result.inspect_err(print_error).ok()
 }
 
+/// Within a span, so that each request carries it.
 pub(crate) async fn client(plain: &str, tls: &str, folder: &Path) {
     log_everything();
+    every_path(plain, tls, folder).instrument(tracing::info_span!("everything")).await;
+    println!("{THE_END}");
+}
+
+async fn every_path(plain: &str, tls: &str, folder: &Path) {
     for base in [plain, tls] {
         for scene in SCENES {
             let builder = builder(base, scene);
@@ -76,11 +89,12 @@ pub(crate) async fn client(plain: &str, tls: &str, folder: &Path) {
         // A paid request that is led elsewhere.
         backend(Arc::new(builder(base, "elsewhere").backend().unwrap()), folder).await;
         through_a_proxy(plain, base).await;
+        given_up(&builder(base, "waiting")).await;
+        waited_for(builder(base, "good"), folder.join("waited.png")).await;
     }
     faults().await;
     malformed();
     panics(&builder(plain, "good")).await;
-    println!("{THE_END}");
 }
 
 fn settings(base_url: String) -> ClientBuilder {
@@ -180,6 +194,33 @@ async fn through_a_proxy(proxy: &str, base: &str) {
     if let Some(images) = print_result(client.images().generate("a lighthouse").send().await) {
         print_result(images[0].download().await.map(|bytes| bytes.len()));
     }
+}
+
+/// Jobs that do not end: nobody waits for the one, and the other's time runs out. Both are cancelled.
+async fn given_up(builder: &ClientBuilder) {
+    let soon = Duration::from_millis(1);
+    let fal: Arc<dyn Backend> = Arc::new(builder.clone().fal().unwrap().poll_interval(soon));
+    let replicate: Arc<dyn Backend> = Arc::new(builder.clone().replicate().unwrap().poll_interval(soon));
+    for backend in [fal, replicate] {
+        let spec = GenerateSpec::new(MODEL, "a lighthouse");
+        let dropped = backend.generate(spec.clone(), RequestContext::default());
+        assert!(tokio::time::timeout(Duration::from_millis(300), dropped).await.is_err());
+        let mut context = RequestContext::default();
+        context.deadline = Some(Instant::now() + Duration::from_secs(1));
+        print_result(backend.generate(spec, context).await);
+    }
+}
+
+/// Without a runtime of one's own.
+async fn waited_for(builder: ClientBuilder, path: PathBuf) {
+    let wait = move || {
+        let client = builder.build().unwrap();
+        if let Some(images) = print_result(client.images().generate("a lighthouse").send().wait()) {
+            print_result(images[0].save(path).wait());
+        }
+    };
+    let span = Span::current();
+    tokio::task::spawn_blocking(move || span.in_scope(wait)).await.unwrap();
 }
 
 /// What breaks, against a gateway that breaks on demand.

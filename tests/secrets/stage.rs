@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::Request;
+use http::{HeaderMap, Request};
 use lumenfall::testing::PIXEL;
 use rustls::ServerConfig;
 use serde_json::{Value, json};
@@ -22,6 +22,8 @@ pub(crate) struct Stage {
     pub(crate) base: String,
     keys: AtomicUsize,
     signatures: AtomicUsize,
+    traces: AtomicUsize,
+    cancellations: AtomicUsize,
 }
 
 struct Answer {
@@ -32,7 +34,8 @@ struct Answer {
 
 impl Stage {
     fn new(base: String) -> Arc<Self> {
-        Arc::new(Self { base, keys: AtomicUsize::new(0), signatures: AtomicUsize::new(0) })
+        let none = || AtomicUsize::new(0);
+        Arc::new(Self { base, keys: none(), signatures: none(), traces: none(), cancellations: none() })
     }
 
     /// A stage, and the server that it lives with.
@@ -42,8 +45,8 @@ impl Stage {
         let shared = Arc::clone(&stage);
         let respond = move |request: &wiremock::Request| {
             let (path, query) = (request.url.path(), request.url.query().unwrap_or_default());
-            let key = request.headers.contains_key("authorization");
-            let Answer { status, headers, body } = shared.answer(request.method.as_str(), path, query, key);
+            shared.count(&request.headers, query);
+            let Answer { status, headers, body } = shared.answer(request.method.as_str(), path, query);
             let template = ResponseTemplate::new(status).set_body_bytes(body);
             headers.into_iter().fold(template, |template, (name, value)| template.insert_header(name, value.as_str()))
         };
@@ -76,13 +79,31 @@ impl Stage {
         self.signatures.load(Ordering::SeqCst)
     }
 
+    /// How many requests named the span that they were made in.
+    pub(crate) fn traces(&self) -> usize {
+        self.traces.load(Ordering::SeqCst)
+    }
+
+    /// How many jobs were cancelled.
+    pub(crate) fn cancellations(&self) -> usize {
+        self.cancellations.load(Ordering::SeqCst)
+    }
+
     fn signed(&self, path: &str) -> String {
         format!("{}{path}?sig={SIGNATURE}", self.base)
     }
 
-    fn answer(&self, method: &str, path: &str, query: &str, key: bool) -> Answer {
-        self.keys.fetch_add(usize::from(key), Ordering::SeqCst);
-        self.signatures.fetch_add(usize::from(query.contains(SIGNATURE)), Ordering::SeqCst);
+    fn count(&self, headers: &HeaderMap, query: &str) {
+        for (count, holds) in [
+            (&self.keys, headers.contains_key("authorization")),
+            (&self.signatures, query.contains(SIGNATURE)),
+            (&self.traces, headers.contains_key("traceparent")),
+        ] {
+            count.fetch_add(usize::from(holds), Ordering::SeqCst);
+        }
+    }
+
+    fn answer(&self, method: &str, path: &str, query: &str) -> Answer {
         let path: Vec<_> = path.split('/').skip(1).collect();
         let (status, location, body) = match path[..] {
             ["files", file] => self.file(file),
@@ -151,6 +172,14 @@ impl Stage {
             (_, "GET", ["models", id]) => (200, json!({ "id": id, "schema": {} })),
             ("refusing", "POST", ["fal-ai", _]) => (422, json!({ "detail": [{ "msg": refused }] })),
             (_, "POST", ["fal-ai", _]) => (200, json!({ "request_id": "j1", "status_url": self.signed("/status") })),
+            ("waiting", "GET", ["fal-ai", _, "requests", _, "status"]) => {
+                (200, json!({ "status": "IN_PROGRESS", "logs": refused }))
+            }
+            ("waiting", "GET", ["predictions", _]) => (200, json!({ "status": "processing", "logs": refused })),
+            (_, "PUT", ["fal-ai", _, "requests", _, "cancel"]) | (_, "POST", ["predictions", _, "cancel"]) => {
+                self.cancellations.fetch_add(1, Ordering::SeqCst);
+                (400, self.refusal())
+            }
             (_, "GET", ["fal-ai", _, "requests", _, "status"]) => {
                 (200, json!({ "status": "COMPLETED", "logs": refused }))
             }
@@ -180,8 +209,8 @@ async fn reply(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
         body.flow_control().release_capacity(piece.len()).unwrap();
     }
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
-    let key = head.headers.contains_key("authorization");
-    let Answer { status, headers, body } = stage.answer(head.method.as_str(), path, query, key);
+    stage.count(&head.headers, query);
+    let Answer { status, headers, body } = stage.answer(head.method.as_str(), path, query);
     let mut response = http::Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(name, value);
