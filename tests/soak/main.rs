@@ -1,22 +1,26 @@
-//! Many faulted requests at once: each ends, none is paid twice, nothing is left behind.
+//! Many faulted requests and downloads at once: each ends, none is paid twice, nothing is left behind.
 
 // Helpers are not marked as tests, but a panic in one is a failed test all the same.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+mod plan;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::pin::pin;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use lumenfall::images::Delivery;
 use lumenfall::remote::{Remote, RequestFilter, RequestStatus};
-use lumenfall::testing::{Fault, MockGateway, PIXEL, Received};
+use lumenfall::testing::{MockGateway, PIXEL};
 use lumenfall::{Client, Error, Images, Input};
 use peak_alloc::PeakAlloc;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+
+use self::plan::{Download, Plan, Tries, is_fetched, is_inline, number};
 
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
@@ -25,8 +29,8 @@ const REQUESTS: usize = 2000;
 const WARM_UP: usize = 400;
 const AT_ONCE: usize = 64;
 
-/// 2,000 requests, 64 at a time, 15 % of them faulted, after some of the same kind. What those leave behind may be
-/// connections and caches; what the others add would be a leak.
+/// 2,000 requests, 64 at a time, 15 % of them faulted, and some downloads of the others, after some of the same kind. What
+/// those leave behind may be connections and caches; what the others add would be a leak.
 #[tokio::test(flavor = "multi_thread")]
 async fn thousands_of_faulted_requests_are_paid_once_and_leave_nothing_behind() {
     round(WARM_UP).await;
@@ -64,112 +68,26 @@ async fn settled() -> Left {
     last.unwrap()
 }
 
-/// The fault of each request by its number and by how many tries it has had: three of twenty have one, so that good and
-/// bad requests run together from the first to the last.
-fn fault(number: usize, tries: usize) -> Option<Fault> {
-    let first = tries == 0;
-    Some(match plan(number)? {
-        Plan::Refused => Fault::Status(503),
-        Plan::Late if first => Fault::Status(503),
-        Plan::LimitedTwice if tries < 2 => Fault::RateLimited(Duration::from_millis(5)),
-        Plan::LimitedUntil if first => Fault::RateLimitedUntil(SystemTime::now()),
-        Plan::Exhausted if first => Fault::Code(502, "ALL_PROVIDERS_EXHAUSTED".into()),
-        Plan::Reset => Fault::Reset,
-        Plan::ResetInBody => Fault::ResetInBody,
-        Plan::Failed => Fault::Status(500),
-        Plan::Truncated => Fault::Truncated,
-        Plan::Hang => Fault::Hang,
-        Plan::Drip => Fault::Drip(Duration::from_millis(2)),
-        Plan::OtherDelivery => Fault::OtherDelivery,
-        _ => return None,
-    })
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Plan {
-    Refused,
-    Late,
-    LimitedTwice,
-    LimitedUntil,
-    Exhausted,
-    Reset,
-    ResetInBody,
-    Failed,
-    Truncated,
-    Hang,
-    Drip,
-    OtherDelivery,
-}
-
-const PLANS: [Plan; 12] = [
-    Plan::Refused,
-    Plan::Late,
-    Plan::LimitedTwice,
-    Plan::LimitedUntil,
-    Plan::Exhausted,
-    Plan::Reset,
-    Plan::ResetInBody,
-    Plan::Failed,
-    Plan::Truncated,
-    Plan::Hang,
-    Plan::Drip,
-    Plan::OtherDelivery,
-];
-
-/// Among so many requests there is one of each plan.
-const PERIOD: usize = 80;
-
-fn plan(number: usize) -> Option<Plan> {
-    let place = [3, 10, 17].iter().position(|place| number % 20 == *place)?;
-    Some(PLANS[(number / 20 * 3 + place) % PLANS.len()])
-}
-
-impl Plan {
-    /// How often the server sees a request, and whether its caller gets images.
-    fn end(number: usize) -> (usize, bool) {
-        match plan(number) {
-            None | Some(Self::Drip | Self::OtherDelivery) => (1, true),
-            // The image had come whole within half an answer.
-            Some(Self::ResetInBody | Self::Truncated) => (1, true),
-            Some(Self::Late | Self::LimitedUntil | Self::Exhausted) => (2, true),
-            Some(Self::LimitedTwice) => (3, true),
-            Some(Self::Refused) => (4, false),
-            // What may have been executed is given up.
-            Some(Self::Reset | Self::Failed | Self::Hang) => (1, false),
-        }
-    }
-}
-
-/// Whether the image is asked for within the answer.
-fn is_inline(number: usize) -> bool {
-    (number / 7).is_multiple_of(2)
-}
-
-/// A rule for the gateway that counts the tries of each request.
-fn rule() -> impl Fn(&Received) -> Option<Fault> + Send + Sync {
-    let tries = Mutex::new(HashMap::new());
-    move |request| {
-        let number = number(request.fields["user"].as_str());
-        let mut tries = tries.lock().unwrap();
-        let tries = tries.entry(number).or_insert(0);
-        *tries += 1;
-        // Without a fault, they take their time, each another.
-        fault(number, *tries - 1).or_else(|| Some(Fault::Delay(Duration::from_millis(number as u64 % 8))))
-    }
-}
-
-fn number(user: Option<&str>) -> usize {
-    user.unwrap().parse().unwrap()
+/// How a call ended.
+enum End {
+    Saved {
+        lost_bills: u32,
+    },
+    NotMade(Error),
+    /// The image was made, and stays at its address.
+    NotFetched(Error),
 }
 
 async fn round(requests: usize) {
-    let each = requests / PERIOD;
     let folder = tempfile::tempdir().unwrap();
     let source = folder.path().join("source");
     std::fs::write(&source, PIXEL).unwrap();
     let gateway = MockGateway::start().await.unwrap();
-    gateway.fault_when(rule());
-    let remote = gateway.builder().backend().unwrap();
+    let (tries, downloads) = (Tries::default(), Tries::default());
+    gateway.fault_when(tries.of_requests());
+    gateway.fault_downloads_when(downloads.of_downloads());
+    // So long is waited for a download that hangs.
+    let remote = gateway.builder().idle_timeout(Duration::from_secs(3)).backend().unwrap();
     let client = Client::new(remote.clone());
     let turn = Arc::new(Semaphore::new(AT_ONCE));
     let calls: Vec<_> = (0..requests)
@@ -178,66 +96,77 @@ async fn round(requests: usize) {
             let path = folder.path().join(format!("{number}.png"));
             tokio::spawn(async move {
                 let _turn = turn.acquire().await;
-                call(&client, number, &source, &path).await
+                call(&client, number, &source, &path).await.unwrap_or_else(End::NotMade)
             })
         })
         .collect();
-    let mut lost_bills = 0;
+    let mut saved = 0;
     for (number, call) in calls.into_iter().enumerate() {
-        let plan = plan(number);
-        match call.await.unwrap() {
-            Ok(lost) => {
-                assert!(Plan::end(number).1, "{number} was made: {plan:?}");
-                lost_bills += lost as usize;
-            }
-            Err(error) => {
-                assert!(!Plan::end(number).1, "{number} failed: {plan:?}: {error:?}");
-                assert_eq!(error.maybe_billed(), plan != Some(Plan::Refused), "{plan:?}: {error:?}");
-            }
-        }
+        saved += usize::from(is_saved(number, call.await.unwrap()));
     }
-    assert_eq!(lost_bills, each, "a try that exhausted all providers may have cost something");
-    check_tries(&gateway, requests);
-    // Neither what was refused to the end, nor what failed or hung.
-    check_account(&remote, requests - 3 * each).await;
-    let made = (0..requests).filter(|number| Plan::end(*number).1).count();
-    assert_eq!(made, requests - 4 * each, "what broke off within an answer had its image");
-    assert_eq!(files(folder.path()), made + 1, "each image is one file beside the source, and no draft of one is left");
+    for number in 0..requests {
+        check_tries(number, tries.of(number), downloads.of(number));
+    }
+    check_account(&remote, (0..requests).filter(|number| Plan::is_executed(Plan::of(*number))).count()).await;
+    let files = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(files, saved + 1, "each image is one file beside the source, and no draft of one is left");
 }
 
-/// One request of any kind, saved. Tells how many tries before may have been billed.
-async fn call(client: &Client, number: usize, source: &Path, path: &Path) -> Result<u32, Error> {
+/// One request of any kind, saved.
+async fn call(client: &Client, number: usize, source: &Path, path: &Path) -> Result<End, Error> {
     // What hangs must end; whatever else comes late on a busy machine may take longer.
-    let timeout = Duration::from_secs(if plan(number) == Some(Plan::Hang) { 1 } else { 60 });
+    let timeout = Duration::from_secs(if Plan::of(number) == Some(Plan::Hang) { 1 } else { 60 });
     let user = number.to_string();
     let generate = || client.images().generate("a lighthouse").user(&user).timeout(timeout);
     let edit = || client.images().edit(Input::path(source)).user(&user).timeout(timeout);
     // In another rhythm than the faults, so that each plan meets each way.
     match (is_inline(number), number / 14 % 2) {
-        (true, 0) => saved(generate().inline().send().await?, path).await,
-        (false, 0) => saved(generate().send().await?, path).await,
-        (true, _) => saved(edit().inline().send().await?, path).await,
-        (false, _) => saved(edit().send().await?, path).await,
+        (true, 0) => Ok(saved(generate().inline().send().await?, path).await),
+        (false, 0) => Ok(saved(generate().send().await?, path).await),
+        (true, _) => Ok(saved(edit().inline().send().await?, path).await),
+        (false, _) => Ok(saved(edit().send().await?, path).await),
     }
 }
 
-async fn saved<A: Delivery>(images: Images<A>, path: &Path) -> Result<u32, Error> {
-    images[0].save(path).await?;
-    Ok(images.metadata().lost_bills)
+async fn saved<A: Delivery>(images: Images<A>, path: &Path) -> End {
+    match images[0].save(path).await {
+        Ok(()) => End::Saved { lost_bills: images.metadata().lost_bills },
+        Err(error) => End::NotFetched(error),
+    }
 }
 
-/// No request came more often than what provably did not run allows.
-fn check_tries(gateway: &MockGateway, requests: usize) {
-    let mut tries = HashMap::new();
-    for received in gateway.received() {
-        *tries.entry(number(received.fields["user"].as_str())).or_insert(0) += 1;
+/// Whether a call that ended as planned has made a file.
+fn is_saved(number: usize, end: End) -> bool {
+    let (plan, download) = (Plan::of(number), Download::of(number));
+    let planned = (Plan::end(plan).1, Download::end(download).1);
+    let about = format!("{number}: {plan:?}, {download:?}");
+    match end {
+        End::NotMade(error) => {
+            assert!(!planned.0, "{about} was not made: {error:?}");
+            assert_eq!(error.maybe_billed(), plan != Some(Plan::Refused), "{about}: {error:?}");
+            false
+        }
+        End::NotFetched(error) => {
+            assert_eq!(planned, (true, false), "{about} was not fetched: {error:?}");
+            false
+        }
+        End::Saved { lost_bills } => {
+            assert_eq!(planned, (true, true), "{about} was saved");
+            // A try that exhausted all providers may have cost something.
+            assert_eq!(lost_bills, u32::from(plan == Some(Plan::Exhausted)), "{about}");
+            true
+        }
     }
-    for number in 0..requests {
-        let (plan, seen) = (plan(number), tries.get(&number).copied().unwrap_or(0));
-        // One that hangs is given up by the clock, which may not have let it come so far.
-        let gone = plan == Some(Plan::Hang) && seen == 0;
-        assert!(gone || seen == Plan::end(number).0, "{number} came {seen} times: {plan:?}");
-    }
+}
+
+/// No request came more often than what provably did not run allows, and no download more often than it must.
+fn check_tries(number: usize, tries: usize, downloads: usize) {
+    let (plan, download) = (Plan::of(number), Download::of(number));
+    // One that hangs is given up by the clock, which may not have let it come so far.
+    let gone = plan == Some(Plan::Hang) && tries == 0;
+    assert!(gone || tries == Plan::end(plan).0, "{number} came {tries} times: {plan:?}");
+    let expected = if Plan::end(plan).1 && is_fetched(number) { Download::end(download).0 } else { 0 };
+    assert_eq!(downloads, expected, "downloads of {number}: {plan:?}, {download:?}");
 }
 
 /// So many requests were executed by the server's own account, each once.
@@ -255,8 +184,4 @@ async fn check_account(remote: &Remote, executed: usize) {
     assert!(completed.values().all(|times| *times == 1), "one was executed twice");
     assert_eq!(completed.len(), executed);
     assert!((cost - 0.035 * completed.len() as f64).abs() < 1e-6, "{cost}");
-}
-
-fn files(folder: &Path) -> usize {
-    std::fs::read_dir(folder).unwrap().count()
 }
