@@ -8,25 +8,33 @@ use futures_util::{StreamExt, future, stream};
 use crate::backend::{Backend, BoxFuture, ByteStream, Content, ImageData, Output};
 use crate::error::{Bills, Error, ErrorKind};
 
+/// So much is looked at to tell a page from an image.
+const HEAD: usize = 32;
+
 /// The image at `address`, as it comes. Nothing, and a page or an answer of somebody between, are no image.
 pub(crate) async fn stream<B: Backend + ?Sized>(backend: &B, address: &str) -> Result<ByteStream, Error> {
-    let no_image =
-        |what| Error::new(ErrorKind::InvalidResponse, format!("what came from the image's address is {what}"));
     let mut pieces = backend.fetch(address).await?;
-    let first = loop {
+    let mut head = BytesMut::new();
+    while text(&head).len() < HEAD {
         match pieces.next().await {
-            Some(piece) => match piece? {
-                piece if piece.is_empty() => {}
-                piece => break piece,
-            },
-            None => return Err(no_image("empty")),
+            Some(piece) => head.extend_from_slice(&piece?),
+            None => break,
         }
-    };
-    match first.trim_ascii_start().first() {
-        Some(b'<') => Err(no_image("a page, no image")),
-        Some(b'{') => Err(no_image("JSON, no image")),
-        _ => Ok(Box::pin(stream::iter([Ok(first)]).chain(pieces))),
     }
+    let begins =
+        |with: &str| text(&head).get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()));
+    let what = match () {
+        () if text(&head).is_empty() => "empty",
+        () if begins("<!doctype html") || begins("<html") => "a page, no image",
+        () if begins("{") => "JSON, no image",
+        () => return Ok(Box::pin(stream::iter([Ok(head.freeze())]).chain(pieces))),
+    };
+    Err(Error::new(ErrorKind::InvalidResponse, format!("what came from the image's address is {what}")))
+}
+
+/// Without what may stand before a text.
+fn text(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes).trim_ascii_start()
 }
 
 /// Fetches the image at `address` into memory.

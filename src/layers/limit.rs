@@ -1,10 +1,10 @@
 //! Not too many at a time, not too many in a time.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::{inner_does_the_rest, run_both_modes};
 use crate::backend::{Backend, Output, Request, RequestContext};
@@ -12,8 +12,8 @@ use crate::error::{Error, ErrorKind};
 
 /// Holds requests back so that a backend gets no more than it bears. Clones share the limits.
 ///
-/// Requests start in the order in which they came. One that waits beyond its deadline fails with [`ErrorKind::Timeout`], unsent;
-/// the next in line fails at once where its turn would come too late.
+/// One that would wait beyond its deadline fails with [`ErrorKind::Timeout`], unsent; where the rate is what holds it back, as
+/// soon as that is known.
 /// Estimates and downloads are not held back.
 #[derive(Clone, Debug)]
 #[must_use]
@@ -27,7 +27,7 @@ pub struct Limit<B> {
 struct Rate {
     requests: usize,
     period: Duration,
-    /// When the last requests have started, oldest first. Whoever waits for a turn holds it, and the others stand in line.
+    /// When the last requests have started, oldest first.
     starts: Mutex<VecDeque<Instant>>,
 }
 
@@ -63,18 +63,32 @@ impl<B: Backend> Limit<B> {
 }
 
 impl Rate {
-    /// Waits until one more request may start. One that is dropped while it waits leaves its turn to the next.
+    /// Waits until one more request may start. None has a turn before it takes it, so that one that is dropped, or not polled
+    /// any more, holds up no other.
     async fn turn(&self, deadline: Option<Instant>) -> Result<(), Error> {
-        let mut starts = before(deadline, self.starts.lock()).await?;
-        if let Some(nth) = starts.len().checked_sub(self.requests) {
-            starts.drain(..nth);
-            let next = starts.front().and_then(|oldest| oldest.checked_add(self.period)).ok_or_else(too_late)?;
-            if deadline.is_some_and(|deadline| next >= deadline) {
-                return Err(too_late());
+        while let Err(next) = self.take() {
+            match next {
+                Some(next) if deadline.is_none_or(|deadline| next < deadline) => {
+                    tokio::time::sleep_until(next.into()).await;
+                }
+                _ => return Err(too_late()),
             }
-            tokio::time::sleep_until(next.into()).await;
         }
-        starts.push_back(Instant::now());
+        Ok(())
+    }
+
+    /// Starts a request now, or tells when the next may start: `None` where that is beyond all time.
+    fn take(&self) -> Result<(), Option<Instant>> {
+        let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if let Some(spent) = starts.len().checked_sub(self.requests) {
+            starts.drain(..spent);
+            let next = starts.front().and_then(|oldest| oldest.checked_add(self.period));
+            if next.is_none_or(|next| next > now) {
+                return Err(next);
+            }
+        }
+        starts.push_back(now);
         Ok(())
     }
 }

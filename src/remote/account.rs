@@ -47,21 +47,25 @@ impl<'a> Account<'a> {
     /// What is left.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where the server is not the gateway, and [`ErrorKind::InvalidResponse`] where the amount
-    /// cannot be read.
+    /// [`ErrorKind::Unsupported`] where the server is not the gateway, and [`ErrorKind::Upstream`] or
+    /// [`ErrorKind::InvalidResponse`] where the amount is not known or cannot be read.
     pub async fn balance(&self) -> Result<Balance, Error> {
         let balance: Map<String, Value> = self.0.ask(self.0.transport.native(&["balance"])?).await?;
         let billing = balance.get("billing_type").and_then(|billing| Billed::deserialize(billing).ok());
+        let billing = billing.unwrap_or_default();
         let available = balance.get("available").unwrap_or(&Value::Null);
         let amount = available.get("amount");
         let currency = available.get("currency").and_then(Value::as_str).unwrap_or("USD").to_ascii_uppercase();
         let available = match amount.and_then(lenient::number) {
             Some(amount) => Some(Cost { amount, currency }),
-            None if amount.is_some_and(Value::is_null) => None,
-            // What cannot be read is not without limit.
+            None if billing == Billed::Postpaid && amount.is_some_and(Value::is_null) => None,
+            // The vendor's word for a balance that it cannot tell at the moment.
+            None if amount.is_some_and(Value::is_null) => {
+                return Err(Error::new(ErrorKind::Upstream, "the balance is not known at the moment; ask again later"));
+            }
             None => return Err(Error::new(ErrorKind::InvalidResponse, "the balance has no amount that can be read")),
         };
-        Ok(Balance { billing: billing.unwrap_or_default(), available })
+        Ok(Balance { billing, available })
     }
 
     /// One request.

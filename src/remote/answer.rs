@@ -86,7 +86,7 @@ pub(super) async fn read(body: &mut Body<'_>) -> Result<Output, Failure> {
     if (1..=SMALL).contains(&body.room()) {
         return match body.whole().await {
             Ok(json) => output(body.take_head(), Unpacked::untouched(json), body.secrets),
-            Err((json, failure)) => salvage(body.take_head(), Unpacked::untouched(json), body.secrets, failure),
+            Err((json, failure)) => salvage(body.take_head(), Unpacked::untouched(json), body.secrets, Some(failure)),
         };
     }
     read_large(body).await
@@ -101,24 +101,38 @@ fn read_large<'a>(body: &'a mut Body<'_>) -> BoxFuture<'a, Result<Output, Failur
             match body.next().await {
                 Ok(Some(piece)) => unpack.push(&piece),
                 Ok(None) => return output(body.take_head(), unpack.finish(), body.secrets),
-                Err(failure) => return salvage(body.take_head(), unpack.finish(), body.secrets, failure),
+                Err(failure) => return salvage(body.take_head(), unpack.finish(), body.secrets, Some(failure)),
             }
         }
     })
 }
 
-/// The images that had come whole before the answer broke: they are paid for.
+/// No error tells any of the answer's content: it may be megabytes of image.
+pub(super) fn output(head: HeaderMap, unpacked: Unpacked, secrets: &Secrets) -> Result<Output, Failure> {
+    match serde_json::from_slice(&unpacked.json) {
+        Ok(answer) => images(head, answer, &unpacked, secrets),
+        Err(_) => salvage(head, unpacked, secrets, None),
+    }
+}
+
+/// What can be read of an answer that is not in the documented form, or that `broke`: images that had come whole are paid for.
 #[cold]
-fn salvage(head: HeaderMap, mut unpacked: Unpacked, secrets: &Secrets, failure: Failure) -> Result<Output, Failure> {
+fn salvage(
+    head: HeaderMap,
+    mut unpacked: Unpacked,
+    secrets: &Secrets,
+    broke: Option<Failure>,
+) -> Result<Output, Failure> {
     unpacked.mend();
-    let answer = match Object::read(&unpacked.json) {
-        // Only what ends it is missing.
-        Ok(answer) => Answer::of(&answer),
-        Err(_) => {
+    let (answer, failure) = match Object::read(&unpacked.json) {
+        Ok(answer) => (Answer::of(&answer), broke),
+        Err(error) => {
             let items = Object::list_in_broken(&unpacked.json, "data");
-            Answer { data: items.iter().map(Item::of).collect(), ..Answer::default() }
+            let answer = Answer { data: items.iter().map(Item::of).collect(), ..Answer::default() };
+            (answer, Some(broke.unwrap_or_else(|| json::unreadable(&error, unpacked.received))))
         }
     };
+    let Some(failure) = failure else { return images(head, answer, &unpacked, secrets) };
     let id = Said::of(&head).request_id.map(str::to_owned);
     let Ok(mut output) = images(head, answer, &unpacked, secrets) else {
         return Err(failure.named(id.as_deref(), secrets));
@@ -126,27 +140,6 @@ fn salvage(head: HeaderMap, mut unpacked: Unpacked, secrets: &Secrets, failure: 
     let warning = format!("the answer broke after {} images: {}", output.images.len(), failure.error);
     output.metadata.warnings.push(warning);
     Ok(output)
-}
-
-/// No error tells any of the answer's content: it may be megabytes of image.
-pub(super) fn output(head: HeaderMap, unpacked: Unpacked, secrets: &Secrets) -> Result<Output, Failure> {
-    match serde_json::from_slice(&unpacked.json) {
-        Ok(answer) => images(head, answer, &unpacked, secrets),
-        Err(_) => lenient_output(head, unpacked, secrets),
-    }
-}
-
-/// What can be read of an answer that is not in the documented form.
-#[cold]
-fn lenient_output(head: HeaderMap, mut unpacked: Unpacked, secrets: &Secrets) -> Result<Output, Failure> {
-    unpacked.mend();
-    match Object::read(&unpacked.json) {
-        Ok(answer) => images(head, Answer::of(&answer), &unpacked, secrets),
-        Err(error) => {
-            let failure = json::unreadable(&error, unpacked.received);
-            salvage(head, unpacked, secrets, failure)
-        }
-    }
 }
 
 fn images(head: HeaderMap, mut answer: Answer, unpacked: &Unpacked, secrets: &Secrets) -> Result<Output, Failure> {
@@ -225,7 +218,7 @@ fn said(text: Option<String>) -> Option<String> {
 fn metadata(head: HeaderMap, answer: Answer, secrets: &Secrets) -> Box<Metadata> {
     let Answer { created, id, data: _, size, output_format, metadata: service } = answer;
     let Said { provider, model, request_id } = Said::of(&head);
-    let owned = |text: Option<&str>| text.map(|text| secrets.blot(text));
+    let owned = |text: Option<&str>| text.map(|text| secrets.blot_key(text));
     // Each field by name: a default whose fields are replaced would be made first, and dropped.
     let mut metadata = Box::new(Metadata {
         backend: String::new(),
@@ -254,7 +247,8 @@ fn metadata(head: HeaderMap, answer: Answer, secrets: &Secrets) -> Box<Metadata>
 #[inline(never)]
 fn hear_service(metadata: &mut Metadata, secrets: &Secrets) {
     let Some(fields) = metadata.service.as_object() else { return };
-    let field = |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty()).map(|text| secrets.blot(text));
+    let field =
+        |name: &str| fields.get(name)?.as_str().filter(|text| !text.is_empty()).map(|text| secrets.blot_key(text));
     let provider = field("provider");
     let model = field("executed_model").or_else(|| field("model"));
     metadata.cost = fields.get("cost").and_then(lenient::number).map(|amount| Cost {
@@ -368,7 +362,7 @@ mod tests {
                 Some("CONTENT_POLICY_VIOLATION"),
                 ": no",
             ),
-            (r#"{"data":[]}"#, ErrorKind::InvalidResponse, None, ""),
+            (r#"{"data":[],"type":"list"}"#, ErrorKind::InvalidResponse, None, ""),
         ] {
             let Failure { error, verdict } = read(body.as_bytes()).unwrap_err();
             assert_eq!((error.kind(), error.code(), verdict), (kind, code, Verdict::Final), "{body}");
@@ -415,7 +409,8 @@ mod tests {
         // All of it came, but not the end of the connection's own framing.
         let failure = Failure::useless_answer("broken");
         let unpacked = Unpacked::untouched(Bytes::from_static(whole.as_bytes()));
-        let Output { images, metadata } = salvage(HeaderMap::new(), unpacked, &Secrets::default(), failure).unwrap();
+        let Output { images, metadata } =
+            salvage(HeaderMap::new(), unpacked, &Secrets::default(), Some(failure)).unwrap();
         assert_eq!((images.len(), images[0].seed, metadata.cost.unwrap().amount), (2, Some(7), 0.1));
         assert!(metadata.warnings[0].starts_with("the answer broke after 2 images: broken"));
     }

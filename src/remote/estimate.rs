@@ -28,7 +28,9 @@ struct DryRun {
 }
 
 pub(super) async fn read(body: &mut Body<'_>) -> Result<Estimate, Failure> {
+    let secrets = body.secrets;
     let dry_run: DryRun = json::paid(body).await?;
+    let text = |value: &Value| value.as_str().map(|text| secrets.blot_key(text));
     // A server that knows no dry run ignores the parameter, makes the images and bills them.
     let micros = lenient::number(&dry_run.total_cost_micros).filter(|_| dry_run.estimated != false);
     let micros = micros.ok_or_else(|| {
@@ -39,14 +41,14 @@ pub(super) async fn read(body: &mut Body<'_>) -> Result<Estimate, Failure> {
     let currency = text(&dry_run.currency).unwrap_or_else(|| "USD".into()).to_ascii_uppercase();
     let components = dry_run.components.as_array().map(Vec::as_slice).unwrap_or_default();
     Ok(Estimate {
-        components: components.iter().map(|part| component(part, &currency)).collect(),
+        components: components.iter().map(|part| component(part, &currency, &text)).collect(),
         total: Cost { amount: micros / MICROS, currency },
         provider: text(&dry_run.provider),
         model: text(&dry_run.model),
     })
 }
 
-fn component(part: &Value, currency: &str) -> EstimateComponent {
+fn component(part: &Value, currency: &str, text: &impl Fn(&Value) -> Option<String>) -> EstimateComponent {
     let number = |name: &str| part.get(name).and_then(lenient::number);
     let cost = |amount| Cost { amount, currency: currency.to_owned() };
     EstimateComponent {
@@ -57,8 +59,4 @@ fn component(part: &Value, currency: &str) -> EstimateComponent {
         unit_price: number("unit_price").map(cost),
         total: number("total_cost").map(|micros| cost(micros / MICROS)),
     }
-}
-
-fn text(value: &Value) -> Option<String> {
-    value.as_str().map(str::to_owned)
 }

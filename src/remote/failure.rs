@@ -74,7 +74,11 @@ impl Failure {
     /// A success without an image, which may say in its body that it is none.
     #[cold]
     pub(super) fn no_image(why: &str, body: &[u8], secrets: &Secrets) -> Self {
-        let body = Body::read(body, true);
+        let mut body = Body::read(body, true);
+        if body.message.is_none() {
+            // What looks like a code may be a field of an answer that is in order.
+            body.code = body.code.filter(|code| judge_code(code).is_some());
+        }
         let message = match &body.message {
             Some(message) => format!("{why}: {}", clean::message(message, secrets)),
             None => why.to_owned(),
@@ -219,20 +223,22 @@ struct Body {
 impl Body {
     /// Whatever is wrong beside it: how the request is judged depends on the code.
     fn read(body: &[u8], is_whole: bool) -> Self {
-        let mut body = body.to_vec();
-        lenient::mend(&mut body);
-        let Ok(outer) = Object::read(&body) else {
-            let is_json = body.trim_ascii_start().starts_with(b"{");
-            return Self { message: None, code: None, parameter: None, is_clear: is_whole && !is_json };
+        let mut mended = body.to_vec();
+        lenient::mend(&mut mended);
+        let Ok(outer) = Object::read(&mended) else {
+            let is_json = matches!(lenient::without_mark(&mended).trim_ascii_start().first(), Some(b'{' | b'['));
+            let is_text = std::str::from_utf8(body).is_ok();
+            return Self { message: None, code: None, parameter: None, is_clear: is_whole && is_text && !is_json };
         };
         if let Some(message) = outer.text("error") {
-            return Self { message: Some(message), code: code(&outer), parameter: None, is_clear: true };
+            return Self { message: Some(message), code: code(&[&outer]), parameter: None, is_clear: true };
         }
-        let inner = outer.read_as("error").unwrap_or(outer);
+        let error = outer.read_as("error");
+        let inner = error.as_ref().unwrap_or(&outer);
         Self {
-            message: text(&inner, &["message", "error_message", "detail"]),
-            code: code(&inner),
-            parameter: text(&inner, &["param"]),
+            message: text(inner, &["message", "error_message", "detail"]),
+            code: code(&[inner, &outer]),
+            parameter: text(inner, &["param"]),
             is_clear: true,
         }
     }
@@ -249,9 +255,10 @@ impl Body {
     }
 }
 
-/// The first of an error's names that tells something, or else the first.
-fn code(error: &Object) -> Option<String> {
-    let names: Vec<_> = ["code", "error_code", "type"].iter().filter_map(|name| text(error, &[name])).collect();
+/// The first name of an error that tells something, or else the first; in the error itself before what is around it.
+fn code(objects: &[&Object]) -> Option<String> {
+    let names = |object: &&Object| ["code", "error_code", "type"].map(|name| text(object, &[name]));
+    let names: Vec<_> = objects.iter().flat_map(names).flatten().collect();
     names.iter().find(|name| judge_code(name).is_some()).or(names.first()).cloned()
 }
 
@@ -298,7 +305,7 @@ mod tests {
     /// A code decides whether a request is sent again, and whether it may have been billed.
     #[test]
     fn what_is_wrong_beside_the_code_does_not_hide_it() {
-        let bodies: [&[u8]; 8] = [
+        let bodies: [&[u8]; 9] = [
             br#"{"error":{"code":"UPSTREAM_ERROR","message":"a \ud83d"}}"#,
             b"{\"error\":{\"code\":\"UPSTREAM_ERROR\",\"message\":\"a \xF0\x9F\"}}",
             b"\xEF\xBB\xBF{\"error\":{\"code\":\"UPSTREAM_ERROR\",\"message\":\"a\"}}",
@@ -306,6 +313,7 @@ mod tests {
             br#"{"error":{"code":"UPSTREAM_ERROR","code":"UPSTREAM_ERROR","message":"a"}}"#,
             b"{\"error\":{\"message\":\"a\nb\",\"code\":\"UPSTREAM_ERROR\"}}",
             br#"{"error":{"message":"a","code":503,"type":"UPSTREAM_ERROR"}}"#,
+            br#"{"error":{"message":"a"},"code":"UPSTREAM_ERROR"}"#,
             br#"{"error":{"took":NaN,"message":"a","code":"UPSTREAM_ERROR"}}"#,
         ];
         for body in bodies {
@@ -324,6 +332,9 @@ mod tests {
             (b"", false, Verdict::Ambiguous),
             (b"<html>", false, Verdict::Ambiguous),
             (b"", true, Verdict::NotExecuted),
+            (b"\xEF\xBB\xBF {\"error\":", true, Verdict::Ambiguous),
+            (br#"[{"error":{"code":"UPSTREAM_ERROR"}}]"#, true, Verdict::Ambiguous),
+            (b"\x1f\x8b\x08", true, Verdict::Ambiguous),
             (b"<html>{", true, Verdict::NotExecuted),
             (b"{}", true, Verdict::NotExecuted),
         ] {

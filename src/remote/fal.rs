@@ -70,7 +70,7 @@ impl FalBackend {
         let address = job_address(&self.transport, &submitted.id, &[]);
         let result = job::ask(&self.transport, &address, self.interval, deadline, passes).await;
         let mut output = result.and_then(|result| read(&result)).map_err(told)?;
-        output.metadata.request_id = Some(submitted.id.clone());
+        output.metadata.request_id = Some(submitted.name.clone());
         output.metadata.lost_bills = submitted.lost_bills;
         if asked == Some(ResponseFormat::B64Json) {
             output = fetch::all(self, output, Some(deadline)).await.map_err(told)?;

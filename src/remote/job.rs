@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::failure::Failure;
 use super::json;
-use super::submission::Submission;
+use super::submission::{SEEING_THROUGH, Submission};
 use super::transport::{Billing, Call, Paid, Payload, Time, Transport, segment};
 use super::wait;
 use crate::backend::{Progress, RequestContext};
@@ -26,9 +26,6 @@ const STRANGE: u32 = 3;
 
 /// How often a job is asked about.
 pub(super) const INTERVAL: Duration = Duration::from_secs(1);
-
-/// How much longer than its caller a submission may wait for its answer, to have the job cancelled.
-const SEEING_THROUGH: Duration = Duration::from_secs(60);
 
 /// Where a provider's jobs are. The addresses are made here from a job's id, never taken from an answer: one there could lead
 /// the key elsewhere.
@@ -50,6 +47,8 @@ pub(super) struct Job {
 /// What is known of a job that was submitted.
 pub(super) struct Submitted {
     pub(super) id: String,
+    /// The same, to be told.
+    pub(super) name: String,
     /// How many tries before may have been billed.
     pub(super) lost_bills: u32,
     /// How many tries it took.
@@ -61,7 +60,7 @@ impl Submitted {
     /// An error after the submission. What it tells is the submission, not the questions after it.
     pub(super) fn told(&self, error: Error) -> Error {
         let bills = Bills { tries: self.lost_bills.saturating_add(1), made: true };
-        error.with_bills(bills).with_attempts(self.attempts, self.started.elapsed()).with_request_id(&self.id)
+        error.with_bills(bills).with_attempts(self.attempts, self.started.elapsed()).with_request_id(&self.name)
     }
 }
 
@@ -75,6 +74,7 @@ pub(super) async fn submit(
 ) -> Result<(Job, Submitted), Error> {
     let body = json::write(input)?;
     let request = Arc::new(transport.json_request(address));
+    // The caller's deadline bounds how long it is waited for here.
     let longer = Time { deadline: time.deadline.checked_add(SEEING_THROUGH).unwrap_or(time.deadline), ..time };
     let attempt = || {
         let submission = Submission::new(body.clone(), |body| {
@@ -90,7 +90,8 @@ pub(super) async fn submit(
     };
     let Paid { result: job, lost_bills, attempts } =
         transport.repeat(&transport.retry, Billing::Paid, time, attempt).await?;
-    let submitted = Submitted { id: job.id.clone(), lost_bills, attempts, started: time.started };
+    let name = transport.secrets.blot_key(&job.id);
+    let submitted = Submitted { id: job.id.clone(), name, lost_bills, attempts, started: time.started };
     Ok((job, submitted))
 }
 

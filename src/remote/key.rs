@@ -44,13 +44,16 @@ pub(crate) struct Secrets {
     texts: Vec<(String, &'static str)>,
 }
 
+/// What stands in the key's place.
+const KEY: &str = "[key]";
+
 /// A shorter value is no secret, and blotting it out would spoil ordinary words.
 const SHORTEST: usize = 8;
 
 impl Secrets {
     /// `others` are values of headers and of addresses' queries; each part of them may be a secret on its own.
     pub(super) fn new(key: Option<&Key>, others: impl IntoIterator<Item = String>) -> Self {
-        let mut texts: Vec<_> = key.map(|key| (key.text.clone(), "[key]")).into_iter().collect();
+        let mut texts: Vec<_> = key.map(|key| (key.text.clone(), KEY)).into_iter().collect();
         let mut add = |whole: &str, separators: &[char], place| {
             let parts = whole.split(separators).filter(|part| part.len() < whole.len());
             let secrets = parts.chain([whole]).filter(|text| text.len() >= SHORTEST);
@@ -58,7 +61,7 @@ impl Secrets {
         };
         if let Some(key) = key {
             // Keys have an id in front; a service may quote what comes behind it.
-            add(&key.text, &['.', ':'], "[key]");
+            add(&key.text, &['.', ':'], KEY);
         }
         others.into_iter().for_each(|other| add(&other, &[' ', ',', ';', ':', '=', '"'], "[secret]"));
         texts.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
@@ -67,8 +70,17 @@ impl Secrets {
 
     /// Blots them out of a text from outside.
     pub(super) fn blot(&self, text: &str) -> String {
+        self.without(text, |_| true)
+    }
+
+    /// Blots the key out of a name from outside. What else may be a secret may also be a name, such as a provider's.
+    pub(super) fn blot_key(&self, name: &str) -> String {
+        self.without(name, |place| place == KEY)
+    }
+
+    fn without(&self, text: &str, counts: impl Fn(&str) -> bool) -> String {
         let mut text = text.to_owned();
-        for (secret, place) in &self.texts {
+        for (secret, place) in self.texts.iter().filter(|(_, place)| counts(place)) {
             if text.contains(secret.as_str()) {
                 text = text.replace(secret, place);
             }

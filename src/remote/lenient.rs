@@ -8,8 +8,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// Some servers write it before their JSON.
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+/// Without the mark that some servers write before their JSON.
+pub(super) fn without_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json)
+}
 
 /// An object whose fields are only found, and each read on its own: compatible servers leave some out, add their own, write
 /// some twice, and give some another type.
@@ -19,15 +21,13 @@ pub(super) struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
 impl<'a> Object<'a> {
     /// The object that `json` begins with; what follows it is of no interest.
     pub(super) fn read(json: &'a [u8]) -> serde_json::Result<Self> {
-        let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
-        Self::deserialize(&mut serde_json::Deserializer::from_slice(json))
+        Self::deserialize(&mut serde_json::Deserializer::from_slice(without_mark(json)))
     }
 
     /// The objects in the list of that name as far as they came before the JSON broke off, the last one perhaps in part.
     pub(super) fn list_in_broken(json: &'a [u8], name: &str) -> Vec<Self> {
         let mut items = Vec::new();
-        let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
-        let mut deserializer = serde_json::Deserializer::from_slice(json);
+        let mut deserializer = serde_json::Deserializer::from_slice(without_mark(json));
         // It breaks off somewhere; what was read is kept.
         let _ = Broken { items: &mut items, part: Part::Answer(name) }.deserialize(&mut deserializer);
         items
@@ -54,7 +54,7 @@ impl<'a> Object<'a> {
 /// text for a number that is none. Everything stays in its place.
 pub(super) fn mend(json: &mut [u8]) {
     mend_characters(json);
-    json.iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b' ');
+    json.iter_mut().filter(|byte| **byte < b' ').for_each(|byte| *byte = b' ');
     mend_numbers(json);
 }
 

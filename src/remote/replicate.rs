@@ -76,7 +76,7 @@ impl ReplicateBackend {
                     images.extend(made);
                     bills.tries = bills.tries.saturating_add(submitted.lost_bills);
                     attempts = attempts.max(submitted.attempts);
-                    id = Some(submitted.id);
+                    id = Some(submitted.name);
                     succeeded += 1;
                 }
                 Err(error) => {

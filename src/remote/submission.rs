@@ -5,15 +5,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
 
+/// How long a submission waits for its answer that nobody else waits for.
+pub(super) const SEEING_THROUGH: Duration = Duration::from_secs(60);
+
 /// One try to submit a job.
 ///
 /// What is on its way makes a job, whether or not somebody still waits for the answer, and only the answer names the job.
-/// So where it is dropped then, it goes on beside the program until it has its result; dropping that cancels the job.
+/// So where it is dropped then, it goes on beside the program, for a while, until it has its result; dropping that cancels the
+/// job.
 pub(super) struct Submission<F>
 where
     F: Future<Output: Send> + Send + 'static,
@@ -60,7 +65,7 @@ where
             // Outside a runtime there is nobody to go on with it.
             && let Ok(runtime) = Handle::try_current()
         {
-            runtime.spawn(future);
+            runtime.spawn(tokio::time::timeout(SEEING_THROUGH, future));
         }
     }
 }

@@ -90,6 +90,8 @@ impl Upload {
         deadline: Instant,
         answer: impl Future<Output = reqwest::Result<Response>>,
     ) -> Result<Response, Failure> {
+        // Opening the files was no silence.
+        self.goes_on();
         let mut answer = pin!(answer);
         loop {
             let end = self.state().last.checked_add(silence).map_or(deadline, |end| end.min(deadline));

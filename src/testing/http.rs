@@ -15,6 +15,8 @@ pub(super) struct Request {
     pub(super) query: String,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
+    /// Whether it is of HTTP/1.0, which keeps no connection.
+    is_old: bool,
 }
 
 /// What a request's body said, whichever way it was written.
@@ -43,10 +45,11 @@ impl Request {
         let mut words = lines.next().unwrap_or_default().split(' ');
         let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let is_old = words.next() == Some("HTTP/1.0");
         let headers = lines.filter_map(|line| line.split_once(':'));
         let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
         let mut request =
-            Self { method: method.into(), path: path.into(), query: query.into(), headers, body: Vec::new() };
+            Self { method: method.into(), path: path.into(), query: query.into(), headers, body: Vec::new(), is_old };
         let length: usize = request.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
         while body.len() < length {
             if stream.read_buf(&mut body).await? == 0 {
@@ -57,9 +60,10 @@ impl Request {
         Ok(Some(request))
     }
 
-    /// Whether it is the connection's last.
+    /// Whether it is the connection's last: after a `HEAD` or a body without a length nobody would know where the next begins.
     pub(super) fn is_last(&self) -> bool {
-        self.header("connection").is_some_and(|connection| connection.eq_ignore_ascii_case("close"))
+        let closes = self.header("connection").is_some_and(|connection| connection.eq_ignore_ascii_case("close"));
+        closes || self.is_old || self.method == "HEAD" || self.header("transfer-encoding").is_some()
     }
 
     pub(super) fn header(&self, name: &str) -> Option<&str> {

@@ -322,7 +322,9 @@ async fn what_is_no_image_is_not_taken_for_one() {
     for (nothing, told) in [
         (ResponseTemplate::new(204), "empty"),
         (ResponseTemplate::new(200), "empty"),
-        (ResponseTemplate::new(200).set_body_string("\n<!doctype html>"), "a page, no image"),
+        (ResponseTemplate::new(200).set_body_string("\n \n"), "empty"),
+        (ResponseTemplate::new(200).set_body_string("\n<!doctype HTML>"), "a page, no image"),
+        (ResponseTemplate::new(200).set_body_string("\u{feff}<html><body>"), "a page, no image"),
         (answer(200, r#"{"error":"soon"}"#), "JSON, no image"),
     ] {
         let server = with_image(nothing).await;
@@ -334,6 +336,10 @@ async fn what_is_no_image_is_not_taken_for_one() {
         assert_eq!(images[0].download().await.unwrap_err().kind(), ErrorKind::InvalidResponse);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "what was there before");
     }
+    // Not of this model, but of others behind the same API.
+    let drawing = "<?xml version='1.0'?><svg/>";
+    let server = with_image(ResponseTemplate::new(200).set_body_string(drawing)).await;
+    assert_eq!(generate_inline(&remote(&server)).await.unwrap()[0].bytes(), drawing);
 }
 
 #[tokio::test]

@@ -57,10 +57,14 @@ async fn a_balance_is_an_amount_or_without_limit() {
     assert_eq!((balance.billing, available.amount, available.currency.as_str()), (Billed::Prepaid, 12.5, "USD"));
     assert_eq!(requests(&server).await[0].headers["authorization"], format!("Bearer {KEY}"));
 
-    let body = json!({ "billing_type": "barter", "available": { "amount": null, "currency": "usd" } });
-    let (_server, remote) = gateway("/v1/balance", body).await;
+    let unlimited = json!({ "billing_type": "postpaid", "available": { "amount": null, "currency": "usd" } });
+    let (_server, remote) = gateway("/v1/balance", unlimited).await;
     let balance = remote.account().balance().await.unwrap();
-    assert_eq!((balance.billing, balance.available), (Billed::Unknown, None));
+    assert_eq!((balance.billing, balance.available), (Billed::Postpaid, None));
+
+    let unknown = json!({ "billing_type": "prepaid", "available": { "amount": null, "currency": "usd" } });
+    let (_server, remote) = gateway("/v1/balance", unknown).await;
+    assert_eq!(remote.account().balance().await.unwrap_err().kind(), ErrorKind::Upstream);
 
     for unreadable in [json!({}), json!({ "available": { "amount": "12,50" } }), json!({ "available": [] })] {
         let (_server, remote) = gateway("/v1/balance", unreadable).await;

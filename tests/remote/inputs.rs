@@ -84,20 +84,27 @@ async fn an_upload_may_take_longer_than_a_silence() {
         let server = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
             let mut piece = vec![0; 1 << 20];
-            let mut received = 0;
-            while received < 32 << 20 {
+            let (mut received, mut total) = (0, usize::MAX);
+            while received < total {
                 let length = stream.read(&mut piece).unwrap();
                 assert!(length > 0, "it was given up after {received} bytes");
+                if received == 0 {
+                    let head = String::from_utf8_lossy(&piece[..length]).to_ascii_lowercase();
+                    let after = head.split("content-length: ").nth(1).unwrap();
+                    total = head.find("\r\n\r\n").unwrap()
+                        + 4
+                        + after.split('\r').next().unwrap().parse::<usize>().unwrap();
+                }
                 received += length;
-                std::thread::sleep(Duration::from_millis((length as u64 * 100) >> 20));
+                std::thread::sleep(Duration::from_millis((length as u64 * 150) >> 20));
             }
             let body = r#"{"total_cost_micros":1,"currency":"USD"}"#;
             write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
         });
-        let remote = builder(&uri).native_url(&uri).idle_timeout(Duration::from_secs(1)).backend().unwrap();
+        let remote = builder(&uri).native_url(&uri).idle_timeout(Duration::from_millis(2500)).backend().unwrap();
         let started = Instant::now();
         remote.estimate(Request::Edit(edit_spec(vec![input])), RequestContext::default()).await.unwrap();
-        assert!(started.elapsed() > Duration::from_secs(2), "{:?}", started.elapsed());
+        assert!(started.elapsed() > Duration::from_secs(4), "{:?}", started.elapsed());
         server.join().unwrap();
     }
     // One that stands still is given up.

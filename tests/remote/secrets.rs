@@ -45,8 +45,9 @@ async fn headers_are_printed_by_name_and_only_harmless_ones_by_value() {
     let answer = json(200, ONE_ADDRESS)
         .insert_header("location", "https://media.example/1.png?sig=canary")
         .insert_header("x-echo", format!("Bearer {KEY}").as_str())
-        .insert_header("x-lumenfall-provider", format!("fal {KEY}").as_str());
-    let images = generate(&remote(&answering(answer).await)).await.unwrap();
+        .insert_header("x-lumenfall-provider", format!("replicate {KEY}").as_str());
+    let remote = builder(&answering(answer).await.uri()).header("x-prefer", "replicate").backend().unwrap();
+    let images = generate(&remote).await.unwrap();
     let headers = &images.metadata().headers;
     assert_eq!(headers.get("location"), Some("https://media.example/1.png?sig=canary"), "whoever asks is told");
     let text = format!("{:?}", images.metadata());
@@ -55,7 +56,7 @@ async fn headers_are_printed_by_name_and_only_harmless_ones_by_value() {
         r#""x-echo": …"#,
         r#""content-type": "application/json""#,
         r#""x-lumenfall-provider": …"#,
-        r#"provider: Some("fal [key]")"#,
+        r#"provider: Some("replicate [key]")"#,
     ] {
         assert!(text.contains(shown), "{text}");
     }

@@ -152,9 +152,10 @@ impl Stage {
         match (scene, method, path) {
             ("refusing", "POST", ["images", ..]) => (400, self.refusal()),
             ("elsewhere", "POST", _) => (307, json!({})),
-            (_, "POST", ["images", _]) if query.contains("dryRun=true") => {
-                (200, json!({ "total_cost_micros": 20_000, "currency": "USD", "provider": "fal" }))
-            }
+            (_, "POST", ["images", _]) if query.contains("dryRun=true") => (
+                200,
+                json!({ "total_cost_micros": 20_000, "currency": KEY, "provider": KEY, "model": KEY, "components": [{ "type": KEY }] }),
+            ),
             (_, "POST", ["images", _]) => (
                 200,
                 json!({
@@ -171,7 +172,7 @@ impl Stage {
             (_, "GET", ["models"]) => (200, json!({ "data": [{ "id": "a-model" }] })),
             (_, "GET", ["models", id]) => (200, json!({ "id": id, "schema": {} })),
             ("refusing", "POST", ["fal-ai", _]) => (422, json!({ "detail": [{ "msg": refused }] })),
-            (_, "POST", ["fal-ai", _]) => (200, json!({ "request_id": "j1", "status_url": self.signed("/status") })),
+            (_, "POST", ["fal-ai", _]) => (200, json!({ "request_id": KEY, "status_url": self.signed("/status") })),
             ("waiting", "GET", ["fal-ai", _, "requests", _, "status"]) => {
                 (200, json!({ "status": "IN_PROGRESS", "logs": refused }))
             }
@@ -184,7 +185,7 @@ impl Stage {
                 (200, json!({ "status": "COMPLETED", "logs": refused }))
             }
             (_, "GET", ["fal-ai", ..]) => (200, json!({ "images": [{ "url": image }] })),
-            (_, "POST", ["models", ..]) => (201, json!({ "id": "j1", "urls": { "get": self.signed("/status") } })),
+            (_, "POST", ["models", ..]) => (201, json!({ "id": KEY, "urls": { "get": self.signed("/status") } })),
             ("refusing", "GET", ["predictions", _]) => (200, json!({ "status": "failed", "error": refused })),
             (_, "GET", ["predictions", _]) => {
                 (200, json!({ "status": "succeeded", "output": [image], "logs": refused }))

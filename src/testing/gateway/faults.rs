@@ -118,7 +118,8 @@ pub(super) async fn deliver(stream: &mut TcpStream, fault: Option<Fault>, mut an
         _ => {}
     }
     answer.write(stream).await?;
-    Ok(true)
+    // After these a client reads no body.
+    Ok(!matches!(answer.status, 100..200 | 204 | 304))
 }
 
 fn first_half(body: &[u8]) -> &[u8] {
