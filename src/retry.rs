@@ -8,8 +8,8 @@ use crate::error::Error;
 /// When a failed request is tried again.
 ///
 /// A generation costs money each time it runs, so by default only a failure that proves the request
-/// was not executed is tried again: connecting failed, 429, 503 (without the code of an upstream or internal error), a
-/// stream that the server refused by HTTP/2's own means, or the gateway's word that every provider refused.
+/// was not executed is tried again: connecting failed, 429 or 503 (unless the code of an upstream or internal error is there,
+/// or may have been lost), a stream that the server refused by HTTP/2's own means, or the gateway's word that every provider refused.
 ///
 /// ```
 /// use lumenfall::RetryPolicy;

@@ -18,8 +18,8 @@ use crate::images::{Input, OutputFormat, ResponseFormat, fetch, save};
 /// of the backend's [identity](Backend::identity). The cache holds bytes, so it answers with bytes even where addresses were asked for:
 /// `save` and `download` work all the same.
 ///
-/// An answer from the cache costs nothing. One with fewer images than were asked for is not kept. A damaged entry counts as
-/// none. The folder may be deleted at any time.
+/// An answer from the cache costs nothing. One with fewer images than were asked for, or with something in none of the five
+/// formats, is not kept. A damaged entry counts as none. The folder may be deleted at any time.
 #[derive(Clone, Debug)]
 pub struct Cache<B> {
     inner: B,

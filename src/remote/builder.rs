@@ -202,14 +202,14 @@ impl ClientBuilder {
         self
     }
 
-    /// The longest from sending to the head of the answer; 8 minutes by default, since a generation
-    /// can take that long.
+    /// The longest from the last piece sent to the head of the answer; 8 minutes by default, since a generation can take
+    /// that long.
     pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
         self.first_byte = timeout;
         self
     }
 
-    /// The longest silence within an answer; 1 minute by default.
+    /// The longest silence within an answer, and before one that costs nothing; 1 minute by default.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle = timeout;
         self
