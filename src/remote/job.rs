@@ -74,7 +74,7 @@ pub(super) async fn submit(
 ) -> Result<(Job, Submitted), Error> {
     let body = json::write(input)?;
     let request = Arc::new(transport.json_request(address));
-    // The caller's deadline bounds how long it is waited for here.
+    // How long it is waited for here is bounded outside of it.
     let longer = Time { deadline: time.deadline.checked_add(SEEING_THROUGH).unwrap_or(time.deadline), ..time };
     let attempt = || {
         let submission = Submission::new(body.clone(), |body| {
@@ -86,7 +86,7 @@ pub(super) async fn submit(
                 Ok(Job { transport, places, id, ended: false })
             }
         });
-        wait::until(time.deadline, submission)
+        wait::for_whole(transport.first_byte, time.deadline, submission)
     };
     let Paid { result: job, lost_bills, attempts } =
         transport.repeat(&transport.retry, Billing::Paid, time, attempt).await?;

@@ -200,7 +200,11 @@ impl Transport {
         read: &impl AsyncFn(&mut Body<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let deadline = call.time.deadline;
-        let silence = self.silence(billing);
+        let silence = match call.payload {
+            // It is seen through, whoever has given it up.
+            Payload::Watched(_) => Duration::MAX,
+            _ => self.silence(billing),
+        };
         let content = match call.payload {
             Payload::Nothing | Payload::Edit(_) => None,
             Payload::Json(body) => Some(body.clone().into()),

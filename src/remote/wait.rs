@@ -49,13 +49,15 @@ pub(super) fn late_head(silence: Duration, deadline: Instant) -> Failure {
     late(Part::Head, silence, deadline)
 }
 
-/// Waits until the deadline for an answer as a whole.
-pub(super) async fn until<T>(
+/// Waits for an answer as a whole, at most for a `silence` from now and at most until the deadline.
+pub(super) async fn for_whole<T>(
+    silence: Duration,
     deadline: Instant,
     answer: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
-    let in_time = tokio::time::timeout_at(deadline.into(), answer).await;
-    in_time.unwrap_or_else(|_| Err(late_head(Duration::ZERO, deadline)))
+    let end = Instant::now().checked_add(silence).map_or(deadline, |end| end.min(deadline));
+    let in_time = tokio::time::timeout_at(end.into(), answer).await;
+    in_time.unwrap_or_else(|_| Err(late_head(silence, deadline)))
 }
 
 #[cold]

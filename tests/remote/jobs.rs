@@ -169,7 +169,14 @@ async fn a_job_that_nobody_waits_for_before_its_submission_is_answered_is_cancel
         let error = provider.error_within(&server, SOON, Duration::from_secs(1)).await;
         assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, true), "{error}");
         provider.cancelled(&server, 2).await;
-        assert_eq!(provider.submissions(&server).await, 2);
+        let builder = builder(&server.uri()).first_byte_timeout(Duration::from_secs(1));
+        let error = (provider.backend)(builder, SOON).generate(generate_spec(), RequestContext::default()).await;
+        assert_eq!(
+            error.unwrap_err().to_string(),
+            "no answer came within 1 seconds (the request may have been billed)"
+        );
+        provider.cancelled(&server, 3).await;
+        assert_eq!(provider.submissions(&server).await, 3);
     }
 }
 
