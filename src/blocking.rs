@@ -14,6 +14,7 @@
 //! ```
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -45,7 +46,7 @@ pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
         // A task around this one has its turns counted, and would be told to give way where nobody can take over.
         let mut call = pin!(tokio::task::unconstrained(self));
         loop {
-            let waiting = Waiting::begin();
+            let waiting = Waiting::set(true);
             let polled = call.as_mut().poll(&mut context);
             drop(waiting);
             if let Poll::Ready(result) = polled {
@@ -67,14 +68,24 @@ pub(crate) fn is_waiting() -> bool {
     WAITING.get()
 }
 
+/// The same work for another task, with the connections that the call on this thread uses.
+pub(crate) fn carry<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    let waiting = is_waiting();
+    let mut work = Box::pin(work);
+    poll_fn(move |context| {
+        let _waiting = Waiting::set(waiting);
+        work.as_mut().poll(context)
+    })
+}
+
 /// As long as a call is polled by [`Wait::wait`]. It may wait for another one meanwhile, such as in a callback.
 struct Waiting {
     before: bool,
 }
 
 impl Waiting {
-    fn begin() -> Self {
-        Self { before: WAITING.replace(true) }
+    fn set(waiting: bool) -> Self {
+        Self { before: WAITING.replace(waiting) }
     }
 }
 

@@ -3,7 +3,7 @@
 //! The inputs kept in `fuzz/corpus/` run through the same functions as an ordinary test.
 
 use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
 use crate::backend::Output;
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
@@ -52,22 +52,25 @@ pub fn answer(data: &[u8]) {
     }
 }
 
-/// The answer that refuses a request. The first two bytes choose its status.
+/// The answer that refuses a request. The first two bytes choose its status, the first bit whether it broke off.
 pub fn failure(data: &[u8]) {
     let Some((&[high, low], body)) = data.split_first_chunk() else { return };
     let Ok(status) = StatusCode::from_u16(300 + u16::from_be_bytes([high, low]) % 300) else { return };
-    let error = remote::read_failure(status, body, KEY);
+    let error = remote::read_failure(status, body, high < 0x80, KEY);
     assert_eq!(error.status(), Some(status.as_u16()));
     let told = format!("{error} {error:?} {:?} {:?}", error.code(), error.parameter());
     assert!(!told.contains(KEY), "the key is told: {told}");
     check_message(&error);
 }
 
-/// How long a service asks to wait.
+/// How long a service asks to wait. After a line's end comes the time by its own clock.
 pub fn retry_after(data: &[u8]) {
-    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    let mut lines = data.splitn(2, |byte| *byte == b'\n').map(HeaderValue::from_bytes);
+    let Some(Ok(value)) = lines.next() else { return };
+    let date = lines.next().and_then(Result::ok).map(|date| (DATE, date));
     for name in [RETRY_AFTER, HeaderName::from_static("retry-after-ms")] {
-        let asked = remote::read_retry_after(&HeaderMap::from_iter([(name, value.clone())]));
+        let headers = date.clone().into_iter().chain([(name, value.clone())]);
+        let asked = remote::read_retry_after(&HeaderMap::from_iter(headers));
         let policy = RetryPolicy::default();
         for attempt in [1, u32::MAX] {
             assert!(policy.wait(attempt, asked) <= policy.max_wait, "no wait is longer than the longest allowed");

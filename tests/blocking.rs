@@ -1,9 +1,13 @@
 //! Calls without an async runtime.
 
 // Helpers are not marked as tests, but a panic in one is a failed test all the same.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use lumenfall::blocking::Wait;
@@ -12,21 +16,30 @@ use lumenfall::{Client, ErrorKind};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-/// A server without any runtime.
-fn serve_once(body: &'static str) -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+/// A server without any runtime, whose connections are kept.
+fn serve(answer: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.read(&mut [0; 65536]);
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-        stream.write_all((head + body).as_bytes()).unwrap();
+    let answer = Arc::new(answer);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (mut stream, answer) = (stream.unwrap(), Arc::clone(&answer));
+            thread::spawn(move || {
+                let mut request = [0; 65536];
+                // Requests are so small that each comes in one piece.
+                while let Ok(length @ 1..) = stream.read(&mut request) {
+                    let body = answer(&String::from_utf8_lossy(&request[..length]));
+                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
+                    stream.write_all((head + body).as_bytes()).unwrap();
+                }
+            });
+        }
     });
     address
 }
 
 fn client(body: &'static str) -> Client {
-    Client::builder().api_key("k").base_url(serve_once(body)).build().unwrap()
+    Client::builder().api_key("k").base_url(serve(move |_| body)).build().unwrap()
 }
 
 const ANSWER: &str = r#"{"data":[{"b64_json":"aGVsbG8="}]}"#;
@@ -72,6 +85,33 @@ fn a_wait_takes_no_connection_of_the_runtime() {
     }
 }
 
+/// What goes on beside a call that was waited for takes no connection of the runtime either.
+#[test]
+fn a_job_that_is_waited_for_in_vain_is_cancelled() {
+    let (asked, cancelled) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&cancelled);
+    let address = serve(move |request| match request {
+        _ if request.starts_with("PUT") => {
+            count.fetch_add(1, Ordering::SeqCst);
+            "{}"
+        }
+        _ if request.starts_with("POST") => r#"{"request_id":"j1"}"#,
+        // The first job ends, the other does not.
+        _ if request.contains("/status") && asked.fetch_add(1, Ordering::SeqCst) > 0 => r#"{"status":"IN_PROGRESS"}"#,
+        _ if request.contains("/status") => r#"{"status":"COMPLETED"}"#,
+        _ => r#"{"images":[{"url":"https://x.example/1"}]}"#,
+    });
+    let fal = Client::builder().api_key("k").base_url(address).fal().unwrap();
+    let client = Client::new(fal.poll_interval(Duration::from_millis(10)));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        client.images().generate("a lighthouse").send().await.unwrap();
+        let request = client.images().generate("a lighthouse").timeout(Duration::from_secs(4));
+        assert_eq!(request.send().wait().unwrap_err().kind(), ErrorKind::Timeout);
+        assert_eq!(cancelled.load(Ordering::SeqCst), 1);
+    });
+}
+
 #[test]
 fn many_threads_wait_at_once() {
     let mock = MockBackend::new().delay(Duration::from_millis(50));
@@ -80,7 +120,7 @@ fn many_threads_wait_at_once() {
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let client = client.clone();
-            std::thread::spawn(move || client.images().generate("a lighthouse").inline().send().wait().unwrap().len())
+            thread::spawn(move || client.images().generate("a lighthouse").inline().send().wait().unwrap().len())
         })
         .collect();
     assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 1));

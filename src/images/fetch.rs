@@ -10,12 +10,15 @@ use crate::error::{Bills, Error, ErrorKind};
 
 /// So much is looked at to tell a page from an image.
 const HEAD: usize = 32;
+/// No image has so many spaces before it.
+const MOST_SPACE: usize = 4096;
 
 /// The image at `address`, as it comes. Nothing, and a page or an answer of somebody between, are no image.
 pub(crate) async fn stream<B: Backend + ?Sized>(backend: &B, address: &str) -> Result<ByteStream, Error> {
-    let mut pieces = backend.fetch(address).await?;
+    // It may end within the head, and is asked again after that.
+    let mut pieces = backend.fetch(address).await?.fuse();
     let mut head = BytesMut::new();
-    while text(&head).len() < HEAD {
+    while text(&head).len() < HEAD && head.len() < MOST_SPACE {
         match pieces.next().await {
             Some(piece) => head.extend_from_slice(&piece?),
             None => break,

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time;
 
 use super::{inner_does_the_rest, run_both_modes};
 use crate::backend::{Backend, Output, Request, RequestContext};
@@ -12,9 +13,9 @@ use crate::error::{Error, ErrorKind};
 
 /// Holds requests back so that a backend gets no more than it bears. Clones share the limits.
 ///
-/// One that would wait beyond its deadline fails with [`ErrorKind::Timeout`], unsent; where the rate is what holds it back, as
-/// soon as that is known.
-/// Estimates and downloads are not held back.
+/// No order is kept among those that wait for the rate. One that would wait beyond its deadline fails with
+/// [`ErrorKind::Timeout`], unsent; where the rate is what holds it back, as soon as that is known. Estimates and downloads are
+/// not held back.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Limit<B> {
@@ -28,7 +29,7 @@ struct Rate {
     requests: usize,
     period: Duration,
     /// When the last requests have started, oldest first.
-    starts: Mutex<VecDeque<Instant>>,
+    starts: Mutex<VecDeque<time::Instant>>,
 }
 
 impl<B: Backend> Limit<B> {
@@ -51,36 +52,31 @@ impl<B: Backend> Limit<B> {
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
-        let _permit = match &self.at_once {
-            Some(semaphore) => Some(before(context.deadline, semaphore.acquire()).await?),
-            None => None,
-        };
-        if let Some(rate) = &self.rate {
-            rate.turn(context.deadline).await?;
-        }
+        let _permit = self.turn(context.deadline).await?;
         request.send(&self.inner, context).await
+    }
+
+    /// Waits until one more request may start. None has a turn before it takes it, so that one that is dropped, or not polled
+    /// any more, holds up no other.
+    async fn turn(&self, deadline: Option<Instant>) -> Result<Option<SemaphorePermit<'_>>, Error> {
+        loop {
+            let permit = match &self.at_once {
+                Some(semaphore) => Some(before(deadline, semaphore.acquire()).await?.map_err(|_| too_late())?),
+                None => None,
+            };
+            let Some(Err(next)) = self.rate.as_ref().map(|rate| rate.take()) else { return Ok(permit) };
+            drop(permit);
+            let next = next.filter(|next| deadline.is_none_or(|deadline| *next < deadline.into()));
+            tokio::time::sleep_until(next.ok_or_else(too_late)?).await;
+        }
     }
 }
 
 impl Rate {
-    /// Waits until one more request may start. None has a turn before it takes it, so that one that is dropped, or not polled
-    /// any more, holds up no other.
-    async fn turn(&self, deadline: Option<Instant>) -> Result<(), Error> {
-        while let Err(next) = self.take() {
-            match next {
-                Some(next) if deadline.is_none_or(|deadline| next < deadline) => {
-                    tokio::time::sleep_until(next.into()).await;
-                }
-                _ => return Err(too_late()),
-            }
-        }
-        Ok(())
-    }
-
     /// Starts a request now, or tells when the next may start: `None` where that is beyond all time.
-    fn take(&self) -> Result<(), Option<Instant>> {
+    fn take(&self) -> Result<(), Option<time::Instant>> {
         let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
+        let now = time::Instant::now();
         if let Some(spent) = starts.len().checked_sub(self.requests) {
             starts.drain(..spent);
             let next = starts.front().and_then(|oldest| oldest.checked_add(self.period));

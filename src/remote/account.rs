@@ -96,8 +96,8 @@ impl<'a> Account<'a> {
         self.0.transport.ask(&request, &Payload::Nothing, None, json::ignore).await
     }
 
-    /// All requests that `filter` lets through, newest first, fetched as they are read. Where the service leads back to
-    /// what was read already, it ends in [`ErrorKind::InvalidResponse`].
+    /// All requests that `filter` lets through, newest first, fetched as they are read. Where it goes on from no
+    /// place, or leads back to what was read already, it ends in [`ErrorKind::InvalidResponse`].
     pub fn requests(&self, filter: RequestFilter) -> impl Stream<Item = Result<RequestRecord, Error>> + Send + 'a {
         let account = *self;
         let start = Reader { ready: Vec::new().into_iter(), after: None, seen: HashSet::new(), done: false };
@@ -111,17 +111,13 @@ impl<'a> Account<'a> {
                 }
                 let place = match &reader.after {
                     // A server that names a place again would be read for ever.
-                    Some(after) if !reader.seen.insert(after.clone()) => return Err(leads_back()),
+                    Some(after) if after.is_empty() || !reader.seen.insert(after.clone()) => return Err(lost_place()),
                     Some(after) => Page::After(after),
                     None => Page::First,
                 };
                 let page = account.page(&filter, place, false).await?;
-                let next = match page.next() {
-                    Some(Page::After(id)) => Some(id.to_owned()),
-                    _ => None,
-                };
-                reader.done = next.is_none();
-                reader.after = next;
+                reader.done = page.is_last();
+                reader.after = page.requests.last().map(|last| last.id.clone());
                 reader.ready = page.requests.into_iter();
             }
         })
@@ -166,13 +162,14 @@ impl<'a> Account<'a> {
 /// Where a reader of the whole list stands.
 struct Reader {
     ready: std::vec::IntoIter<RequestRecord>,
+    /// The last request that was read; without an id, if that could not be read.
     after: Option<String>,
     /// The places that were asked for.
     seen: HashSet<String>,
     done: bool,
 }
 
-fn leads_back() -> Error {
-    let message = "the list of requests leads back to a place that was read already; what follows is not known";
+fn lost_place() -> Error {
+    let message = "the list of requests goes on, but from no place, or from one that was read already";
     Error::new(ErrorKind::InvalidResponse, message)
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::failure::Failure;
 use super::json;
-use super::submission::{SEEING_THROUGH, Submission};
+use super::submission::{SEEING_THROUGH, Submission, beside};
 use super::transport::{Billing, Call, Paid, Payload, Time, Transport, segment};
 use super::wait;
 use crate::backend::{Progress, RequestContext};
@@ -199,14 +199,12 @@ impl Job {
         if std::mem::replace(&mut self.ended, true) {
             return None;
         }
-        // Outside a runtime there is nobody to send it.
-        let runtime = tokio::runtime::Handle::try_current().ok()?;
         let transport = Arc::clone(&self.transport);
         let (method, url) = (self.places.cancel)(&transport, &self.id);
-        Some(runtime.spawn(async move {
+        beside(async move {
             let request = transport.request(method, url);
             let _ = transport.ask(&request, &Payload::Nothing, None, json::ignore).await;
-        }))
+        })
     }
 }
 

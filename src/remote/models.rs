@@ -1,5 +1,7 @@
 //! The models that a server offers.
 
+use std::fmt;
+
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,13 +32,20 @@ pub struct Model {
 }
 
 /// The schema of a model as the gateway serves it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ServedSchema {
     /// The answer as it came.
     pub json: Value,
     /// Where it differs from the compiled schema; empty where it does not.
     pub changes: Vec<Change>,
+}
+
+/// Without the answer itself: it gets printed, and what it holds is not known.
+impl fmt::Debug for ServedSchema {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServedSchema").field("changes", &self.changes).finish_non_exhaustive()
+    }
 }
 
 /// Some servers leave out what is around the list.
@@ -95,7 +104,8 @@ impl Models<'_> {
         Ok(ServedSchema { changes: M::SCHEMA.changes(&json)?, json })
     }
 
-    /// What the gateway serves as the schema of any model, as it came: its form is not documented.
+    /// What the gateway serves as the schema of any model, as it came: its form is not documented, nor is it cleaned of what
+    /// should not be printed.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) where the server is not the gateway.

@@ -27,8 +27,8 @@ pub(crate) fn read_untouched_answer(body: &[u8]) -> Result<Output, Error> {
     answer::output(HeaderMap::new(), untouched, &Secrets::default()).map_err(|failure| failure.error)
 }
 
-pub(crate) fn read_failure(status: StatusCode, body: &[u8], key: &str) -> Error {
+pub(crate) fn read_failure(status: StatusCode, body: &[u8], is_whole: bool, key: &str) -> Error {
     let secrets = Secrets::new(Key::new(key, "Bearer", "KEY").ok().as_ref(), []);
-    let body = SomeBody { bytes: body.to_vec(), is_whole: true };
+    let body = SomeBody { bytes: body.to_vec(), is_whole };
     Failure::of_answer(status, &HeaderMap::new(), &body, &secrets).error
 }

@@ -1,5 +1,7 @@
 //! What the gateway remembers of requests, and which of them to ask for.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -141,7 +143,7 @@ pub struct RequestFilter {
 }
 
 /// A part of the list of requests, newest first.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[non_exhaustive]
 pub struct RequestPage {
     /// The requests.
@@ -156,6 +158,19 @@ pub struct RequestPage {
     /// Set where newer ones precede.
     #[serde(default)]
     previous_page_url: Option<IgnoredAny>,
+}
+
+/// Of the totals only the names: it gets printed, and what they hold is not known.
+impl fmt::Debug for RequestPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let summary: Option<Vec<_>> = self.summary.as_ref().and_then(Value::as_object).map(|all| all.keys().collect());
+        f.debug_struct("RequestPage")
+            .field("requests", &self.requests)
+            .field("summary", &summary)
+            .field("next", &self.next())
+            .field("previous", &self.previous())
+            .finish()
+    }
 }
 
 /// Which page of a list.
@@ -182,6 +197,11 @@ impl RequestPage {
     pub fn previous(&self) -> Option<Page<'_>> {
         self.previous_page_url.as_ref()?;
         self.ids().next().map(Page::Before)
+    }
+
+    /// Whether nothing older follows.
+    pub(super) fn is_last(&self) -> bool {
+        self.next_page_url.is_none()
     }
 
     fn ids(&self) -> impl DoubleEndedIterator<Item = &str> {

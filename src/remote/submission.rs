@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 /// How long a submission waits for its answer that nobody else waits for.
 pub(super) const SEEING_THROUGH: Duration = Duration::from_secs(60);
@@ -61,13 +62,21 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn drop(&mut self) {
-        if let Some(future) = self.future.take().filter(|_| self.on_its_way.load(Ordering::Relaxed))
-            // Outside a runtime there is nobody to go on with it.
-            && let Ok(runtime) = Handle::try_current()
-        {
-            runtime.spawn(tokio::time::timeout(SEEING_THROUGH, future));
+        if let Some(future) = self.future.take().filter(|_| self.on_its_way.load(Ordering::Relaxed)) {
+            beside(async move {
+                // The result is dropped here, so that what this makes goes on beside, too.
+                drop(tokio::time::timeout(SEEING_THROUGH, future).await);
+            });
         }
     }
+}
+
+/// Goes on with `work` beside the call, over connections of the same kind. Outside a runtime there is nobody to do it.
+pub(super) fn beside(work: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
+    let runtime = Handle::try_current().ok()?;
+    #[cfg(feature = "blocking")]
+    let work = crate::blocking::carry(work);
+    Some(runtime.spawn(work))
 }
 
 /// The body of a request, which tells when a connection has taken it.

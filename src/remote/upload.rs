@@ -9,6 +9,7 @@ use futures_util::{Stream, StreamExt, stream};
 use reqwest::Response;
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
+use tokio::time;
 use tokio_util::io::ReaderStream;
 
 use super::failure::Failure;
@@ -24,7 +25,7 @@ pub(super) struct Upload(Arc<Mutex<State>>);
 
 struct State {
     /// When the connection last took a piece.
-    last: Instant,
+    last: time::Instant,
     /// Told here, since over HTTP/2 the connection's own error does not carry it.
     unreadable: Option<Error>,
 }
@@ -44,7 +45,7 @@ impl Unreadable {
 
 impl Upload {
     pub(super) fn begin() -> Self {
-        Self(Arc::new(Mutex::new(State { last: Instant::now(), unreadable: None })))
+        Self(Arc::new(Mutex::new(State { last: time::Instant::now(), unreadable: None })))
     }
 
     /// Bytes that are here already.
@@ -94,8 +95,9 @@ impl Upload {
         self.goes_on();
         let mut answer = pin!(answer);
         loop {
+            let deadline = time::Instant::from(deadline);
             let end = self.state().last.checked_add(silence).map_or(deadline, |end| end.min(deadline));
-            if let Ok(answer) = tokio::time::timeout_at(end.into(), answer.as_mut()).await {
+            if let Ok(answer) = tokio::time::timeout_at(end, answer.as_mut()).await {
                 return answer.map_err(|error| match self.state().unreadable.take() {
                     // What did not come whole is not executed.
                     Some(unreadable) => Failure::last(unreadable),
@@ -103,14 +105,14 @@ impl Upload {
                 });
             }
             let quiet = self.state().last.elapsed() >= silence;
-            if quiet || Instant::now() >= deadline {
-                return Err(wait::late_head(silence, deadline));
+            if quiet || time::Instant::now() >= deadline {
+                return Err(wait::late_head(silence, deadline.into()));
             }
         }
     }
 
     fn goes_on(&self) {
-        self.state().last = Instant::now();
+        self.state().last = time::Instant::now();
     }
 
     fn breaks(&self, unreadable: Error) -> Broken {

@@ -27,6 +27,17 @@ async fn a_fallback_stops_where_another_backend_would_fail_too() {
 }
 
 #[tokio::test]
+async fn a_fallback_goes_on_after_the_chosen_kinds_only() {
+    for (kind, goes_on) in [(ErrorKind::ContentPolicy, true), (ErrorKind::RateLimited, false)] {
+        let (first, second) = (MockBackend::new(), MockBackend::new());
+        first.fail_next(error(kind));
+        let fallback = Fallback::new(first).then(second.clone()).on([ErrorKind::ContentPolicy]);
+        assert_eq!(generate(&fallback, spec()).await.is_ok(), goes_on, "{kind:?}");
+        assert_eq!(second.requests().len(), usize::from(goes_on));
+    }
+}
+
+#[tokio::test]
 async fn a_fallback_never_pays_twice_unless_allowed() {
     let lost = || error(ErrorKind::Timeout).with_maybe_billed(true);
     // Nothing was made, but a part of the cost can be charged.

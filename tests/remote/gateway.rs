@@ -152,6 +152,11 @@ async fn a_list_that_leads_in_a_circle_is_told() {
     let (last, records) = read.split_last().unwrap();
     assert_eq!((records.len(), last.as_ref().unwrap_err().kind()), (3, ErrorKind::InvalidResponse), "{last:?}");
     assert!(records.iter().all(Result::is_ok));
+
+    let body = json!({ "data": [{ "id": "req_1" }, { "id": 7 }], "next_page_url": "x" });
+    let (_server, remote) = gateway("/v1/requests", body).await;
+    let read: Vec<_> = remote.account().requests(RequestFilter::default()).take(9).collect().await;
+    assert!(read.len() == 3 && read[2].as_ref().unwrap_err().kind() == ErrorKind::InvalidResponse, "{read:?}");
 }
 
 #[tokio::test]

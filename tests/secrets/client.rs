@@ -90,7 +90,7 @@ async fn every_path(plain: &str, tls: &str, folder: &Path) {
         // A paid request that is led elsewhere.
         backend(Arc::new(builder(base, "elsewhere").backend().unwrap()), folder).await;
         through_a_proxy(plain, base).await;
-        given_up(&builder(base, "waiting")).await;
+        given_up(&builder(base, "waiting"), &builder(base, "late")).await;
         waited_for(builder(base, "good"), folder.join("waited.png")).await;
     }
     faults().await;
@@ -181,7 +181,8 @@ async fn of_the_gateway(builder: &ClientBuilder) {
     print_result(account.purge("none").await);
     print_result(models.list().await);
     print_result(models.get("none").await);
-    print_result(models.schema_json(MODEL).await);
+    // As it came: whoever prints it prints what the service says.
+    print_result(models.schema_json(MODEL).await.map(|json| json.is_object()));
     print_result(models.schema::<StableDiffusion35Medium>().await);
 }
 
@@ -197,12 +198,18 @@ async fn through_a_proxy(proxy: &str, base: &str) {
     }
 }
 
-/// Jobs that do not end: nobody waits for the one, and the other's time runs out. Both are cancelled.
-async fn given_up(builder: &ClientBuilder) {
+/// Backends whose calls are jobs.
+fn providers(builder: &ClientBuilder) -> [Arc<dyn Backend>; 2] {
     let soon = Duration::from_millis(1);
-    let fal: Arc<dyn Backend> = Arc::new(builder.clone().fal().unwrap().poll_interval(soon));
-    let replicate: Arc<dyn Backend> = Arc::new(builder.clone().replicate().unwrap().poll_interval(soon));
-    for backend in [fal, replicate] {
+    let fal = builder.clone().fal().unwrap().poll_interval(soon);
+    let replicate = builder.clone().replicate().unwrap().poll_interval(soon);
+    [Arc::new(fal), Arc::new(replicate)]
+}
+
+/// Jobs that do not end, and one that is taken late: nobody waits for the first, and the time of the others runs out. All are
+/// cancelled, the last one in its own time.
+async fn given_up(waiting: &ClientBuilder, late: &ClientBuilder) {
+    for backend in providers(waiting) {
         let spec = GenerateSpec::new(MODEL, "a lighthouse");
         let told = Arc::new(Notify::new());
         let mut context = RequestContext::default();
@@ -216,6 +223,12 @@ async fn given_up(builder: &ClientBuilder) {
         context.deadline = Some(Instant::now() + Duration::from_secs(4));
         print_result(backend.generate(spec, context).await);
     }
+    for backend in providers(late) {
+        let mut context = RequestContext::default();
+        context.deadline = Some(Instant::now() + Duration::from_secs(2));
+        print_result(backend.generate(GenerateSpec::new(MODEL, "a lighthouse"), context).await);
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
 }
 
 /// Without a runtime of one's own.

@@ -70,7 +70,7 @@ async fn nothing_that_is_logged_or_printed_holds_a_secret() {
     assert!(logged.contains("panicked at"), "a panic is among it");
     for stage in [plain, tls] {
         assert!(stage.keys() > 0 && stage.signatures() > 0, "{} has seen the canaries", stage.base);
-        assert_eq!(stage.cancellations(), 4, "of two jobs at each provider, at {}", stage.base);
+        assert_eq!(stage.cancellations(), 6, "of three jobs at each provider, at {}", stage.base);
         // A job is cancelled beside the call.
         assert_eq!(stage.traces() + stage.cancellations(), stage.keys(), "each call was made within a span");
     }

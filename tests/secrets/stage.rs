@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -27,6 +28,7 @@ pub(crate) struct Stage {
 }
 
 struct Answer {
+    delay: Duration,
     status: u16,
     headers: [(&'static str, String); 6],
     body: Bytes,
@@ -46,8 +48,8 @@ impl Stage {
         let respond = move |request: &wiremock::Request| {
             let (path, query) = (request.url.path(), request.url.query().unwrap_or_default());
             shared.count(&request.headers, query);
-            let Answer { status, headers, body } = shared.answer(request.method.as_str(), path, query);
-            let template = ResponseTemplate::new(status).set_body_bytes(body);
+            let Answer { delay, status, headers, body } = shared.answer(request.method.as_str(), path, query);
+            let template = ResponseTemplate::new(status).set_body_bytes(body).set_delay(delay);
             headers.into_iter().fold(template, |template, (name, value)| template.insert_header(name, value.as_str()))
         };
         Mock::given(any()).respond_with(respond).mount(&server).await;
@@ -113,7 +115,10 @@ impl Stage {
             }
             _ => (404, String::new(), Bytes::new()),
         };
+        // A job is taken so late that nobody waits for it any more.
+        let late = matches!((method, &path[..]), ("POST", ["late", "v1", place @ ..]) if !place.ends_with(&["cancel"]));
         Answer {
+            delay: if late { Duration::from_secs(3) } else { Duration::ZERO },
             status,
             headers: [
                 ("location", location),
@@ -164,13 +169,16 @@ impl Stage {
                 }),
             ),
             (_, "GET", ["requests"]) if query.contains("starting_after") => (200, json!({ "data": [record] })),
-            (_, "GET", ["requests"]) => (200, json!({ "data": [record], "next_page_url": self.signed("/more") })),
+            (_, "GET", ["requests"]) => (
+                200,
+                json!({ "data": [record], "next_page_url": self.signed("/more"), "summary": { "export": self.signed("/all") } }),
+            ),
             (_, "GET", ["requests", "req_1"]) => (200, record),
             (_, "GET", ["balance"]) => {
                 (200, json!({ "billing_type": "prepaid", "available": { "amount": 1.5, "currency": "usd" } }))
             }
             (_, "GET", ["models"]) => (200, json!({ "data": [{ "id": "a-model" }] })),
-            (_, "GET", ["models", id]) => (200, json!({ "id": id, "schema": {} })),
+            (_, "GET", ["models", id]) => (200, json!({ "id": id, "schema": {}, "source": self.signed("/schema") })),
             ("refusing", "POST", ["fal-ai", _]) => (422, json!({ "detail": [{ "msg": refused }] })),
             (_, "POST", ["fal-ai", _]) => (200, json!({ "request_id": KEY, "status_url": self.signed("/status") })),
             ("waiting", "GET", ["fal-ai", _, "requests", _, "status"]) => {
@@ -211,7 +219,8 @@ async fn reply(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, s
     }
     let (path, query) = (head.uri.path(), head.uri.query().unwrap_or_default());
     stage.count(&head.headers, query);
-    let Answer { status, headers, body } = stage.answer(head.method.as_str(), path, query);
+    let Answer { delay, status, headers, body } = stage.answer(head.method.as_str(), path, query);
+    tokio::time::sleep(delay).await;
     let mut response = http::Response::builder().status(status);
     for (name, value) in headers {
         response = response.header(name, value);
