@@ -67,7 +67,7 @@ impl<B: Backend> Limit<B> {
             let Some(Err(next)) = self.rate.as_ref().map(|rate| rate.take()) else { return Ok(permit) };
             drop(permit);
             let next = next.filter(|next| deadline.is_none_or(|deadline| *next < deadline.into()));
-            tokio::time::sleep_until(next.ok_or_else(too_late)?).await;
+            time::sleep_until(next.ok_or_else(too_late)?).await;
         }
     }
 }
@@ -91,7 +91,7 @@ impl Rate {
 
 async fn before<T>(deadline: Option<Instant>, wait: impl Future<Output = T>) -> Result<T, Error> {
     match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), wait).await.map_err(|_| too_late()),
+        Some(deadline) => time::timeout_at(deadline.into(), wait).await.map_err(|_| too_late()),
         None => Ok(wait.await),
     }
 }

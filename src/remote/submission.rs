@@ -12,6 +12,8 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use crate::backend::BoxFuture;
+
 /// How long a submission waits for its answer that nobody else waits for.
 pub(super) const SEEING_THROUGH: Duration = Duration::from_secs(60);
 
@@ -20,33 +22,24 @@ pub(super) const SEEING_THROUGH: Duration = Duration::from_secs(60);
 /// What is on its way makes a job, whether or not somebody still waits for the answer, and only the answer names the job.
 /// So where it is dropped then, it goes on beside the program, for a while, until it has its result; dropping that cancels the
 /// job.
-pub(super) struct Submission<F>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    future: Option<Pin<Box<F>>>,
+pub(super) struct Submission<T: Send + 'static> {
+    future: Option<BoxFuture<'static, T>>,
     on_its_way: Arc<AtomicBool>,
 }
 
-impl<F> Submission<F>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
+impl<T: Send + 'static> Submission<T> {
     /// Sends `body` as `send` does.
-    pub(super) fn new(body: Bytes, send: impl FnOnce(Watched) -> F) -> Self {
+    pub(super) fn new<F: Future<Output = T> + Send + 'static>(body: Bytes, send: impl FnOnce(Watched) -> F) -> Self {
         let on_its_way = Arc::<AtomicBool>::default();
         let body = Watched { body, taken: Arc::clone(&on_its_way) };
         Self { future: Some(Box::pin(send(body))), on_its_way }
     }
 }
 
-impl<F> Future for Submission<F>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    type Output = F::Output;
+impl<T: Send + 'static> Future for Submission<T> {
+    type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<T> {
         // Nobody asks again after the end.
         let Some(future) = &mut self.future else { return Poll::Pending };
         let result = future.as_mut().poll(context);
@@ -57,10 +50,7 @@ where
     }
 }
 
-impl<F> Drop for Submission<F>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
+impl<T: Send + 'static> Drop for Submission<T> {
     fn drop(&mut self) {
         if let Some(future) = self.future.take().filter(|_| self.on_its_way.load(Ordering::Relaxed)) {
             beside(async move {

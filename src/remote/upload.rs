@@ -94,10 +94,10 @@ impl Upload {
         // Opening the files was no silence.
         self.goes_on();
         let mut answer = pin!(answer);
+        let deadline = time::Instant::from(deadline);
         loop {
-            let deadline = time::Instant::from(deadline);
             let end = self.state().last.checked_add(silence).map_or(deadline, |end| end.min(deadline));
-            if let Ok(answer) = tokio::time::timeout_at(end, answer.as_mut()).await {
+            if let Ok(answer) = time::timeout_at(end, answer.as_mut()).await {
                 return answer.map_err(|error| match self.state().unreadable.take() {
                     // What did not come whole is not executed.
                     Some(unreadable) => Failure::last(unreadable),
