@@ -1,5 +1,5 @@
-//! Models that the generator made of other schemas: their code compiles and keeps their rules.
-#![allow(dead_code, missing_docs, unreachable_pub, reason = "a test uses a part of each model")]
+//! Tests the code that is generated from other schemas: it compiles and enforces the rules of its schema.
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "the tests use some of each model")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[rustfmt::skip]
@@ -12,17 +12,18 @@ mod sketcher;
 #[path = "../crates/lumenfall-codegen/tests/golden/upscaler.rs"]
 mod upscaler;
 
-use lumenfall::images::typed::Rule;
-use lumenfall::{Client, ErrorKind, Input, literal};
+use lumenfall::remote::Remote;
+use lumenfall::{Client, ErrorKind, Input, OutputFormat, literal};
 
 fn client() -> Client {
-    Client::builder().api_key("lmnfl_test.secret").build().unwrap()
+    Client::new(Remote::builder().api_key("lmnfl_test.secret").build().unwrap())
 }
 
 #[test]
-fn text_only_model_takes_its_choices() {
+fn values_of_an_enum_are_sent_as_text() {
     let images = client().images_for::<sketcher::Sketcher1>();
     let spec = images
+        .clone()
         .generate("a lighthouse", sketcher::style::Value3dPrint)
         .paper(sketcher::paper::Kraft)
         .tiling(true)
@@ -32,11 +33,16 @@ fn text_only_model_takes_its_choices() {
     assert_eq!(spec.options.extra["paper"], "kraft");
     assert_eq!(spec.options.extra["tiling"], true);
     assert_eq!(spec.options.provider.as_deref(), Some("in-house"));
-    assert_eq!(sketcher::SCHEMA.check_generate(&spec), Ok(()));
+    sketcher::SCHEMA.check(&spec).unwrap();
+
+    let style = sketcher::parameters::Style::new("ink").unwrap();
+    let spec = images.generate("a lighthouse", style).try_paper("kraft").unwrap().into_spec();
+    assert_eq!((&spec.options.extra["style"], &spec.options.extra["paper"]), (&"ink".into(), &"kraft".into()));
+    assert_eq!(sketcher::parameters::Style::new("oil").unwrap_err().parameter(), Some("style"));
 }
 
 #[test]
-fn sampling_controls_that_the_schema_names_are_checked_by_it() {
+fn sampling_controls_in_the_schema_are_checked_by_the_schema() {
     use dreamer::parameters::{GuidanceScale, Shift};
     let images = client().images_for::<dreamer::Dreamer21>();
     let mut spec = images
@@ -48,25 +54,27 @@ fn sampling_controls_that_the_schema_names_are_checked_by_it() {
         .steps(28)
         .into_spec();
     assert_eq!(spec.options.sampling.seed, Some(4_294_967_295));
-    assert_eq!(dreamer::SCHEMA.check_generate(&spec), Ok(()));
+    dreamer::SCHEMA.check(&spec).unwrap();
 
     spec.options.sampling.guidance = Some(1.4);
-    let violation = dreamer::SCHEMA.check_generate(&spec).unwrap_err();
-    assert_eq!((violation.parameter(), violation.rule()), ("guidance_scale", Rule::Range));
+    let error = dreamer::SCHEMA.check(&spec).unwrap_err();
+    assert!(error.to_string().starts_with("`guidance_scale` is 1.4; "), "{error}");
     assert_eq!(GuidanceScale::new(20.5).unwrap_err().kind(), ErrorKind::InvalidRequest);
 }
 
 #[test]
-fn upscaler_starts_from_its_scale_factor() {
+fn required_numbers_and_supported_formats_are_checked() {
     let images = client().images_for::<upscaler::Upscaler>();
     let factor = upscaler::parameters::ScaleFactor::new(3).unwrap();
-    let spec = images.edit(Input::path("small.png"), factor).into_spec();
+    let edit = images.edit(Input::path("small.png"), factor);
+    assert_eq!(edit.clone().try_output_format(OutputFormat::Gif).unwrap_err().parameter(), Some("output_format"));
+    let spec = edit.try_output_format(OutputFormat::Webp).unwrap().into_spec();
     assert_eq!(spec.options.extra["scale_factor"], 3);
     assert!(upscaler::parameters::ScaleFactor::new(9).is_err());
 }
 
 #[tokio::test]
-async fn spec_for_another_model_is_refused() {
+async fn a_request_for_another_model_is_rejected() {
     let spec = lumenfall::backend::GenerateSpec::new("dreamer-2.1", "a lighthouse");
     let error = client().images().generate_spec(spec).send().await.unwrap_err();
     assert_eq!(error.parameter(), Some("model"));

@@ -8,261 +8,289 @@ pub enum StableDiffusion35Medium {}
 impl typed::Model for StableDiffusion35Medium {
     const SCHEMA: &'static typed::Schema = &SCHEMA;
     type Requests = Requests;
-    fn requests(client: &::lumenfall::Client) -> Requests {
-        Requests {
-            client: ::core::clone::Clone::clone(client),
-        }
+
+    fn requests(backend: ::std::sync::Arc<dyn ::lumenfall::Backend>) -> Requests {
+        Requests { backend }
     }
 }
 
-/// Where the requests to Stable Diffusion 3.5 Medium start.
+/// Entry point for requests to Stable Diffusion 3.5 Medium.
 #[derive(Clone, Debug)]
 pub struct Requests {
-    client: ::lumenfall::Client,
+    backend: ::std::sync::Arc<dyn ::lumenfall::Backend>,
 }
 
 impl Requests {
-    /// Makes images.
+    /// Returns a builder for a request that generates images.
     ///
-    /// - `prompt`: What the image is to show, or how it is to change.
+    /// - `prompt`: text that describes the image, or the change to an image.
     pub fn generate(self, prompt: impl rules::PromptValue) -> Generate {
-        let mut draft = typed::Draft::new(
-            self.client,
-            &SCHEMA,
-            ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, ""),
-        );
+        let spec = ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, "");
+        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
         draft.spec_mut().prompt = prompt.value();
-        Generate {
+        Builder {
             draft,
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// The same from plain data, which is checked when it is sent.
+    /// Returns a request from plain data. It is checked against the model's schema when it is sent.
     pub fn generate_spec(
         self,
         spec: ::lumenfall::backend::GenerateSpec,
     ) -> typed::Draft<::lumenfall::backend::GenerateSpec> {
-        typed::Draft::new(self.client, &SCHEMA, spec)
+        typed::Draft::new(self.backend, &SCHEMA, spec)
     }
 
-    /// Changes images.
+    /// Returns a builder for a request that edits images.
     ///
-    /// - `image`: The image or images to edit.
+    /// - `image`: one or more images to edit.
     pub fn edit(self, image: impl typed::Inputs) -> Edit {
-        let mut draft = typed::Draft::new(
-            self.client,
-            &SCHEMA,
-            ::lumenfall::backend::EditSpec::new(SCHEMA.id, []),
-        );
+        let spec = ::lumenfall::backend::EditSpec::new(SCHEMA.id, []);
+        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
         draft.spec_mut().images = typed::Inputs::into_inputs(image);
-        Edit {
+        Builder {
             draft,
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// The same from plain data, which is checked when it is sent.
+    /// Returns a request from plain data. It is checked against the model's schema when it is sent.
     pub fn edit_spec(
         self,
         spec: ::lumenfall::backend::EditSpec,
     ) -> typed::Draft<::lumenfall::backend::EditSpec> {
-        typed::Draft::new(self.client, &SCHEMA, spec)
+        typed::Draft::new(self.backend, &SCHEMA, spec)
     }
 }
 
-/// Text to image with Stable Diffusion 3.5 Medium.
+/// Builder for a request to Stable Diffusion 3.5 Medium.
 ///
-/// Its type remembers what rules out later calls.
+/// Its type parameters record which parameters are set, so that a forbidden combination does not compile.
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is sent"]
-pub struct Generate<
-    Answer = ::lumenfall::Address,
+pub struct Builder<
+    Spec,
+    Delivery = ::lumenfall::Hosted,
     SizeState = typed::Unset,
     OutputFormatState = typed::Unset,
 > {
-    draft: typed::Draft<::lumenfall::backend::GenerateSpec, Answer>,
+    draft: typed::Draft<Spec, Delivery>,
     state: ::core::marker::PhantomData<fn() -> (SizeState, OutputFormatState)>,
 }
 
+/// Builder for text to image with Stable Diffusion 3.5 Medium. See [`Builder`] for its methods.
+pub type Generate<
+    Delivery = ::lumenfall::Hosted,
+    SizeState = typed::Unset,
+    OutputFormatState = typed::Unset,
+> = Builder<::lumenfall::backend::GenerateSpec, Delivery, SizeState, OutputFormatState>;
+
+/// Builder for image edit with Stable Diffusion 3.5 Medium. See [`Builder`] for its methods.
+pub type Edit<
+    Delivery = ::lumenfall::Hosted,
+    SizeState = typed::Unset,
+    OutputFormatState = typed::Unset,
+> = Builder<::lumenfall::backend::EditSpec, Delivery, SizeState, OutputFormatState>;
+
 impl<
-    Answer,
+    Spec: typed::Spec,
+    Delivery,
     SizeState,
     OutputFormatState,
-> Generate<Answer, SizeState, OutputFormatState> {
-    /// Pixels as WxH, or an aspect ratio as W:H.
+> Builder<Spec, Delivery, SizeState, OutputFormatState> {
+    /// Sets `size`: width and height in pixels as WxH, or an aspect ratio as W:H.
     ///
-    /// It takes pixels up to 1414x1414, or an aspect ratio.
-    /// It cannot be combined with `aspect_ratio` or `resolution`.
+    /// Accepts pixels up to 1414x1414, or an aspect ratio.
+    /// Cannot be combined with `aspect_ratio` or `resolution`.
     pub fn size(
         mut self,
         size: impl rules::SizeValue,
-    ) -> Generate<Answer, typed::Given, OutputFormatState>
+    ) -> Builder<Spec, Delivery, typed::Set, OutputFormatState>
     where
-        SizeState: rules::SizeFree,
+        SizeState: rules::SizeAllowed,
     {
-        self.draft.spec_mut().options.size = ::core::option::Option::Some(size.value());
-        Generate {
+        self.draft.options_mut().size = ::core::option::Option::Some(size.value());
+        Builder {
             draft: self.draft,
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// `size` of a value known only at run time.
+    /// Sets `size` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_size(
         self,
         size: ::lumenfall::Size,
     ) -> ::core::result::Result<
-        Generate<Answer, typed::Given, OutputFormatState>,
+        Builder<Spec, Delivery, typed::Set, OutputFormatState>,
         ::lumenfall::Error,
     >
     where
-        SizeState: rules::SizeFree,
+        SizeState: rules::SizeAllowed,
     {
         ::core::result::Result::Ok(self.size(parameters::Size::new(size)?))
     }
 
-    /// Shape of the output, independent of its scale.
+    /// Sets `aspect_ratio`: aspect ratio of the output, independent of its resolution.
     ///
-    /// It takes an aspect ratio such as `16:9`.
-    /// It cannot be combined with `size`.
+    /// Accepts an aspect ratio such as `16:9`.
+    /// Cannot be combined with `size`.
     pub fn aspect_ratio(
         mut self,
         aspect_ratio: impl rules::AspectRatioValue,
-    ) -> Generate<Answer, typed::Excluded, OutputFormatState>
+    ) -> Builder<Spec, Delivery, typed::Excluded, OutputFormatState>
     where
-        SizeState: rules::AspectRatioFree,
+        SizeState: rules::AspectRatioAllowed,
     {
-        self.draft.spec_mut().options.aspect_ratio = ::core::option::Option::Some(
+        self.draft.options_mut().aspect_ratio = ::core::option::Option::Some(
             aspect_ratio.value(),
         );
-        Generate {
+        Builder {
             draft: self.draft,
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// `aspect_ratio` of a value known only at run time.
+    /// Sets `aspect_ratio` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_aspect_ratio(
         self,
         aspect_ratio: ::lumenfall::AspectRatio,
     ) -> ::core::result::Result<
-        Generate<Answer, typed::Excluded, OutputFormatState>,
+        Builder<Spec, Delivery, typed::Excluded, OutputFormatState>,
         ::lumenfall::Error,
     >
     where
-        SizeState: rules::AspectRatioFree,
+        SizeState: rules::AspectRatioAllowed,
     {
         ::core::result::Result::Ok(
             self.aspect_ratio(parameters::AspectRatio::new(aspect_ratio)?),
         )
     }
 
-    /// Scale of the output as a tier, independent of its shape.
+    /// Sets `resolution`: resolution tier of the output, independent of its aspect ratio.
     ///
-    /// It takes a tier such as `1K`.
-    /// It cannot be combined with `size`.
+    /// Accepts a tier such as `1K`.
+    /// Cannot be combined with `size`.
     pub fn resolution(
         mut self,
         resolution: impl rules::ResolutionValue,
-    ) -> Generate<Answer, typed::Excluded, OutputFormatState>
+    ) -> Builder<Spec, Delivery, typed::Excluded, OutputFormatState>
     where
-        SizeState: rules::ResolutionFree,
+        SizeState: rules::ResolutionAllowed,
     {
-        self.draft.spec_mut().options.resolution = ::core::option::Option::Some(
+        self.draft.options_mut().resolution = ::core::option::Option::Some(
             resolution.value(),
         );
-        Generate {
+        Builder {
             draft: self.draft,
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// `resolution` of a value known only at run time.
+    /// Sets `resolution` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_resolution(
         self,
         resolution: ::lumenfall::Resolution,
     ) -> ::core::result::Result<
-        Generate<Answer, typed::Excluded, OutputFormatState>,
+        Builder<Spec, Delivery, typed::Excluded, OutputFormatState>,
         ::lumenfall::Error,
     >
     where
-        SizeState: rules::ResolutionFree,
+        SizeState: rules::ResolutionAllowed,
     {
         ::core::result::Result::Ok(
             self.resolution(parameters::Resolution::new(resolution)?),
         )
     }
 
-    /// Whether an image comes back as a temporary address or as bytes.
+    /// Sets `response_format`: whether the response contains temporary URLs or the bytes of the images.
     ///
-    /// A value of the module [`response_format`]: `Url` or `B64Json`.
+    /// Accepts the types of the module [`response_format`]: `Url` or `B64Json`.
     /// The default is `url`.
     pub fn response_format<Format: response_format::Value>(
         self,
         _: Format,
-    ) -> Generate<Format::Answer, SizeState, OutputFormatState> {
-        Generate {
-            draft: self.draft.answered(),
+    ) -> Builder<Spec, Format::Delivery, SizeState, OutputFormatState> {
+        Builder {
+            draft: self.draft.delivered_as(),
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// File format of the images.
+    /// Sets `output_format`: file format of the images.
     ///
-    /// A value of the module [`output_format`]: `Png`, `Jpeg`, `Gif`, `Webp` or `Avif`.
+    /// Accepts the types of the module [`output_format`]: `Png`, `Jpeg`, `Gif`, `Webp` or `Avif`.
     pub fn output_format<Choice: output_format::Value>(
         mut self,
         output_format: Choice,
-    ) -> Generate<Answer, SizeState, Choice>
+    ) -> Builder<Spec, Delivery, SizeState, Choice>
     where
-        OutputFormatState: rules::OutputFormatFree,
+        OutputFormatState: rules::OutputFormatAllowed,
     {
-        self.draft.spec_mut().options.output_format = ::core::option::Option::Some(
+        self.draft.options_mut().output_format = ::core::option::Option::Some(
             output_format.value(),
         );
-        Generate {
+        Builder {
             draft: self.draft,
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// Compression level of a lossy file format.
+    /// Sets `output_format` to a value that is known only at run time.
     ///
-    /// It takes 0 to 100.
-    /// It needs `output_format` to be `jpeg`, `webp` or `avif`.
+    /// # Errors
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
+    pub fn try_output_format(
+        self,
+        output_format: ::lumenfall::OutputFormat,
+    ) -> ::core::result::Result<
+        Builder<Spec, Delivery, SizeState, parameters::OutputFormat>,
+        ::lumenfall::Error,
+    >
+    where
+        OutputFormatState: rules::OutputFormatAllowed,
+    {
+        ::core::result::Result::Ok(
+            self.output_format(parameters::OutputFormat::new(output_format)?),
+        )
+    }
+
+    /// Sets `output_compression`: compression level of a lossy file format.
+    ///
+    /// Accepts 0 to 100.
+    /// Requires `output_format` to be `jpeg`, `webp` or `avif`.
     pub fn output_compression(
         mut self,
         output_compression: impl rules::OutputCompressionValue,
     ) -> Self
     where
-        OutputFormatState: rules::OutputCompressionNeedsOutputFormat,
+        OutputFormatState: rules::OutputCompressionRequiresOutputFormat,
     {
-        self.draft.spec_mut().options.output_compression = ::core::option::Option::Some(
+        self.draft.options_mut().output_compression = ::core::option::Option::Some(
             output_compression.value(),
         );
         self
     }
 
-    /// `output_compression` of a value known only at run time.
+    /// Sets `output_compression` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_output_compression(
         self,
         output_compression: u32,
     ) -> ::core::result::Result<Self, ::lumenfall::Error>
     where
-        OutputFormatState: rules::OutputCompressionNeedsOutputFormat,
+        OutputFormatState: rules::OutputCompressionRequiresOutputFormat,
     {
         ::core::result::Result::Ok(
             self
@@ -272,52 +300,59 @@ impl<
         )
     }
 
-    /// How many images to make.
+    /// Sets `n`: number of images to generate.
     ///
-    /// It takes 1 to 10.
+    /// Accepts 1 to 10.
     /// The default is `1`.
     pub fn n(mut self, n: impl rules::NValue) -> Self {
-        self.draft.spec_mut().options.n = ::core::option::Option::Some(n.value());
+        self.draft.options_mut().n = ::core::option::Option::Some(n.value());
         self
     }
 
-    /// `n` of a value known only at run time.
+    /// Sets `n` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_n(self, n: u32) -> ::core::result::Result<Self, ::lumenfall::Error> {
         ::core::result::Result::Ok(self.n(parameters::N::new(n)?))
     }
 
-    /// Asks for temporary addresses of the images.
-    pub fn addresses(
+    /// Requests the images as temporary URLs.
+    pub fn hosted(
         self,
-    ) -> Generate<::lumenfall::Address, SizeState, OutputFormatState> {
-        Generate {
-            draft: self.draft.answered(),
+    ) -> Builder<Spec, ::lumenfall::Hosted, SizeState, OutputFormatState> {
+        Builder {
+            draft: self.draft.delivered_as(),
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// Asks for the images' bytes inside the answer.
-    pub fn inline(self) -> Generate<::lumenfall::Inline, SizeState, OutputFormatState> {
-        Generate {
-            draft: self.draft.answered(),
+    /// Requests the images as bytes inside the response.
+    pub fn inline(
+        self,
+    ) -> Builder<Spec, ::lumenfall::Inline, SizeState, OutputFormatState> {
+        Builder {
+            draft: self.draft.delivered_as(),
             state: ::core::marker::PhantomData,
         }
-    }
-
-    /// Pins a provider, which gives up the gateway's automatic failover.
-    pub fn pin(mut self, provider: impl rules::RunsTextToImage) -> Self {
-        self.draft.spec_mut().options.provider = ::core::option::Option::Some(
-            provider.slug().into(),
-        );
-        self
     }
 
     ::lumenfall::shared_methods! {
-        ::lumenfall::backend::GenerateSpec; user seed steps guidance negative_prompt
-        no_strength
+        Spec; user seed steps guidance negative_prompt
+    }
+}
+
+impl<
+    Delivery,
+    SizeState,
+    OutputFormatState,
+> Builder<::lumenfall::backend::GenerateSpec, Delivery, SizeState, OutputFormatState> {
+    /// Pins the request to a provider. This disables the gateway's automatic failover.
+    pub fn pin(mut self, provider: impl rules::RunsTextToImage) -> Self {
+        self.draft.options_mut().provider = ::core::option::Option::Some(
+            provider.slug().into(),
+        );
+        self
     }
 
     #[doc(hidden)]
@@ -329,35 +364,30 @@ impl<
     pub fn mask<T: rules::MaskInTextToImage>(self, _: T) -> Self {
         self
     }
+
+    #[doc(hidden)]
+    pub fn strength<T: rules::StrengthInTextToImage>(self, _: T) -> Self {
+        self
+    }
 }
 
-/// An edit with Stable Diffusion 3.5 Medium.
-///
-/// Its type remembers what rules out later calls.
-#[derive(Clone, Debug)]
-#[must_use = "a request does nothing until it is sent"]
-pub struct Edit<
-    Answer = ::lumenfall::Address,
-    SizeState = typed::Unset,
-    OutputFormatState = typed::Unset,
-> {
-    draft: typed::Draft<::lumenfall::backend::EditSpec, Answer>,
-    state: ::core::marker::PhantomData<fn() -> (SizeState, OutputFormatState)>,
-}
-
-impl<Answer, SizeState, OutputFormatState> Edit<Answer, SizeState, OutputFormatState> {
-    /// What the image is to show, or how it is to change.
+impl<
+    Delivery,
+    SizeState,
+    OutputFormatState,
+> Builder<::lumenfall::backend::EditSpec, Delivery, SizeState, OutputFormatState> {
+    /// Sets `prompt`: text that describes the image, or the change to an image.
     ///
-    /// It takes text of at most 1000 characters.
+    /// Accepts text of at most 1000 characters.
     pub fn prompt(mut self, prompt: impl rules::PromptValue) -> Self {
         self.draft.spec_mut().prompt = ::core::option::Option::Some(prompt.value());
         self
     }
 
-    /// `prompt` of a value known only at run time.
+    /// Sets `prompt` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_prompt(
         self,
         prompt: impl ::core::convert::Into<::std::string::String>,
@@ -365,243 +395,28 @@ impl<Answer, SizeState, OutputFormatState> Edit<Answer, SizeState, OutputFormatS
         ::core::result::Result::Ok(self.prompt(parameters::Prompt::new(prompt)?))
     }
 
-    /// Same-sized PNG; its fully transparent pixels mark what may change.
+    /// Sets `mask`: a PNG of the same size as the image; its fully transparent pixels mark the area to change.
     ///
-    /// It takes `image/png`.
+    /// Accepts `image/png`.
     pub fn mask(mut self, mask: ::lumenfall::Input) -> Self {
         self.draft.spec_mut().mask = ::core::option::Option::Some(mask);
         self
     }
 
-    /// Pixels as WxH, or an aspect ratio as W:H.
-    ///
-    /// It takes pixels up to 1414x1414, or an aspect ratio.
-    /// It cannot be combined with `aspect_ratio` or `resolution`.
-    pub fn size(
-        mut self,
-        size: impl rules::SizeValue,
-    ) -> Edit<Answer, typed::Given, OutputFormatState>
-    where
-        SizeState: rules::SizeFree,
-    {
-        self.draft.spec_mut().options.size = ::core::option::Option::Some(size.value());
-        Edit {
-            draft: self.draft,
-            state: ::core::marker::PhantomData,
-        }
-    }
-
-    /// `size` of a value known only at run time.
-    ///
-    /// # Errors
-    /// Where the value breaks a rule of the model's schema.
-    pub fn try_size(
-        self,
-        size: ::lumenfall::Size,
-    ) -> ::core::result::Result<
-        Edit<Answer, typed::Given, OutputFormatState>,
-        ::lumenfall::Error,
-    >
-    where
-        SizeState: rules::SizeFree,
-    {
-        ::core::result::Result::Ok(self.size(parameters::Size::new(size)?))
-    }
-
-    /// Shape of the output, independent of its scale.
-    ///
-    /// It takes an aspect ratio such as `16:9`.
-    /// It cannot be combined with `size`.
-    pub fn aspect_ratio(
-        mut self,
-        aspect_ratio: impl rules::AspectRatioValue,
-    ) -> Edit<Answer, typed::Excluded, OutputFormatState>
-    where
-        SizeState: rules::AspectRatioFree,
-    {
-        self.draft.spec_mut().options.aspect_ratio = ::core::option::Option::Some(
-            aspect_ratio.value(),
-        );
-        Edit {
-            draft: self.draft,
-            state: ::core::marker::PhantomData,
-        }
-    }
-
-    /// `aspect_ratio` of a value known only at run time.
-    ///
-    /// # Errors
-    /// Where the value breaks a rule of the model's schema.
-    pub fn try_aspect_ratio(
-        self,
-        aspect_ratio: ::lumenfall::AspectRatio,
-    ) -> ::core::result::Result<
-        Edit<Answer, typed::Excluded, OutputFormatState>,
-        ::lumenfall::Error,
-    >
-    where
-        SizeState: rules::AspectRatioFree,
-    {
-        ::core::result::Result::Ok(
-            self.aspect_ratio(parameters::AspectRatio::new(aspect_ratio)?),
-        )
-    }
-
-    /// Scale of the output as a tier, independent of its shape.
-    ///
-    /// It takes a tier such as `1K`.
-    /// It cannot be combined with `size`.
-    pub fn resolution(
-        mut self,
-        resolution: impl rules::ResolutionValue,
-    ) -> Edit<Answer, typed::Excluded, OutputFormatState>
-    where
-        SizeState: rules::ResolutionFree,
-    {
-        self.draft.spec_mut().options.resolution = ::core::option::Option::Some(
-            resolution.value(),
-        );
-        Edit {
-            draft: self.draft,
-            state: ::core::marker::PhantomData,
-        }
-    }
-
-    /// `resolution` of a value known only at run time.
-    ///
-    /// # Errors
-    /// Where the value breaks a rule of the model's schema.
-    pub fn try_resolution(
-        self,
-        resolution: ::lumenfall::Resolution,
-    ) -> ::core::result::Result<
-        Edit<Answer, typed::Excluded, OutputFormatState>,
-        ::lumenfall::Error,
-    >
-    where
-        SizeState: rules::ResolutionFree,
-    {
-        ::core::result::Result::Ok(
-            self.resolution(parameters::Resolution::new(resolution)?),
-        )
-    }
-
-    /// Whether an image comes back as a temporary address or as bytes.
-    ///
-    /// A value of the module [`response_format`]: `Url` or `B64Json`.
-    /// The default is `url`.
-    pub fn response_format<Format: response_format::Value>(
-        self,
-        _: Format,
-    ) -> Edit<Format::Answer, SizeState, OutputFormatState> {
-        Edit {
-            draft: self.draft.answered(),
-            state: ::core::marker::PhantomData,
-        }
-    }
-
-    /// File format of the images.
-    ///
-    /// A value of the module [`output_format`]: `Png`, `Jpeg`, `Gif`, `Webp` or `Avif`.
-    pub fn output_format<Choice: output_format::Value>(
-        mut self,
-        output_format: Choice,
-    ) -> Edit<Answer, SizeState, Choice>
-    where
-        OutputFormatState: rules::OutputFormatFree,
-    {
-        self.draft.spec_mut().options.output_format = ::core::option::Option::Some(
-            output_format.value(),
-        );
-        Edit {
-            draft: self.draft,
-            state: ::core::marker::PhantomData,
-        }
-    }
-
-    /// Compression level of a lossy file format.
-    ///
-    /// It takes 0 to 100.
-    /// It needs `output_format` to be `jpeg`, `webp` or `avif`.
-    pub fn output_compression(
-        mut self,
-        output_compression: impl rules::OutputCompressionValue,
-    ) -> Self
-    where
-        OutputFormatState: rules::OutputCompressionNeedsOutputFormat,
-    {
-        self.draft.spec_mut().options.output_compression = ::core::option::Option::Some(
-            output_compression.value(),
-        );
-        self
-    }
-
-    /// `output_compression` of a value known only at run time.
-    ///
-    /// # Errors
-    /// Where the value breaks a rule of the model's schema.
-    pub fn try_output_compression(
-        self,
-        output_compression: u32,
-    ) -> ::core::result::Result<Self, ::lumenfall::Error>
-    where
-        OutputFormatState: rules::OutputCompressionNeedsOutputFormat,
-    {
-        ::core::result::Result::Ok(
-            self
-                .output_compression(
-                    parameters::OutputCompression::new(output_compression)?,
-                ),
-        )
-    }
-
-    /// How many images to make.
-    ///
-    /// It takes 1 to 10.
-    /// The default is `1`.
-    pub fn n(mut self, n: impl rules::NValue) -> Self {
-        self.draft.spec_mut().options.n = ::core::option::Option::Some(n.value());
-        self
-    }
-
-    /// `n` of a value known only at run time.
-    ///
-    /// # Errors
-    /// Where the value breaks a rule of the model's schema.
-    pub fn try_n(self, n: u32) -> ::core::result::Result<Self, ::lumenfall::Error> {
-        ::core::result::Result::Ok(self.n(parameters::N::new(n)?))
-    }
-
-    /// Asks for temporary addresses of the images.
-    pub fn addresses(self) -> Edit<::lumenfall::Address, SizeState, OutputFormatState> {
-        Edit {
-            draft: self.draft.answered(),
-            state: ::core::marker::PhantomData,
-        }
-    }
-
-    /// Asks for the images' bytes inside the answer.
-    pub fn inline(self) -> Edit<::lumenfall::Inline, SizeState, OutputFormatState> {
-        Edit {
-            draft: self.draft.answered(),
-            state: ::core::marker::PhantomData,
-        }
-    }
-
-    /// Pins a provider, which gives up the gateway's automatic failover.
+    /// Pins the request to a provider. This disables the gateway's automatic failover.
     pub fn pin(mut self, provider: impl rules::RunsImageEdit) -> Self {
-        self.draft.spec_mut().options.provider = ::core::option::Option::Some(
+        self.draft.options_mut().provider = ::core::option::Option::Some(
             provider.slug().into(),
         );
         self
     }
 
     ::lumenfall::shared_methods! {
-        ::lumenfall::backend::EditSpec; user seed steps guidance negative_prompt strength
+        @ strength
     }
 }
 
-/// What the model takes, as data.
+/// The model's parameter schema.
 pub static SCHEMA: typed::Schema = typed::Schema {
     id: "stable-diffusion-3.5-medium",
     name: "Stable Diffusion 3.5 Medium",
@@ -730,8 +545,7 @@ pub static SCHEMA: typed::Schema = typed::Schema {
             requires: &[],
         },
     ],
-    plain_prompt: ::core::option::Option::Some(1000),
-    json: "{\"creator\":\"Stability AI\",\"family\":\"stable-diffusion-3.5\",\"id\":\"stable-diffusion-3.5-medium\",\"max_resolution\":{\"height\":1414,\"width\":1414},\"modes\":[\"text_to_image\",\"image_edit\"],\"name\":\"Stable Diffusion 3.5 Medium\",\"parameters\":[{\"description\":\"What the image is to show, or how it is to change\",\"group\":\"core\",\"max_length\":1000,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"required\"},\"name\":\"prompt\",\"type\":\"string\"},{\"description\":\"The image or images to edit\",\"group\":\"media\",\"media_types\":[\"image/png\",\"image/jpeg\",\"image/webp\",\"image/gif\"],\"modes\":{\"image_edit\":\"required\"},\"name\":\"image\",\"repeatable\":true,\"type\":\"file\"},{\"description\":\"Same-sized PNG; its fully transparent pixels mark what may change\",\"group\":\"media\",\"media_types\":[\"image/png\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"mask\",\"type\":\"file\"},{\"description\":\"Pixels as WxH, or an aspect ratio as W:H\",\"format\":\"size\",\"group\":\"layout\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"size\",\"overrides\":[\"aspect_ratio\",\"resolution\"],\"type\":\"string\"},{\"description\":\"Shape of the output, independent of its scale\",\"format\":\"aspect_ratio\",\"group\":\"layout\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"aspect_ratio\",\"type\":\"string\"},{\"description\":\"Scale of the output as a tier, independent of its shape\",\"format\":\"resolution_tier\",\"group\":\"layout\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"resolution\",\"type\":\"string\"},{\"default\":\"url\",\"description\":\"Whether an image comes back as a temporary address or as bytes\",\"enum\":[\"url\",\"b64_json\"],\"group\":\"output\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"response_format\",\"type\":\"string\"},{\"description\":\"File format of the images\",\"enum\":[\"png\",\"jpeg\",\"gif\",\"webp\",\"avif\"],\"group\":\"output\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"output_format\",\"type\":\"string\"},{\"description\":\"Compression level of a lossy file format\",\"group\":\"output\",\"maximum\":100,\"minimum\":0,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"output_compression\",\"requires\":{\"output_format\":[\"jpeg\",\"webp\",\"avif\"]},\"type\":\"integer\"},{\"default\":1,\"description\":\"How many images to make\",\"group\":\"output\",\"maximum\":10,\"minimum\":1,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"n\",\"type\":\"integer\"}],\"providers\":[{\"model\":\"fal-ai/stable-diffusion-v35-medium\",\"modes\":[\"text_to_image\"],\"name\":\"fal.ai\",\"price\":{\"per\":\"megapixel\",\"usd\":0.02},\"slug\":\"fal\"},{\"model\":\"stability-ai/stable-diffusion-3.5-medium\",\"modes\":[\"text_to_image\",\"image_edit\"],\"name\":\"Replicate\",\"price\":{\"per\":\"image\",\"usd\":0.035},\"slug\":\"replicate\"}]}",
+    json: "{\"creator\":\"Stability AI\",\"family\":\"stable-diffusion-3.5\",\"id\":\"stable-diffusion-3.5-medium\",\"max_resolution\":{\"height\":1414,\"width\":1414},\"modes\":[\"text_to_image\",\"image_edit\"],\"name\":\"Stable Diffusion 3.5 Medium\",\"parameters\":[{\"description\":\"Text that describes the image, or the change to an image\",\"group\":\"core\",\"max_length\":1000,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"required\"},\"name\":\"prompt\",\"type\":\"string\"},{\"description\":\"One or more images to edit\",\"group\":\"media\",\"media_types\":[\"image/png\",\"image/jpeg\",\"image/webp\",\"image/gif\"],\"modes\":{\"image_edit\":\"required\"},\"name\":\"image\",\"repeatable\":true,\"type\":\"file\"},{\"description\":\"A PNG of the same size as the image; its fully transparent pixels mark the area to change\",\"group\":\"media\",\"media_types\":[\"image/png\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"mask\",\"type\":\"file\"},{\"description\":\"Width and height in pixels as WxH, or an aspect ratio as W:H\",\"format\":\"size\",\"group\":\"layout\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"size\",\"overrides\":[\"aspect_ratio\",\"resolution\"],\"type\":\"string\"},{\"description\":\"Aspect ratio of the output, independent of its resolution\",\"format\":\"aspect_ratio\",\"group\":\"layout\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"aspect_ratio\",\"type\":\"string\"},{\"description\":\"Resolution tier of the output, independent of its aspect ratio\",\"format\":\"resolution_tier\",\"group\":\"layout\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"resolution\",\"type\":\"string\"},{\"default\":\"url\",\"description\":\"Whether the response contains temporary URLs or the bytes of the images\",\"enum\":[\"url\",\"b64_json\"],\"group\":\"output\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"response_format\",\"type\":\"string\"},{\"description\":\"File format of the images\",\"enum\":[\"png\",\"jpeg\",\"gif\",\"webp\",\"avif\"],\"group\":\"output\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"output_format\",\"type\":\"string\"},{\"description\":\"Compression level of a lossy file format\",\"group\":\"output\",\"maximum\":100,\"minimum\":0,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"output_compression\",\"requires\":{\"output_format\":[\"jpeg\",\"webp\",\"avif\"]},\"type\":\"integer\"},{\"default\":1,\"description\":\"Number of images to generate\",\"group\":\"output\",\"maximum\":10,\"minimum\":1,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"n\",\"type\":\"integer\"}],\"providers\":[{\"model\":\"fal-ai/stable-diffusion-v35-medium\",\"modes\":[\"text_to_image\"],\"name\":\"fal.ai\",\"price\":{\"per\":\"megapixel\",\"usd\":0.02},\"slug\":\"fal\"},{\"model\":\"stability-ai/stable-diffusion-3.5-medium\",\"modes\":[\"text_to_image\",\"image_edit\"],\"name\":\"Replicate\",\"price\":{\"per\":\"image\",\"usd\":0.035},\"slug\":\"replicate\"}]}",
 };
 
 /// The values of `response_format`.
@@ -742,17 +556,20 @@ pub mod response_format {
         label = "write `Url` or `B64Json`"
     )]
     pub trait Value {
-        /// How the answer holds its images.
-        type Answer: ::lumenfall::images::Delivery;
-        /// The value itself.
+        /// How the response delivers the images.
+        type Delivery: ::lumenfall::images::Delivery;
+
+        /// Returns the plain value.
         fn value(self) -> ::lumenfall::ResponseFormat;
     }
 
     /// `url`.
     #[derive(Clone, Copy, Debug)]
     pub struct Url;
+
     impl Value for Url {
-        type Answer = ::lumenfall::Address;
+        type Delivery = ::lumenfall::Hosted;
+
         fn value(self) -> ::lumenfall::ResponseFormat {
             ::lumenfall::ResponseFormat::Url
         }
@@ -761,8 +578,10 @@ pub mod response_format {
     /// `b64_json`.
     #[derive(Clone, Copy, Debug)]
     pub struct B64Json;
+
     impl Value for B64Json {
-        type Answer = ::lumenfall::Inline;
+        type Delivery = ::lumenfall::Inline;
+
         fn value(self) -> ::lumenfall::ResponseFormat {
             ::lumenfall::ResponseFormat::B64Json
         }
@@ -774,16 +593,17 @@ pub mod output_format {
     /// A value of `output_format`: `Png`, `Jpeg`, `Gif`, `Webp` or `Avif`.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is not a value of `output_format` of Stable Diffusion 3.5 Medium",
-        label = "write `Png`, `Jpeg`, `Gif`, `Webp` or `Avif`"
+        label = "write `Png`, `Jpeg`, `Gif`, `Webp` or `Avif`, or `.try_output_format(value)?` for a value known only at run time"
     )]
     pub trait Value {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> ::lumenfall::OutputFormat;
     }
 
     /// `png`.
     #[derive(Clone, Copy, Debug)]
     pub struct Png;
+
     impl Value for Png {
         fn value(self) -> ::lumenfall::OutputFormat {
             ::lumenfall::OutputFormat::Png
@@ -793,6 +613,7 @@ pub mod output_format {
     /// `jpeg`.
     #[derive(Clone, Copy, Debug)]
     pub struct Jpeg;
+
     impl Value for Jpeg {
         fn value(self) -> ::lumenfall::OutputFormat {
             ::lumenfall::OutputFormat::Jpeg
@@ -802,6 +623,7 @@ pub mod output_format {
     /// `gif`.
     #[derive(Clone, Copy, Debug)]
     pub struct Gif;
+
     impl Value for Gif {
         fn value(self) -> ::lumenfall::OutputFormat {
             ::lumenfall::OutputFormat::Gif
@@ -811,6 +633,7 @@ pub mod output_format {
     /// `webp`.
     #[derive(Clone, Copy, Debug)]
     pub struct Webp;
+
     impl Value for Webp {
         fn value(self) -> ::lumenfall::OutputFormat {
             ::lumenfall::OutputFormat::Webp
@@ -820,6 +643,7 @@ pub mod output_format {
     /// `avif`.
     #[derive(Clone, Copy, Debug)]
     pub struct Avif;
+
     impl Value for Avif {
         fn value(self) -> ::lumenfall::OutputFormat {
             ::lumenfall::OutputFormat::Avif
@@ -827,235 +651,248 @@ pub mod output_format {
     }
 }
 
-/// Values that have been checked: while compiling by `literal!`, or at run time by `new`.
+/// Checked values of parameters. `literal!` checks a value at compile time, `new` checks it at run time.
 pub mod parameters {
-    /// A value of `prompt`: text of at most 1000 characters.
+    /// Checked value of `prompt`: text of at most 1000 characters.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Prompt(::std::borrow::Cow<'static, str>);
+
     impl Prompt {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: &'static str) -> Self {
+        pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
                 ::std::borrow::Cow::Borrowed(
                     super::typed::text(
+                        "prompt",
                         value,
                         1000,
-                        "`prompt` must be text of at most 1000 characters; shorten it",
-                        ::core::option::Option::Some(
-                            "`prompt` must not be blank; say what it is",
-                        ),
+                        "text of at most 1000 characters",
+                        true,
                     ),
                 ),
             )
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
             value: impl ::core::convert::Into<::std::string::String>,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
             let value = value.into();
-            super::SCHEMA.check("prompt", &value.as_str().into())?;
+            super::SCHEMA.check_value("prompt", &value.as_str().into())?;
             ::core::result::Result::Ok(Self(value.into()))
         }
 
-        /// The text itself.
+        /// Returns the plain value.
         pub fn get(self) -> ::std::string::String {
             self.0.into_owned()
         }
     }
 
-    /// A value of `size`: pixels up to 1414x1414, or an aspect ratio.
+    /// Checked value of `size`: pixels up to 1414x1414, or an aspect ratio.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct Size(::lumenfall::Size);
+
     impl Size {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: &'static str) -> Self {
+        pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
                 super::typed::size(
+                    "size",
                     value,
-                    ::core::option::Option::Some((1414, 1414)),
-                    "`size` is malformed, or has a side of 0; write it as \"1024x1024\" or \"16:9\"",
-                    "`size` is too large for Stable Diffusion 3.5 Medium: it must be pixels up to 1414x1414, or an aspect ratio",
+                    super::SCHEMA.max_size,
+                    "at most 1414x1414",
                 ),
             )
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
             value: ::lumenfall::Size,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check("size", &value.to_string().into())?;
+            super::SCHEMA.check_value("size", &value.to_string().into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
-        /// The value itself.
+        /// Returns the plain value.
         pub const fn get(self) -> ::lumenfall::Size {
             self.0
         }
     }
 
-    /// A value of `aspect_ratio`: an aspect ratio such as `16:9`.
+    /// Checked value of `aspect_ratio`: an aspect ratio such as `16:9`.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct AspectRatio(::lumenfall::AspectRatio);
+
     impl AspectRatio {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: &'static str) -> Self {
-            Self(
-                super::typed::aspect_ratio(
-                    value,
-                    "`aspect_ratio` is malformed, or has a side of 0; write it as \"16:9\"",
-                ),
-            )
+        pub const fn literal(value: &'static str, _: &str) -> Self {
+            Self(super::typed::aspect_ratio("aspect_ratio", value))
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
             value: ::lumenfall::AspectRatio,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check("aspect_ratio", &value.to_string().into())?;
+            super::SCHEMA.check_value("aspect_ratio", &value.to_string().into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
-        /// The value itself.
+        /// Returns the plain value.
         pub const fn get(self) -> ::lumenfall::AspectRatio {
             self.0
         }
     }
 
-    /// A value of `resolution`: a tier such as `1K`.
+    /// Checked value of `resolution`: a tier such as `1K`.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct Resolution(::lumenfall::Resolution);
+
     impl Resolution {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: &'static str) -> Self {
-            Self(
-                super::typed::resolution(
-                    value,
-                    "`resolution` is malformed, or 0; write it as \"1K\"",
-                ),
-            )
+        pub const fn literal(value: &'static str, _: &str) -> Self {
+            Self(super::typed::resolution("resolution", value))
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
             value: ::lumenfall::Resolution,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check("resolution", &value.to_string().into())?;
+            super::SCHEMA.check_value("resolution", &value.to_string().into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
-        /// The value itself.
+        /// Returns the plain value.
         pub const fn get(self) -> ::lumenfall::Resolution {
             self.0
         }
     }
 
-    /// A value of `output_compression`: 0 to 100.
+    /// Checked value of `output_format`: `png`, `jpeg`, `gif`, `webp` or `avif`.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub struct OutputFormat(::lumenfall::OutputFormat);
+
+    impl OutputFormat {
+        /// Checks a value that is known only at run time.
+        ///
+        /// # Errors
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
+        pub fn new(
+            value: ::lumenfall::OutputFormat,
+        ) -> ::core::result::Result<Self, ::lumenfall::Error> {
+            super::SCHEMA.check_value("output_format", &<&str>::from(value).into())?;
+            ::core::result::Result::Ok(Self(value))
+        }
+
+        /// Returns the plain value.
+        pub const fn get(self) -> ::lumenfall::OutputFormat {
+            self.0
+        }
+    }
+
+    impl super::output_format::Value for OutputFormat {
+        fn value(self) -> ::lumenfall::OutputFormat {
+            self.get()
+        }
+    }
+
+    /// Checked value of `output_compression`: 0 to 100.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct OutputCompression(u32);
+
     impl OutputCompression {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: i128) -> Self {
+        pub const fn literal(value: i128, source: &str) -> Self {
             Self(
                 super::typed::integer(
+                    "output_compression",
                     value,
+                    source,
                     0,
                     100,
-                    "`output_compression` must be 0 to 100; write `percent!(80)`",
+                    "0 to 100",
                 ) as u32,
             )
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(value: u32) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check("output_compression", &value.into())?;
+            super::SCHEMA.check_value("output_compression", &value.into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
-        /// The value itself.
+        /// Returns the plain value.
         pub const fn get(self) -> u32 {
             self.0
         }
     }
 
-    /// A value of `n`: 1 to 10.
+    /// Checked value of `n`: 1 to 10.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct N(u32);
+
     impl N {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: i128) -> Self {
-            Self(
-                super::typed::integer(
-                    value,
-                    1,
-                    10,
-                    "`n` must be 1 to 10; write `count!(2)`",
-                ) as u32,
-            )
+        pub const fn literal(value: i128, source: &str) -> Self {
+            Self(super::typed::integer("n", value, source, 1, 10, "1 to 10") as u32)
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(value: u32) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check("n", &value.into())?;
+            super::SCHEMA.check_value("n", &value.into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
-        /// The value itself.
+        /// Returns the plain value.
         pub const fn get(self) -> u32 {
             self.0
         }
     }
 }
 
-/// Who runs the model, for `pin`.
+/// The providers that run the model, for `pin`.
 pub mod providers {
     /// fal.ai. $0.02 per megapixel.
     #[derive(Clone, Copy, Debug)]
     pub struct Fal;
+
     /// Replicate. $0.035 per image.
     #[derive(Clone, Copy, Debug)]
     pub struct Replicate;
 }
 
-/// The schema's rules, as the compiler reads them.
+/// The schema's rules, as traits that the builder's methods require.
 pub mod rules {
-    /// What `prompt` takes.
+    /// A type that the setter of `prompt` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`prompt` takes text, not `{Self}`",
+        message = "`prompt` requires text, not `{Self}`",
         label = "write a `&str` or a `String`"
     )]
     pub trait PromptValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> ::std::string::String;
     }
 
@@ -1083,13 +920,13 @@ pub mod rules {
         }
     }
 
-    /// What `size` takes.
+    /// A type that the setter of `size` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`size` takes a checked value, not `{Self}`",
-        label = "write `size!(\"1024x1024\")`, or `.try_size(value)?` for what is known only at run time"
+        message = "`size` requires a checked value, not `{Self}`",
+        label = "write `size!(\"1024x1024\")`, or `.try_size(value)?` for a value known only at run time"
     )]
     pub trait SizeValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> ::lumenfall::Size;
     }
 
@@ -1099,13 +936,13 @@ pub mod rules {
         }
     }
 
-    /// What `aspect_ratio` takes.
+    /// A type that the setter of `aspect_ratio` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`aspect_ratio` takes a checked value, not `{Self}`",
-        label = "write `aspect_ratio!(\"16:9\")`, or `.try_aspect_ratio(value)?` for what is known only at run time"
+        message = "`aspect_ratio` requires a checked value, not `{Self}`",
+        label = "write `aspect_ratio!(\"16:9\")`, or `.try_aspect_ratio(value)?` for a value known only at run time"
     )]
     pub trait AspectRatioValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> ::lumenfall::AspectRatio;
     }
 
@@ -1115,13 +952,13 @@ pub mod rules {
         }
     }
 
-    /// What `resolution` takes.
+    /// A type that the setter of `resolution` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`resolution` takes a checked value, not `{Self}`",
-        label = "write `resolution!(\"1K\")`, or `.try_resolution(value)?` for what is known only at run time"
+        message = "`resolution` requires a checked value, not `{Self}`",
+        label = "write `resolution!(\"1K\")`, or `.try_resolution(value)?` for a value known only at run time"
     )]
     pub trait ResolutionValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> ::lumenfall::Resolution;
     }
 
@@ -1131,13 +968,13 @@ pub mod rules {
         }
     }
 
-    /// What `output_compression` takes.
+    /// A type that the setter of `output_compression` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`output_compression` takes a checked value, not `{Self}`",
-        label = "write `percent!(80)`, or `.try_output_compression(value)?` for what is known only at run time"
+        message = "`output_compression` requires a checked value, not `{Self}`",
+        label = "write `percent!(80)`, or `.try_output_compression(value)?` for a value known only at run time"
     )]
     pub trait OutputCompressionValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> u32;
     }
 
@@ -1147,13 +984,13 @@ pub mod rules {
         }
     }
 
-    /// What `n` takes.
+    /// A type that the setter of `n` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`n` takes a checked value, not `{Self}`",
-        label = "write `count!(2)`, or `.try_n(value)?` for what is known only at run time"
+        message = "`n` requires a checked value, not `{Self}`",
+        label = "write `count!(2)`, or `.try_n(value)?` for a value known only at run time"
     )]
     pub trait NValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> u32;
     }
 
@@ -1163,65 +1000,80 @@ pub mod rules {
         }
     }
 
-    /// Where `size` may still be given.
+    /// A builder state in which `size` may be set.
     #[diagnostic::on_unimplemented(
-        message = "`size` is given once, and not together with `aspect_ratio` or `resolution`",
-        label = "drop this call, or the `aspect_ratio` or `resolution` or `size` before it"
+        message = "`size` can be set only once, and not together with `aspect_ratio` or `resolution`",
+        label = "remove this call, or the earlier `aspect_ratio(..)`, `resolution(..)` or `size(..)`: each sets the image's dimensions"
     )]
-    pub trait SizeFree {}
-    impl SizeFree for super::typed::Unset {}
-    /// Where `aspect_ratio` may still be given.
+    pub trait SizeAllowed {}
+    impl SizeAllowed for super::typed::Unset {}
+
+    /// A builder state in which `aspect_ratio` may be set.
     #[diagnostic::on_unimplemented(
         message = "`aspect_ratio` cannot be combined with `size`",
-        label = "drop this call, or the `size` before it: either decides the same"
+        label = "remove this call, or the earlier `size(..)`: each sets the image's dimensions"
     )]
-    pub trait AspectRatioFree {}
-    impl AspectRatioFree for super::typed::Unset {}
-    impl AspectRatioFree for super::typed::Excluded {}
-    /// Where `resolution` may still be given.
+    pub trait AspectRatioAllowed {}
+    impl AspectRatioAllowed for super::typed::Unset {}
+    impl AspectRatioAllowed for super::typed::Excluded {}
+
+    /// A builder state in which `resolution` may be set.
     #[diagnostic::on_unimplemented(
         message = "`resolution` cannot be combined with `size`",
-        label = "drop this call, or the `size` before it: either decides the same"
+        label = "remove this call, or the earlier `size(..)`: each sets the image's dimensions"
     )]
-    pub trait ResolutionFree {}
-    impl ResolutionFree for super::typed::Unset {}
-    impl ResolutionFree for super::typed::Excluded {}
-    /// Where `output_format` may still be given.
+    pub trait ResolutionAllowed {}
+    impl ResolutionAllowed for super::typed::Unset {}
+    impl ResolutionAllowed for super::typed::Excluded {}
+
+    /// A builder state in which `output_format` may be set.
     #[diagnostic::on_unimplemented(
-        message = "`output_format` is given once",
-        label = "drop this call, or the `output_format` before it"
+        message = "`output_format` can be set only once",
+        label = "remove this call, or the earlier `output_format(..)`"
     )]
-    pub trait OutputFormatFree {}
-    impl OutputFormatFree for super::typed::Unset {}
-    /// Where `output_format` is as `output_compression` needs it.
+    pub trait OutputFormatAllowed {}
+    impl OutputFormatAllowed for super::typed::Unset {}
+
+    /// A value of `output_format` that `output_compression` requires: `Jpeg`, `Webp` or `Avif`, or one that is known only at run time and is checked when the request is sent.
     #[diagnostic::on_unimplemented(
-        message = "`output_compression` needs `output_format` to be `Jpeg`, `Webp` or `Avif`, set before it",
-        label = "here `output_format` is `{Self}`",
-        note = "write `.output_format(Jpeg)` before `.output_compression(…)`, or leave `output_compression` out"
+        message = "`output_compression` requires an earlier call that sets `output_format` to `Jpeg`, `Webp` or `Avif`",
+        label = "at this call, `output_format` is `{Self}`",
+        note = "write `.output_format(Jpeg)` before `.output_compression(..)`, or remove `.output_compression(..)`"
     )]
-    pub trait OutputCompressionNeedsOutputFormat {}
-    impl OutputCompressionNeedsOutputFormat for super::output_format::Jpeg {}
-    impl OutputCompressionNeedsOutputFormat for super::output_format::Webp {}
-    impl OutputCompressionNeedsOutputFormat for super::output_format::Avif {}
-    /// Nothing: text to image has no `image`.
+    pub trait OutputCompressionRequiresOutputFormat {}
+    impl OutputCompressionRequiresOutputFormat for super::output_format::Jpeg {}
+    impl OutputCompressionRequiresOutputFormat for super::output_format::Webp {}
+    impl OutputCompressionRequiresOutputFormat for super::output_format::Avif {}
+    impl OutputCompressionRequiresOutputFormat for super::parameters::OutputFormat {}
+
+    /// Has no implementations: `image` is not a parameter of text to image.
     #[diagnostic::on_unimplemented(
         message = "`image` is a parameter of image edit, not of text to image",
-        label = "leave it out, or start the request with `.edit(…)`"
+        label = "remove this call, or start the request with `.edit(..)`"
     )]
     pub trait ImageInTextToImage {}
-    /// Nothing: text to image has no `mask`.
+
+    /// Has no implementations: `mask` is not a parameter of text to image.
     #[diagnostic::on_unimplemented(
         message = "`mask` is a parameter of image edit, not of text to image",
-        label = "leave it out, or start the request with `.edit(…)`"
+        label = "remove this call, or start the request with `.edit(..)`"
     )]
     pub trait MaskInTextToImage {}
+
+    /// Has no implementations: `strength` is not a parameter of text to image.
+    #[diagnostic::on_unimplemented(
+        message = "`strength` is a parameter of image edit, not of text to image",
+        label = "remove this call, or start the request with `.edit(..)`"
+    )]
+    pub trait StrengthInTextToImage {}
+
     /// A provider that offers text to image.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` does not offer text to image with Stable Diffusion 3.5 Medium",
-        label = "pin `Fal` or `Replicate`, or leave `pin` out"
+        label = "pin `Fal` or `Replicate`, or remove this call"
     )]
     pub trait RunsTextToImage {
-        /// The provider's name on the wire.
+        /// Returns the provider's name in the API.
         fn slug(self) -> &'static str;
     }
 
@@ -1240,10 +1092,10 @@ pub mod rules {
     /// A provider that offers image edit.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` does not offer image edit with Stable Diffusion 3.5 Medium",
-        label = "pin `Replicate`, or leave `pin` out"
+        label = "pin `Replicate`, or remove this call"
     )]
     pub trait RunsImageEdit {
-        /// The provider's name on the wire.
+        /// Returns the provider's name in the API.
         fn slug(self) -> &'static str;
     }
 

@@ -1,12 +1,12 @@
-//! `cargo xtask bench`: the repository's benchmarks, each beside its peer.
+//! `cargo xtask bench`: runs a benchmark of the repository, which compares lumenfall with other software.
 
 use std::ffi::OsStr;
 use std::process::Command;
 
-/// Outside the workspace, so that only this command builds the peers.
+/// The package is outside the workspace, so that only this command builds the peers.
 const REMOTE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/remote");
 
-/// Runs one benchmark; further arguments (`--json FILE`) are passed on.
+/// Runs a benchmark. Further arguments, such as `--json FILE`, are passed to it.
 pub(crate) fn run(name: &str, further: &[&str]) -> Result<(), String> {
     match name {
         "denoiser" | "vae" => {
@@ -19,7 +19,7 @@ pub(crate) fn run(name: &str, further: &[&str]) -> Result<(), String> {
             succeed(env!("CARGO"), build, name)?;
             succeed(format!("{target}/release/remote-bench"), further, name)
         }
-        _ => Err(format!("there is no benchmark {name:?}; there are denoiser, vae and remote")),
+        _ => Err(format!("unknown benchmark {name:?}; the benchmarks are denoiser, vae and remote")),
     }
 }
 

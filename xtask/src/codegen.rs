@@ -1,4 +1,4 @@
-//! Generated files: writes them, or tells which are out of date.
+//! `cargo xtask codegen`: writes the generated files, or checks that they are up to date.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 
 use lumenfall_codegen::{Module, generate, generate_default, index};
 
-/// The model that `client.images()` and the short macros belong to.
+/// The schema of the model for `client.images()` and the short macros, such as `size!`.
 const DEFAULT: &str = "stable-diffusion-3.5-medium.json";
 
 /// Writes every generated file.
 pub(crate) fn write() -> Result<(), String> {
     for (path, code) in expected()? {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|problem| format!("{}: {problem}", folder.display()))?;
+            fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
-        fs::write(&path, code).map_err(|problem| format!("{}: {problem}", path.display()))?;
+        fs::write(&path, code).map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
 }
 
-/// Names the generated files that are not what the schemas say.
+/// Returns an error that lists the generated files that do not match the schemas.
 pub(crate) fn check() -> Result<(), String> {
     let expected = expected()?;
     let mut wrong: Vec<String> = expected
@@ -33,7 +33,7 @@ pub(crate) fn check() -> Result<(), String> {
         files(&folder, "rs")?
             .into_iter()
             .filter(|path| !expected.contains_key(path))
-            .map(|path| format!("without a schema: {}", path.display())),
+            .map(|path| format!("no schema for: {}", path.display())),
     );
     if wrong.is_empty() {
         return Ok(());
@@ -41,7 +41,7 @@ pub(crate) fn check() -> Result<(), String> {
     Err(format!("{}\nrun `cargo xtask codegen`", wrong.join("\n")))
 }
 
-/// What every generated file is to hold.
+/// Returns the path and the expected content of each generated file.
 fn expected() -> Result<BTreeMap<PathBuf, String>, String> {
     let mut modules = Vec::new();
     for path in files(&root().join("schemas"), "json")? {
@@ -59,18 +59,18 @@ fn expected() -> Result<BTreeMap<PathBuf, String>, String> {
 }
 
 fn module(path: &Path, folder: &str) -> Result<Module, String> {
-    let json = fs::read_to_string(path).map_err(|problem| format!("{}: {problem}", path.display()))?;
+    let json = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let file = path.file_name().unwrap_or_default().to_string_lossy();
     let generate = if file == DEFAULT { generate_default } else { generate };
-    generate(&format!("{folder}/{file}"), &json).map_err(|problem| problem.to_string())
+    generate(&format!("{folder}/{file}"), &json).map_err(|error| error.to_string())
 }
 
-/// The files in `folder` of that extension, in order. A folder that is not there has none.
+/// Returns the files in `folder` with this extension, sorted. If the folder does not exist, returns no files.
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>, String> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|problem| format!("{}: {problem}", folder.display()))?.path();
+        let path = entry.map_err(|error| format!("{}: {error}", folder.display()))?.path();
         if path.extension().is_some_and(|found| found == extension) {
             paths.push(path);
         }

@@ -1,4 +1,4 @@
-//! Chores of the repository: `cargo xtask <command>`.
+//! Development tasks: `cargo xtask <command>`.
 
 mod bench;
 mod codegen;
@@ -7,7 +7,7 @@ mod schema;
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask codegen [--check]
-       cargo xtask schema pull [MODEL...]
+       cargo xtask schema pull|diff [MODEL...]
        cargo xtask bench denoiser|vae|remote [--json FILE]";
 
 fn main() -> ExitCode {
@@ -16,14 +16,14 @@ fn main() -> ExitCode {
     let result = match arguments.as_slice() {
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
-        ["schema", "pull", models @ ..] => schema::pull(models),
+        ["schema", command @ ("pull" | "diff"), models @ ..] => schema::run(command, models),
         ["bench", name, further @ ..] => bench::run(name, further),
         _ => Err(USAGE.into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => {
-            eprintln!("{problem}");
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

@@ -1,15 +1,18 @@
-//! `cargo xtask schema pull`: the schemas as the gateway serves them now.
+//! `cargo xtask schema`: compares `schemas/` with the schemas that the gateway serves.
 
 use std::process::Command;
 
-/// Updates `schemas/`. The program that does it is a package of its own: it stands on the generated files, and this one
-/// must build without them.
-pub(crate) fn pull(models: &[&str]) -> Result<(), String> {
+/// Runs `pull` or `diff` in the package `xtask-schema`, which depends on the generated files. This package must not.
+pub(crate) fn run(command: &str, models: &[&str]) -> Result<(), String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas");
     let status = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--package", "schema-pull", "--", folder])
+        .args(["run", "--quiet", "--package", "xtask-schema", "--", folder, command])
         .args(models)
         .status()
-        .map_err(|problem| format!("cannot start cargo: {problem}"))?;
-    if status.success() { Ok(()) } else { Err("the schemas were not pulled".into()) }
+        .map_err(|error| format!("cannot start cargo: {error}"))?;
+    match (status.success(), command) {
+        (true, _) => Ok(()),
+        (false, "diff") => Err("the schemas differ, or they could not be compared".into()),
+        (false, _) => Err("the schemas were not updated".into()),
+    }
 }

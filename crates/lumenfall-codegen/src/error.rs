@@ -1,9 +1,11 @@
-//! What can be wrong with a schema.
+//! The error of the code generator.
 
 use std::fmt;
 
-/// A schema that no API can be generated from: which file, where in it, and what is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A schema is invalid, or a file cannot be read or written. The message names the file and the problem.
+///
+/// `Debug` prints the same message as `Display`, because a `build.rs` that returns this error prints it with `Debug`.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Error {
     file: String,
     problem: String,
@@ -18,6 +20,12 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.file, self.problem)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

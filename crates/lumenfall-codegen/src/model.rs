@@ -1,12 +1,12 @@
-//! A schema that has been checked, in the terms of the code to be written.
+//! A validated schema, in the form that the code generator uses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::names;
 use crate::schema::{Format, MaxResolution, Mode, Need, Parameter as Raw, Provider, Schema, Type};
 
 pub(crate) struct Model {
-    /// The schema itself, without white space.
+    /// The schema in JSON, without white space.
     pub json: String,
     pub id: String,
     pub name: String,
@@ -23,17 +23,29 @@ impl Model {
         self.parameters.iter().find(|parameter| parameter.name == name)
     }
 
-    /// The parameters that override `name`.
+    /// Returns the parameters that are arguments of `generate` or `edit`.
+    pub(crate) fn required(&self, mode: Mode) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(move |parameter| parameter.need(mode) == Some(Need::Required))
+    }
+
+    /// Returns the names of the parameters that `mode` does not have. Every model has `strength` for edits.
+    pub(crate) fn absent(&self, mode: Mode) -> impl Iterator<Item = &str> {
+        let absent = self.parameters.iter().filter(move |parameter| parameter.need(mode).is_none());
+        let strength = (mode == Mode::TextToImage && self.parameter("strength").is_none()).then_some("strength");
+        absent.map(|parameter| parameter.name.as_str()).chain(strength)
+    }
+
+    /// Returns the parameters that override `name`.
     pub(crate) fn overriders(&self, name: &str) -> impl Iterator<Item = &Parameter> {
         self.parameters.iter().filter(move |parameter| parameter.overrides.iter().any(|other| other == name))
     }
 
-    /// The parameters whose presence a builder of `mode` keeps in its type, in order.
-    pub(crate) fn states(&self, mode: Mode) -> impl Iterator<Item = &Parameter> {
-        self.parameters.iter().filter(move |parameter| {
-            let needed =
-                self.parameters.iter().any(|other| other.requires.iter().any(|(name, _)| *name == parameter.name));
-            parameter.need(mode) == Some(Need::Optional) && (needed || !parameter.overrides.is_empty())
+    /// Returns the parameters that the builder tracks in its type: those that override others, and those that others
+    /// require.
+    pub(crate) fn tracked(&self) -> impl Iterator<Item = &Parameter> {
+        self.parameters.iter().filter(|parameter| {
+            let requires = |other: &Parameter| other.requires.iter().any(|(name, _)| *name == parameter.name);
+            !parameter.overrides.is_empty() || self.parameters.iter().any(requires)
         })
     }
 }
@@ -43,8 +55,7 @@ pub(crate) struct Parameter {
     pub description: String,
     pub kind: Kind,
     pub slot: Slot,
-    pub text_to_image: Option<Need>,
-    pub image_edit: Option<Need>,
+    pub modes: BTreeMap<Mode, Need>,
     pub overrides: Vec<String>,
     pub requires: Vec<(String, Vec<String>)>,
     pub default: Option<String>,
@@ -53,14 +64,11 @@ pub(crate) struct Parameter {
 
 impl Parameter {
     pub(crate) fn need(&self, mode: Mode) -> Option<Need> {
-        match mode {
-            Mode::TextToImage => self.text_to_image,
-            Mode::ImageEdit => self.image_edit,
-        }
+        self.modes.get(&mode).copied()
     }
 
     pub(crate) fn is_required(&self) -> bool {
-        [self.text_to_image, self.image_edit].contains(&Some(Need::Required))
+        self.modes.values().any(|need| *need == Need::Required)
     }
 }
 
@@ -76,7 +84,7 @@ pub(crate) enum Kind {
     File { repeatable: bool },
 }
 
-/// Where a spec keeps a parameter.
+/// The field of the plain-data request that stores a parameter.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Slot {
     Prompt,
@@ -87,52 +95,33 @@ pub(crate) enum Slot {
     Extra,
 }
 
-/// Methods that every builder has.
-const RESERVED: [&str; 16] = [
-    "addresses",
-    "estimate",
-    "extra",
-    "inline",
-    "into_spec",
-    "model",
-    "on_progress",
-    "parameters",
-    "pin",
-    "providers",
-    "published_price",
-    "rules",
-    "sampling",
-    "send",
-    "timeout",
-    "typed",
-];
-
-/// `json` is what `schema` was read from.
+/// Validates `schema`, which was parsed from `json`.
 pub(crate) fn check(schema: Schema, json: String) -> Result<Model, String> {
-    let type_name = names::type_name(&schema.id);
-    if type_name.is_empty() || syn::parse_str::<syn::Ident>(&names::snake(&schema.id)).is_err() {
-        return Err(format!("`id` {:?} makes no name in Rust; write it in letters, digits and hyphens", schema.id));
+    let (id, type_name) = (&schema.id, names::type_name(&schema.id));
+    if type_name.is_empty() || syn::parse_str::<syn::Ident>(&names::snake(id)).is_err() {
+        return Err(format!("`id` is {id:?}; use letters, digits and hyphens, so that it maps to a Rust name"));
     }
-    if ["Requests", "Generate", "Edit"].contains(&type_name.as_str()) {
-        return Err(format!("`id` {:?} makes the name `{type_name}`, which the generated code uses itself", schema.id));
+    if ["Requests", "Builder", "Generate", "Edit"].contains(&type_name.as_str()) {
+        return Err(format!("`id` is {id:?}; choose another, because the generated code has a type `{type_name}`"));
     }
     if schema.modes.is_empty() {
         return Err("`modes` is empty; list `text_to_image`, `image_edit` or both".into());
     }
-    unique("modes", schema.modes.iter().map(|mode| format!("{mode:?}")))?;
+    unique("mode", schema.modes.iter().map(|mode| mode.names().key.to_string()))?;
     if schema.max_resolution.is_some_and(|max| max.width == 0 || max.height == 0) {
-        return Err("`max_resolution` has a side of 0".into());
+        return Err("`max_resolution` has a side of 0; write a width and a height of at least 1".into());
     }
     for provider in &schema.providers {
-        if !names::is_snake(&provider.slug.replace('-', "_")) {
-            let slug = &provider.slug;
-            return Err(format!("provider {slug:?}: write its slug in lower-case letters, digits and hyphens"));
+        let slug = &provider.slug;
+        if !names::is_snake(&slug.replace('-', "_")) {
+            return Err(format!("provider {slug:?}: use lower-case letters, digits and hyphens in its slug"));
         }
         if provider.price.as_ref().is_some_and(|price| price.usd < 0.0) {
-            return Err(format!("provider `{}`: its price is below 0", provider.slug));
+            return Err(format!("provider `{slug}`: its price is negative"));
         }
         if let Some(mode) = provider.modes.iter().find(|mode| !schema.modes.contains(mode)) {
-            return Err(format!("provider `{}`: the model itself does not list its mode {mode:?}", provider.slug));
+            let mode = mode.names().key;
+            return Err(format!("provider `{slug}`: the `modes` of the model do not contain its mode `{mode}`"));
         }
     }
     unique("provider", schema.providers.iter().map(|provider| names::camel(&provider.slug)))?;
@@ -162,39 +151,38 @@ pub(crate) fn check(schema: Schema, json: String) -> Result<Model, String> {
 
 fn parameter(raw: Raw, modes: &[Mode]) -> Result<Parameter, String> {
     if !names::is_snake(&raw.name) || syn::parse_str::<syn::Ident>(&raw.name).is_err() {
-        return Err("the name is no name of a method in Rust; write it in snake_case, and no keyword".into());
+        return Err("the name is not a valid method name; write it in snake_case and do not use a Rust keyword".into());
     }
-    if RESERVED.contains(&raw.name.as_str()) || ["on_", "try_"].iter().any(|start| raw.name.starts_with(start)) {
-        return Err("the name is that of a method or module which the generated code has itself".into());
+    if is_reserved(&raw.name) {
+        return Err("the generated code has a method or module with this name; choose another name".into());
     }
     if raw.modes.is_empty() {
-        return Err("`modes` is empty; say where it is `required` or `optional`".into());
+        return Err("`modes` is empty; list each mode in which the parameter is `required` or `optional`".into());
     }
     if let Some(mode) = raw.modes.keys().find(|mode| !modes.contains(mode)) {
-        return Err(format!("the model itself does not list the mode {mode:?}"));
+        return Err(format!("the `modes` of the model do not contain `{}`", mode.names().key));
     }
     let kind = kind(&raw)?;
     let slot = slot(&raw.name, &kind)?;
     if slot == Slot::Image || slot == Slot::Mask {
         if raw.modes.contains_key(&Mode::TextToImage) {
-            return Err("text to image carries no files; leave that mode out".into());
+            return Err("a request in the mode `text_to_image` cannot contain files; remove this mode".into());
         }
         if slot == Slot::Image && raw.modes.get(&Mode::ImageEdit) != Some(&Need::Required) {
-            return Err("an edit starts from its image; make it `required`".into());
+            return Err("it must be `required` in the mode `image_edit`".into());
         }
     }
-    if raw.name == "response_format" && raw.modes.values().any(|need| *need == Need::Required) {
-        return Err("it decides the answer's type, so it must be `optional`".into());
+    if raw.name == "response_format" && modes.iter().any(|mode| raw.modes.get(mode) != Some(&Need::Optional)) {
+        return Err("it selects the type of the result, so it must be `optional` in every mode of the model".into());
     }
     let default = raw.default.as_ref().map(|value| value.as_str().map_or_else(|| value.to_string(), Into::into));
     if let (Kind::Choice(choices), Some(default)) = (&kind, &default)
         && !choices.contains(default)
     {
-        return Err(format!("the default {default:?} is not among the values of `enum`"));
+        return Err(format!("the default {default:?} is not a value of `enum`"));
     }
     Ok(Parameter {
-        text_to_image: raw.modes.get(&Mode::TextToImage).copied(),
-        image_edit: raw.modes.get(&Mode::ImageEdit).copied(),
+        modes: raw.modes,
         name: raw.name,
         description: raw.description,
         kind,
@@ -206,9 +194,17 @@ fn parameter(raw: Raw, modes: &[Mode]) -> Result<Parameter, String> {
     })
 }
 
+/// Returns whether the generated code uses `name` for a method or module.
+fn is_reserved(name: &str) -> bool {
+    let is_module = matches!(name, "model" | "parameters" | "providers" | "rules" | "typed");
+    let is_setter = matches!(name, "extra" | "hosted" | "inline" | "pin" | "sampling" | "timeout");
+    let is_call = matches!(name, "estimate" | "into_spec" | "send");
+    is_module || is_setter || is_call || name.starts_with("on_") || name.starts_with("try_")
+}
+
 fn kind(raw: &Raw) -> Result<Kind, String> {
     let only = |key: &str, given: bool, kinds: &str| match given {
-        true => Err(format!("`{key}` is for {kinds} only")),
+        true => Err(format!("`{key}` is allowed for {kinds} only")),
         false => Ok(()),
     };
     let numeric = matches!(raw.kind, Type::Integer | Type::Number);
@@ -221,9 +217,9 @@ fn kind(raw: &Raw) -> Result<Kind, String> {
     only("media_types", !raw.media_types.is_empty() && raw.kind != Type::File, "files")?;
     match raw.kind {
         Type::String => match (&raw.choices, raw.format) {
-            (Some(_), Some(_)) => Err("`enum` and `format` exclude each other".into()),
+            (Some(_), Some(_)) => Err("`enum` and `format` cannot be combined".into()),
             (Some(choices), None) => choice(choices),
-            (None, Some(_)) if raw.max_length.is_some() => Err("`format` and `max_length` exclude each other".into()),
+            (None, Some(_)) if raw.max_length.is_some() => Err("`format` and `max_length` cannot be combined".into()),
             (None, Some(Format::Size)) => Ok(Kind::Size),
             (None, Some(Format::AspectRatio)) => Ok(Kind::AspectRatio),
             (None, Some(Format::ResolutionTier)) => Ok(Kind::Resolution),
@@ -238,11 +234,11 @@ fn kind(raw: &Raw) -> Result<Kind, String> {
 
 fn choice(choices: &[String]) -> Result<Kind, String> {
     if choices.is_empty() {
-        return Err("`enum` is empty".into());
+        return Err("`enum` is empty; list at least one value".into());
     }
     let type_names = choices.iter().map(|choice| names::type_name(choice));
     if type_names.clone().any(|name| name.is_empty() || name == "Value") {
-        return Err("`enum` has a value that makes no name in Rust".into());
+        return Err("`enum` has a value that does not map to a Rust type name; use letters and digits".into());
     }
     unique("value of `enum`", type_names)?;
     Ok(Kind::Choice(choices.to_vec()))
@@ -256,11 +252,11 @@ fn integer(raw: &Raw) -> Result<Kind, String> {
     };
     let bound = |given: &Option<serde_json::Number>, otherwise: i128| match given {
         None => Ok(otherwise),
-        Some(number) => number.as_i128().ok_or_else(|| format!("the bound {number} is no whole number")),
+        Some(number) => number.as_i128().ok_or_else(|| format!("the bound {number} is not a whole number")),
     };
     let (minimum, maximum) = (bound(&raw.minimum, low)?, bound(&raw.maximum, high)?);
     if minimum > maximum {
-        return Err(format!("`minimum` {minimum} is above `maximum` {maximum}"));
+        return Err(format!("`minimum` {minimum} is greater than `maximum` {maximum}"));
     }
     if minimum < low || maximum > high {
         return Err(format!("the range {minimum} to {maximum} does not fit into {rust}"));
@@ -275,12 +271,12 @@ fn number(raw: &Raw) -> Result<Kind, String> {
     };
     let (minimum, maximum) = (bound(&raw.minimum, f64::MIN)?, bound(&raw.maximum, f64::MAX)?);
     if minimum > maximum {
-        return Err(format!("`minimum` {minimum} is above `maximum` {maximum}"));
+        return Err(format!("`minimum` {minimum} is greater than `maximum` {maximum}"));
     }
     Ok(Kind::Number { minimum, maximum })
 }
 
-/// Where the spec keeps the parameter. A name that has a field there must be of that field's type.
+/// Returns the field that stores the parameter. The parameter must have the type of that field.
 fn slot(name: &str, kind: &Kind) -> Result<Slot, String> {
     let (slot, expected, fits) = match name {
         "prompt" => (Slot::Prompt, "a string", matches!(kind, Kind::Text { .. })),
@@ -310,9 +306,9 @@ fn slot(name: &str, kind: &Kind) -> Result<Slot, String> {
         "guidance_scale" => (Slot::Sampling("guidance"), "a number", matches!(kind, Kind::Number { .. })),
         "strength" => (Slot::Sampling("strength"), "a number", matches!(kind, Kind::Number { .. })),
         "negative_prompt" => (Slot::Sampling("negative_prompt"), "a string", matches!(kind, Kind::Text { .. })),
-        _ => (Slot::Extra, "no file: only `image` and `mask` are", !matches!(kind, Kind::File { .. })),
+        _ => (Slot::Extra, "of another type: only `image` and `mask` can be files", !matches!(kind, Kind::File { .. })),
     };
-    if fits { Ok(slot) } else { Err(format!("under this name it must be {expected}")) }
+    if fits { Ok(slot) } else { Err(format!("a parameter with this name must be {expected}")) }
 }
 
 fn only(kind: &Kind, known: &[&str]) -> bool {
@@ -324,34 +320,40 @@ fn relations(model: &Model, parameter: &Parameter) -> Result<(), String> {
     if involved && parameter.is_required() {
         return Err("a required parameter cannot have `overrides` or `requires`".into());
     }
-    let beside = |other: &str| match model.parameter(other) {
-        None => Err(format!("it names `{other}`, which is no parameter of the model")),
-        Some(found) if found.name == parameter.name => Err("it names itself".to_string()),
-        Some(found) if found.is_required() => Err(format!("it names `{other}`, which is required")),
+    let related = |other: &str| match model.parameter(other) {
+        None => Err(format!("it refers to `{other}`, which is not a parameter of the model")),
+        Some(found) if found.name == parameter.name => Err("it refers to itself".to_string()),
+        Some(found) if found.is_required() => Err(format!("it refers to `{other}`, which is a required parameter")),
+        // Its setter selects the type of the result and does not record that it was called.
+        Some(_) if other == "response_format" => Err("it cannot refer to `response_format`".into()),
         Some(found) => {
             match model.modes.iter().find(|&&mode| parameter.need(mode).is_some() && found.need(mode).is_none()) {
-                Some(mode) => Err(format!("it names `{other}`, which is not there in the mode {mode:?}")),
+                Some(mode) => {
+                    Err(format!("it refers to `{other}`, which the mode `{}` does not have", mode.names().key))
+                }
                 None => Ok(found),
             }
         }
     };
     for other in &parameter.overrides {
-        if beside(other)?.overrides.contains(&parameter.name) {
-            return Err(format!("it and `{other}` override each other; say so at one of them only"));
+        if related(other)?.overrides.contains(&parameter.name) {
+            return Err(format!("it and `{other}` override each other; list `overrides` for one of them only"));
         }
     }
     for (other, values) in &parameter.requires {
-        let Kind::Choice(choices) = &beside(other)?.kind else {
+        let Kind::Choice(choices) = &related(other)?.kind else {
             return Err(format!("it requires `{other}`, which has no `enum`"));
         };
         if values.is_empty() {
-            return Err(format!("it requires `{other}` to be one of no values"));
+            return Err(format!("its list of required values of `{other}` is empty"));
         }
         if let Some(value) = values.iter().find(|value| !choices.contains(value)) {
-            return Err(format!("it requires `{other}` to be {value:?}, which is not in that parameter's `enum`"));
+            return Err(format!(
+                "it requires `{other}` to be {value:?}, which is not a value of that parameter's `enum`"
+            ));
         }
         if !model.parameter(other).is_none_or(|other| other.overrides.is_empty()) {
-            return Err(format!("it requires `{other}`, which has `overrides`: the two cannot be combined"));
+            return Err(format!("it requires `{other}`, but a parameter with `overrides` cannot be required"));
         }
     }
     Ok(())
@@ -361,7 +363,7 @@ fn unique(what: &str, names: impl Iterator<Item = String>) -> Result<(), String>
     let mut seen = BTreeSet::new();
     for name in names {
         if let Some(twice) = seen.replace(name) {
-            return Err(format!("{what} `{twice}` is there twice, or two make the same name in Rust"));
+            return Err(format!("{what} `{twice}` occurs twice, or two names map to the same Rust name"));
         }
     }
     Ok(())

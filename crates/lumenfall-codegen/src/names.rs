@@ -1,4 +1,6 @@
-//! Names of Rust for names of a schema.
+//! Rust names for the names in a schema.
+
+use crate::schema::Mode;
 
 /// `output_format` → `OutputFormat`; `3.5` → `35`.
 pub(crate) fn camel(name: &str) -> String {
@@ -11,7 +13,7 @@ pub(crate) fn camel(name: &str) -> String {
     camel
 }
 
-/// A type's name: what `camel` gives, kept from starting with a digit and from the one reserved word.
+/// Like [`camel`], but a valid type name: it does not start with a digit and is not the keyword `Self`.
 pub(crate) fn type_name(name: &str) -> String {
     match camel(name) {
         camel if camel.starts_with(|c: char| c.is_ascii_digit()) || camel == "Self" => format!("Value{camel}"),
@@ -28,8 +30,38 @@ pub(crate) fn snake(name: &str) -> String {
     }
 }
 
-/// Whether `name` is lower-case letters, digits and underscores, and starts with a letter.
+/// Returns whether `name` consists of lower-case letters, digits and underscores, and starts with a letter.
 pub(crate) fn is_snake(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+}
+
+/// Type parameter of the builder that records whether `parameter` is set.
+pub(crate) fn state(parameter: &str) -> String {
+    format!("{}State", camel(parameter))
+}
+
+/// Trait of the types that the setter of `parameter` accepts.
+pub(crate) fn value(parameter: &str) -> String {
+    format!("{}Value", camel(parameter))
+}
+
+/// Trait of the states in which `parameter` may be set.
+pub(crate) fn allowed(parameter: &str) -> String {
+    format!("{}Allowed", camel(parameter))
+}
+
+/// Trait of the values of `other` that `parameter` requires.
+pub(crate) fn requires(parameter: &str, other: &str) -> String {
+    format!("{}Requires{}", camel(parameter), camel(other))
+}
+
+/// Trait without implementations, which keeps `parameter` out of `mode`.
+pub(crate) fn absent(parameter: &str, mode: Mode) -> String {
+    format!("{}In{mode:?}", camel(parameter))
+}
+
+/// Trait of the providers that run `mode`.
+pub(crate) fn runs(mode: Mode) -> String {
+    format!("Runs{mode:?}")
 }

@@ -1,10 +1,10 @@
-//! The JSON of a schema, as it is written.
+//! The JSON form of a schema.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// A model. Unknown keys are refused: a mistyped `maximum` must not lift a limit.
+/// A model. Unknown keys are rejected, because a misspelled `maximum` would otherwise remove a limit.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Schema {
@@ -25,6 +25,25 @@ pub(crate) struct Schema {
 pub(crate) enum Mode {
     TextToImage,
     ImageEdit,
+}
+
+/// The names of a mode in a schema, in messages, and in generated code.
+pub(crate) struct ModeNames {
+    pub key: &'static str,
+    pub words: &'static str,
+    pub method: &'static str,
+    pub builder: &'static str,
+    pub spec: &'static str,
+}
+
+impl Mode {
+    pub(crate) fn names(self) -> ModeNames {
+        let (key, words, method, builder, spec) = match self {
+            Self::TextToImage => ("text_to_image", "text to image", "generate", "Generate", "GenerateSpec"),
+            Self::ImageEdit => ("image_edit", "image edit", "edit", "Edit", "EditSpec"),
+        };
+        ModeNames { key, words, method, builder, spec }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]

@@ -1,10 +1,10 @@
-//! Enlarges an image with a model that `lumenfall` itself knows nothing of.
+//! Enlarges an image with a model that is not part of `lumenfall`.
 //!
 //! `LUMENFALL_API_KEY=… cargo run -p custom-model -- small.png large.png`
 
 use lumenfall::{Client, Error, Input, literal};
 
-/// The typed API that `build.rs` made of `schemas/upscaler.json`.
+/// The typed API that `build.rs` generates from `schemas/upscaler.json`.
 pub mod upscaler {
     include!(concat!(env!("OUT_DIR"), "/upscaler.rs"));
 }
@@ -14,19 +14,19 @@ use upscaler::{Upscaler, output_format::Webp, parameters::ScaleFactor};
 #[tokio::main]
 async fn main() -> Result<(), Error> {
     let mut arguments = std::env::args().skip(1);
-    let (Some(from), Some(to)) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: custom-model <from> <to>");
+    let (Some(source), Some(target)) = (arguments.next(), arguments.next()) else {
+        eprintln!("usage: custom-model SOURCE TARGET");
         return Ok(());
     };
     let images = Client::from_env()?
         .images_for::<Upscaler>()
-        .edit(Input::path(from), literal!(ScaleFactor, 4))
+        .edit(Input::path(source), literal!(ScaleFactor, 4))
         .output_format(Webp)
         .inline()
         .send()
         .await?;
     for image in &images {
-        image.save(&to).await?;
+        image.save(&target).await?;
     }
     Ok(())
 }

@@ -1,366 +1,216 @@
-//! The run-time twin of the builders: the same rules, from the same schema.
+//! Checks of requests at run time, against the same schema from which the builders are generated.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use serde_json::Value;
 
-use super::{Kind, Mode, Parameter, Presence, Rule, Schema, Violation};
-use crate::backend::{EditSpec, GenerateSpec, Options};
-use crate::images::{AspectRatio, Resolution, Sampling, Size};
+use super::{Kind, Mode, Parameter, Presence, Schema, Spec, View};
+use crate::backend::Options;
+use crate::error::{Error, ErrorKind};
+use crate::values::{AspectRatio, Resolution, Sampling, Size};
+
+/// The values that a request sets, by their names in the API. A file is represented by null.
+type Values<'a> = BTreeMap<&'a str, Value>;
 
 impl Schema {
-    /// Whether the model takes `spec`.
+    /// Checks a request against this schema.
     ///
     /// # Errors
-    /// The first rule that it breaks.
-    pub fn check_generate(&self, spec: &GenerateSpec) -> Result<(), Violation> {
-        let GenerateSpec { model, prompt, options } = spec;
-        // Most requests are a prompt and nothing else, and need not be held against every rule. (It has no more characters
-        // than bytes.)
-        let short = self.plain_prompt.is_some_and(|longest| prompt.len() <= longest);
-        if short && options.is_empty() && model == self.id && !is_blank(prompt) {
-            return Ok(());
+    /// [`ErrorKind::InvalidRequest`] for the first violated rule. The error names the parameter and says what to do.
+    pub fn check(&self, spec: &impl Spec) -> Result<(), Error> {
+        let View { mode, model, prompt, image, mask, options } = spec.view();
+        if model != self.id {
+            return Err(invalid("model", format!("is `{model}`, but this request can be sent to `{}` only", self.id)));
         }
-        self.check_every_rule(spec)
+        if !self.modes.contains(&mode) {
+            let problem = format!("is {}, which does not support {}; choose another model", self.name, mode.words());
+            return Err(invalid("model", problem));
+        }
+        self.check_provider(mode, options.provider.as_deref())?;
+        check_options(mode, options)?;
+        let mut values: Values = options.parameters().into_iter().map(|set| (set.wire_name, set.value)).collect();
+        values.extend(prompt.map(|prompt| ("prompt", prompt.into())));
+        values.extend(image.then_some(("image", Value::Null)));
+        values.extend(mask.then_some(("mask", Value::Null)));
+        let is_unknown = |name: &&&str| !applies_to_every_model(name) && self.parameter(name).is_none();
+        if let Some(name) = values.keys().find(is_unknown) {
+            return Err(self.unknown(name));
+        }
+        values.extend(options.extra.iter().map(|(name, value)| (name.as_str(), value.clone())));
+        self.parameters.iter().try_for_each(|parameter| self.check_parameter(parameter, mode, &values))
     }
 
-    #[inline(never)]
-    fn check_every_rule(&self, spec: &GenerateSpec) -> Result<(), Violation> {
-        let GenerateSpec { model, prompt, options } = spec;
-        let prompt = (!prompt.is_empty()).then_some(&**prompt);
-        let given = Given::new(self, Mode::TextToImage, options, prompt, false, false);
-        given.check(model, options)
-    }
-
-    /// Whether the model takes `spec`.
+    /// Checks a single value of the parameter `name`, regardless of other parameters.
     ///
     /// # Errors
-    /// The first rule that it breaks.
-    pub fn check_edit(&self, spec: &EditSpec) -> Result<(), Violation> {
-        let EditSpec { model, images, mask, prompt, options } = spec;
-        let (image, mask) = (!images.is_empty(), mask.is_some());
-        let given = Given::new(self, Mode::ImageEdit, options, prompt.as_deref(), image, mask);
-        given.check(model, options)
-    }
-
-    /// Whether the parameter `name` takes `value`, whatever else the request says.
-    ///
-    /// # Errors
-    /// The rule that `value` breaks.
-    pub fn check(&self, name: &str, value: &Value) -> Result<(), Violation> {
-        match self.parameter(name) {
-            Some(parameter) => check_value(self, parameter, &Field::Json(Cow::Borrowed(value))),
-            None => Err(unknown(self, name)),
-        }
-    }
-}
-
-/// What a request gives, under the names on the wire: few fields, so that a list is the fastest map.
-struct Given<'a> {
-    schema: &'a Schema,
-    mode: Mode,
-    fields: Vec<(&'a str, Field<'a>)>,
-}
-
-/// The value of a parameter.
-enum Field<'a> {
-    File,
-    Text(&'a str),
-    Json(Cow<'a, Value>),
-}
-
-impl Field<'_> {
-    fn of(value: impl Into<Value>) -> Self {
-        Self::Json(Cow::Owned(value.into()))
-    }
-
-    /// The decimal that was written: widening 0.1f32 would give 0.10000000149.
-    fn decimal(value: f32) -> Self {
-        Self::of(value.to_string().parse::<f64>().map_or(Value::Null, Value::from))
-    }
-
-    fn text(&self) -> Option<&str> {
-        match self {
-            Self::File => None,
-            Self::Text(text) => Some(text),
-            Self::Json(value) => value.as_str(),
-        }
-    }
-
-    fn json(&self) -> &Value {
-        match self {
-            Self::File | Self::Text(_) => &Value::Null,
-            Self::Json(value) => value,
-        }
-    }
-}
-
-impl<'a> Given<'a> {
-    /// No `..`: a field that is added to a spec must be checked.
-    fn new(
-        schema: &'a Schema,
-        mode: Mode,
-        options: &'a Options,
-        prompt: Option<&'a str>,
-        image: bool,
-        mask: bool,
-    ) -> Self {
-        let Options {
-            provider: _,
-            size,
-            aspect_ratio,
-            resolution,
-            response_format,
-            output_format,
-            output_compression,
-            n,
-            user,
-            sampling,
-            extra,
-        } = options;
-        let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance: _ } = sampling;
-        let mut given = Self { schema, mode, fields: Vec::with_capacity(4) };
-        given.give("size", size, |size| Field::of(size.to_string()));
-        given.give("aspect_ratio", aspect_ratio, |ratio| Field::of(ratio.to_string()));
-        given.give("resolution", resolution, |resolution| Field::of(resolution.to_string()));
-        given.give("response_format", response_format, |format| Field::Text((*format).into()));
-        given.give("output_format", output_format, |format| Field::Text((*format).into()));
-        given.give("output_compression", output_compression, |compression| Field::of(*compression));
-        given.give("n", n, |n| Field::of(*n));
-        given.give("user", user, |user| Field::Text(user));
-        given.give("seed", seed, |seed| Field::of(*seed));
-        given.give("num_inference_steps", steps, |steps| Field::of(*steps));
-        given.give("guidance_scale", guidance, |guidance| Field::decimal(*guidance));
-        given.give("negative_prompt", negative_prompt, |prompt| Field::Text(prompt));
-        given.give("strength", strength, |strength| Field::decimal(*strength));
-        let files = [("image", image), ("mask", mask)].into_iter().filter(|(_, given)| *given);
-        given.fields.extend(prompt.map(|prompt| ("prompt", Field::Text(prompt))));
-        given.fields.extend(files.map(|(name, _)| (name, Field::File)));
-        given.fields.extend(extra.iter().map(|(name, value)| (name.as_str(), Field::Json(Cow::Borrowed(value)))));
-        given
-    }
-
-    /// Most requests give few of their fields, so what is done with one that is given stays out of the way.
-    #[inline(always)]
-    fn give<T>(&mut self, name: &'a str, value: &'a Option<T>, field: impl Fn(&'a T) -> Field<'a>) {
-        #[cold]
-        #[inline(never)]
-        fn push<'a, T>(given: &mut Given<'a>, name: &'a str, value: &'a T, field: impl Fn(&'a T) -> Field<'a>) {
-            given.fields.push((name, field(value)));
-        }
-        if let Some(value) = value {
-            push(self, name, value, field);
-        }
-    }
-
-    fn check(&self, model: &str, options: &Options) -> Result<(), Violation> {
-        let Self { schema, mode, fields } = self;
-        if model != schema.id {
-            let message = format!("the request names the model `{model}`, but is sent to `{}`", schema.id);
-            return Err(Violation::new("model", Rule::Model, message));
-        }
-        if !schema.modes.contains(mode) {
-            let message = format!("{} does not offer {}; choose another model", schema.name, mode.words());
-            return Err(Violation::new("model", Rule::Mode, message));
-        }
-        check_provider(schema, *mode, options.provider.as_deref())?;
-        check_sampling(*mode, &options.sampling)?;
-        options.extra.keys().try_for_each(|name| check_extra(name))?;
-        let foreign = |name: &str| schema.parameter(name).is_none() && FIELDS.contains(&name);
-        if let Some((name, _)) = fields.iter().find(|(name, _)| foreign(name)) {
-            return Err(unknown(schema, name));
-        }
-        schema.parameters.iter().try_for_each(|parameter| self.check_parameter(parameter))
-    }
-
-    fn field(&self, name: &str) -> Option<&Field<'a>> {
-        self.fields.iter().find(|(given, _)| *given == name).map(|(_, field)| field)
-    }
-
-    /// What counts in a rule between parameters: those that the schema names.
-    fn counted(&self, name: &str) -> Option<&Field<'a>> {
-        self.field(name).filter(|_| self.schema.parameter(name).is_some())
-    }
-
-    fn check_parameter(&self, parameter: &Parameter) -> Result<(), Violation> {
-        let (name, mode) = (parameter.name, self.mode.words());
-        let field = match (self.field(name), parameter.presence(self.mode)) {
-            (None, Presence::Required) => {
-                let message = format!("`{name}` is missing: {} needs it for {mode}", self.schema.name);
-                return Err(Violation::new(name, Rule::Required, message));
+    /// [`ErrorKind::InvalidRequest`] if the value violates a rule. The error names the parameter and says what to do.
+    pub fn check_value(&self, name: &str, value: &Value) -> Result<(), Error> {
+        let parameter = self.parameter(name).ok_or_else(|| self.unknown(name))?;
+        let model = self.name;
+        let wrong_type = |expected| invalid(name, format!("must be {expected}"));
+        let text = || value.as_str().ok_or_else(|| wrong_type("text"));
+        let malformed = |text, form| Some(format!("is {:?}; write {form}", abbreviated(text)));
+        let problem = match parameter.kind {
+            Kind::Text { max_length } => {
+                let length = text()?.chars().count();
+                let exceeded = max_length.filter(|max| length > *max);
+                exceeded.map(|max| format!("has {length} characters; {model} supports at most {max}"))
             }
-            (None, Presence::Optional | Presence::Absent) => return Ok(()),
-            (Some(field), Presence::Required) if field.text().is_some_and(is_blank) => {
-                let message = format!("`{name}` is blank: {} needs it for {mode}", self.schema.name);
-                return Err(Violation::new(name, Rule::Required, message));
+            Kind::Choice(choices) => match text()? {
+                choice if choices.contains(&choice) => None,
+                choice => Some(format!("is {:?}; {model} supports {}", abbreviated(choice), words(choices, "and"))),
+            },
+            Kind::AspectRatio => match text()? {
+                ratio if AspectRatio::parse(ratio).is_ok() => None,
+                ratio => malformed(ratio, "a ratio such as \"16:9\", with no side of 0"),
+            },
+            Kind::Resolution => match text()? {
+                resolution if Resolution::parse(resolution).is_ok() => None,
+                resolution => malformed(resolution, "a tier such as \"1K\""),
+            },
+            Kind::Size => match (Size::parse(text()?), self.max_size) {
+                (Err(()), _) => malformed(text()?, "\"1024x1024\" with no side of 0, or a ratio such as \"16:9\""),
+                (Ok(Size::Pixels { width, height }), Some((max_width, max_height)))
+                    if width > max_width || height > max_height =>
+                {
+                    Some(format!("is {width}x{height}; {model} supports at most {max_width}x{max_height}"))
+                }
+                (Ok(_), _) => None,
+            },
+            Kind::Integer { minimum, maximum } => {
+                let number = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
+                self.outside(number.ok_or_else(|| wrong_type("a whole number"))?, minimum, maximum)
             }
-            (Some(_), Presence::Absent) => {
-                let message = format!("`{name}` is no parameter of {mode} with {}; leave it out", self.schema.name);
-                return Err(Violation::new(name, Rule::Mode, message));
+            Kind::Number { minimum, maximum } => {
+                self.outside(value.as_f64().ok_or_else(|| wrong_type("a number"))?, minimum, maximum)
             }
-            (Some(field), Presence::Required | Presence::Optional) => field,
+            Kind::Boolean if value.is_boolean() => None,
+            Kind::Boolean => return Err(wrong_type("true or false")),
+            Kind::File { .. } => return Err(wrong_type("a file")),
         };
-        if !matches!(field, Field::File) {
-            check_value(self.schema, parameter, field)?;
+        problem.map_or(Ok(()), |problem| Err(invalid(name, problem)))
+    }
+
+    /// Describes the problem of a number that is outside its range.
+    fn outside<T: PartialOrd + Display>(&self, number: T, minimum: T, maximum: T) -> Option<String> {
+        let is_inside = (&minimum..=&maximum).contains(&&number);
+        (!is_inside).then(|| format!("is {number}; {} supports {minimum} to {maximum}", self.name))
+    }
+
+    fn check_provider(&self, mode: Mode, slug: Option<&str>) -> Result<(), Error> {
+        let able: Vec<&str> = self.providers_for(mode).map(|provider| provider.slug).collect();
+        let Some(slug) = slug.filter(|slug| !able.contains(slug)) else { return Ok(()) };
+        let remedy = match able.as_slice() {
+            [] => "leave `provider` unset".to_owned(),
+            able => format!("pin {}, or leave `provider` unset", words(able, "or")),
+        };
+        let problem = format!("is `{slug}`, which does not offer {} with {}; {remedy}", mode.words(), self.name);
+        Err(invalid("provider", problem))
+    }
+
+    fn check_parameter(&self, parameter: &Parameter, mode: Mode, values: &Values) -> Result<(), Error> {
+        let (name, model, mode_words) = (parameter.name, self.name, mode.words());
+        let presence = parameter.presence(mode);
+        let Some(value) = values.get(name) else {
+            return match presence {
+                Presence::Required => Err(invalid(name, format!("is missing; {model} requires it for {mode_words}"))),
+                Presence::Optional | Presence::Absent => Ok(()),
+            };
+        };
+        if presence == Presence::Absent {
+            return Err(invalid(name, format!("is not a parameter of {mode_words} with {model}; remove it")));
         }
-        if let Some(other) = parameter.overrides.iter().find(|other| self.counted(other).is_some()) {
-            let message = format!("`{name}` cannot be combined with `{other}`; drop one of the two");
-            return Err(Violation::new(name, Rule::Exclusive, message));
+        let is_blank = value.as_str().is_some_and(|text| text.chars().all(char::is_whitespace));
+        if presence == Presence::Required && is_blank {
+            return Err(invalid(name, format!("is blank; {model} requires it for {mode_words}")));
+        }
+        // Only the request itself can contain files: `extra` cannot contain `image` or `mask`.
+        if !matches!(parameter.kind, Kind::File { .. }) {
+            self.check_value(name, value)?;
+        }
+        if let Some(other) = parameter.overrides.iter().find(|other| values.contains_key(*other)) {
+            return Err(invalid(name, format!("cannot be combined with `{other}`; remove one of them")));
         }
         for requirement in parameter.requires {
-            let other = self.counted(requirement.parameter);
-            if !other.is_some_and(|other| other.text().is_some_and(|text| requirement.values.contains(&text))) {
-                let (needed, values) = (requirement.parameter, words(requirement.values));
-                let message = format!("`{name}` needs `{needed}` to be {values}; set it, or leave `{name}` out");
-                return Err(Violation::new(name, Rule::Requires, message));
+            let other = values.get(requirement.parameter).and_then(|value| value.as_str());
+            if !other.is_some_and(|other| requirement.values.contains(&other)) {
+                let (other, allowed) = (requirement.parameter, words(requirement.values, "or"));
+                let problem = format!("requires `{other}` to be {allowed}; set `{other}`, or remove `{name}`");
+                return Err(invalid(name, problem));
             }
         }
         Ok(())
     }
-}
 
-fn is_blank(text: &str) -> bool {
-    text.chars().all(char::is_whitespace)
-}
-
-/// The names that have a field of their own in a spec.
-const FIELDS: [&str; 11] = [
-    "model",
-    "size",
-    "aspect_ratio",
-    "resolution",
-    "response_format",
-    "output_format",
-    "output_compression",
-    "n",
-    "prompt",
-    "image",
-    "mask",
-];
-
-/// The fields of a spec that a model's schema need not name.
-const SHARED: [&str; 6] = ["user", "seed", "num_inference_steps", "guidance_scale", "negative_prompt", "strength"];
-
-fn check_provider(schema: &Schema, mode: Mode, slug: Option<&str>) -> Result<(), Violation> {
-    let Some(slug) = slug else { return Ok(()) };
-    let able = |provider: &&super::Provider| provider.modes.contains(&mode);
-    if schema.providers.iter().filter(able).any(|provider| provider.slug == slug) {
-        return Ok(());
+    fn unknown(&self, name: &str) -> Error {
+        invalid(name, format!("is not a parameter of {}; remove it", self.name))
     }
-    let others: Vec<&str> = schema.providers.iter().filter(able).map(|provider| provider.slug).collect();
-    let message = format!(
-        "`provider` {slug} does not offer {} with {}; pin {} or none",
-        mode.words(),
-        schema.name,
-        words(&others)
-    );
-    Err(Violation::new("provider", Rule::Provider, message))
 }
 
-/// The rules of the sampling controls, which hold for every model.
-pub(crate) fn check_sampling(mode: Mode, sampling: &Sampling) -> Result<(), Violation> {
+/// Checks the rules of the optional parameters that apply to every model.
+pub(crate) fn check_options(mode: Mode, options: &Options) -> Result<(), Error> {
+    check_sampling(mode, &options.sampling)?;
+    options.extra.keys().try_for_each(|name| check_extra(name))
+}
+
+/// Checks the rules of the sampling controls, which apply to every model. Backends call this for requests that were not
+/// created by a typed builder.
+pub(crate) fn check_sampling(mode: Mode, sampling: &Sampling) -> Result<(), Error> {
     let Sampling { seed: _, steps, guidance, negative_prompt: _, strength, skip_layer_guidance } = sampling;
-    let wrong = |name: &str, rule, message: String| Err(Violation::new(name, rule, message));
     if *steps == Some(0) {
-        return wrong("steps", Rule::Range, "`steps` is 0; give at least 1".into());
+        return Err(invalid("steps", "is 0; it must be at least 1"));
     }
-    if let Some(guidance) = guidance
-        && !(guidance.is_finite() && *guidance >= 0.0)
-    {
-        let message = format!("`guidance` is {guidance}; give a number of 0 or more (1 turns guidance off)");
-        return wrong("guidance", Rule::Range, message);
+    if let Some(guidance) = guidance.filter(|guidance| !(guidance.is_finite() && *guidance >= 0.0)) {
+        let problem = format!("is {guidance}; it must be 0 or more, and 1 turns guidance off");
+        return Err(invalid("guidance", problem));
     }
-    if let Some(strength) = strength {
-        if mode == Mode::TextToImage {
-            return wrong("strength", Rule::Mode, "`strength` is for an image edit only; leave it out".into());
-        }
-        if !(*strength > 0.0 && *strength <= 1.0) {
-            let message = format!("`strength` is {strength}; give a number above 0, up to 1");
-            return wrong("strength", Rule::Range, message);
-        }
+    if strength.is_some() && mode == Mode::TextToImage {
+        return Err(invalid("strength", "is a parameter of image edit, not of text to image; remove it"));
+    }
+    if let Some(strength) = strength.filter(|strength| !(*strength > 0.0 && *strength <= 1.0)) {
+        return Err(invalid("strength", format!("is {strength}; it must be greater than 0 and at most 1")));
     }
     if let Some(skip) = skip_layer_guidance {
-        let share = |value: f32| (0.0..=1.0).contains(&value);
-        if !(skip.scale.is_finite() && share(skip.start) && share(skip.stop) && skip.start <= skip.stop) {
-            let message = "`skip_layer_guidance` needs a finite scale, and 0 <= start <= stop <= 1";
-            return wrong("skip_layer_guidance", Rule::Range, message.into());
+        let is_fraction = |value: f32| (0.0..=1.0).contains(&value);
+        if !(skip.scale.is_finite() && is_fraction(skip.start) && is_fraction(skip.stop) && skip.start <= skip.stop) {
+            let problem = "is invalid: `scale` must be finite, and 0 <= start <= stop <= 1";
+            return Err(invalid("skip_layer_guidance", problem));
         }
     }
     Ok(())
 }
 
-pub(crate) fn check_extra(name: &str) -> Result<(), Violation> {
-    if FIELDS.contains(&name) || SHARED.contains(&name) {
-        let message = format!("`{name}` is in `extra`, but has a setter of its own; use that");
-        return Err(Violation::new(name, Rule::Extra, message));
+/// Returns whether a parameter can be set for a model whose schema does not list it.
+fn applies_to_every_model(name: &str) -> bool {
+    let is_control = matches!(name, "seed" | "num_inference_steps" | "guidance_scale" | "negative_prompt" | "strength");
+    is_control || matches!(name, "user" | "skip_layer_guidance")
+}
+
+/// Rejects an extra parameter that has its own field in the request.
+pub(crate) fn check_extra(name: &str) -> Result<(), Error> {
+    let is_layout = matches!(name, "size" | "aspect_ratio" | "resolution");
+    let is_output = matches!(name, "response_format" | "output_format" | "output_compression" | "n");
+    if matches!(name, "model" | "prompt" | "image" | "mask") || is_layout || is_output || applies_to_every_model(name) {
+        return Err(invalid(name, "is in `extra`; use its own setter or field instead"));
     }
     Ok(())
 }
 
-fn check_value(schema: &Schema, parameter: &Parameter, field: &Field) -> Result<(), Violation> {
-    let name = parameter.name;
-    let wrong = |rule, problem: String| Err(Violation::new(name, rule, format!("`{name}` {problem}")));
-    let value = field.json();
-    let text = || field.text().ok_or_else(|| of_type(name, "text"));
-    let layout = |parsed: bool, form: &str| match parsed {
-        true => Ok(()),
-        false => wrong(Rule::Format, format!("is malformed; write it as {form}")),
-    };
-    match parameter.kind {
-        Kind::Text { max_length } => {
-            let length = text()?.chars().count();
-            match max_length {
-                Some(max) if length > max => {
-                    wrong(Rule::Length, format!("has {length} characters; shorten it to at most {max}"))
-                }
-                _ => Ok(()),
-            }
-        }
-        Kind::Choice(choices) => match text()? {
-            choice if choices.contains(&choice) => Ok(()),
-            choice => wrong(Rule::Choice, format!("is {choice:?}; give {}", words(choices))),
-        },
-        Kind::AspectRatio => layout(AspectRatio::parse(text()?).is_ok(), "\"16:9\""),
-        Kind::Resolution => layout(Resolution::parse(text()?).is_ok(), "\"1K\""),
-        Kind::Size => match (Size::parse(text()?), schema.max_size) {
-            (Err(_), _) => layout(false, "\"1024x1024\", with no side of 0, or \"16:9\""),
-            (Ok(Size::Pixels { width, height }), Some((w, h))) if width > w || height > h => {
-                wrong(Rule::MaxSize, format!("{width}x{height} is too large; {} makes at most {w}x{h}", schema.name))
-            }
-            (Ok(_), _) => Ok(()),
-        },
-        Kind::Integer { minimum, maximum } => {
-            let number = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
-            match number.ok_or_else(|| of_type(name, "a whole number"))? {
-                number if number < minimum || number > maximum => {
-                    wrong(Rule::Range, format!("is {number}; give {minimum} to {maximum}"))
-                }
-                _ => Ok(()),
-            }
-        }
-        Kind::Number { minimum, maximum } => match value.as_f64().ok_or_else(|| of_type(name, "a number"))? {
-            number if number >= minimum && number <= maximum => Ok(()),
-            number => wrong(Rule::Range, format!("is {number}; give {minimum} to {maximum}")),
-        },
-        Kind::Boolean => value.as_bool().map(|_| ()).ok_or_else(|| of_type(name, "true or false")),
-        Kind::File { .. } => Err(of_type(name, "a file")),
-    }
+fn invalid(parameter: &str, problem: impl Display) -> Error {
+    Error::new(ErrorKind::InvalidRequest, format!("`{parameter}` {problem}")).with_parameter(parameter)
 }
 
-fn of_type(name: &str, expected: &str) -> Violation {
-    Violation::new(name, Rule::Type, format!("`{name}` is of the wrong type; give {expected}"))
+/// Returns the start of a text, because a message must not contain a text of any length.
+fn abbreviated(text: &str) -> String {
+    text.chars().take(40).collect()
 }
 
-fn unknown(schema: &Schema, name: &str) -> Violation {
-    let message = format!("{} has no parameter `{name}`; leave it out", schema.name);
-    Violation::new(name, Rule::Unknown, message)
-}
-
-/// `a, b or c`.
-fn words(words: &[&str]) -> String {
+/// Returns "a, b or c", with `conjunction` before the last item.
+fn words(words: &[&str], conjunction: &str) -> String {
     match words {
         [] => "none".into(),
         [one] => (*one).into(),
-        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+        [most @ .., last] => format!("{} {conjunction} {last}", most.join(", ")),
     }
 }

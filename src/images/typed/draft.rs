@@ -1,142 +1,137 @@
-//! A request on its way: the data, where it goes, and how its images come back.
+//! A request that is ready to send.
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::{Schema, Spec};
-use crate::Client;
-use crate::backend::{Estimate, Progress, RequestContext};
+use crate::backend::{Backend, Estimate, Options, Progress, RequestContext};
 use crate::error::{Error, ErrorKind};
-use crate::images::{Address, Delivery, Images, Inline, ResponseFormat};
+use crate::images::{Delivery, Hosted, Images, Inline};
+use crate::values::ResponseFormat;
 
 /// A request that is ready to send.
 ///
-/// The typed builders fill one in; `generate_spec` and `edit_spec` make one of plain data.
+/// `generate_spec` and `edit_spec` create one from plain data, and each typed builder contains one.
 #[derive(Clone, Debug)]
-pub struct Draft<S, Answer = Address> {
-    /// Boxed, so that neither a builder's calls nor the futures around a call carry it along.
-    parts: Box<Parts<S>>,
-    answer: PhantomData<fn() -> Answer>,
-}
-
-#[derive(Clone, Debug)]
-struct Parts<S> {
-    client: Client,
+pub struct Draft<S, D = Hosted> {
+    backend: Arc<dyn Backend>,
     schema: &'static Schema,
     spec: S,
     context: RequestContext,
     timeout: Option<Duration>,
+    delivery: PhantomData<fn() -> D>,
 }
 
 impl<S: Spec> Draft<S> {
-    /// A request of `spec` to the model of `schema`.
-    pub fn new(client: Client, schema: &'static Schema, spec: S) -> Self {
-        let parts = Parts { client, schema, spec, context: RequestContext::default(), timeout: None };
-        Self { parts: Box::new(parts), answer: PhantomData }
+    /// Creates a request to the model of `schema`, to be executed by `backend`.
+    pub fn new(backend: Arc<dyn Backend>, schema: &'static Schema, spec: S) -> Self {
+        let context = RequestContext::default();
+        Self { backend, schema, spec, context, timeout: None, delivery: PhantomData }
     }
 }
 
-impl<S: Spec, Answer> Draft<S, Answer> {
-    /// The request as plain data.
-    pub fn spec(&self) -> &S {
-        &self.parts.spec
-    }
-
-    /// The request as plain data, to change it.
+impl<S: Spec, D> Draft<S, D> {
+    /// Returns the request as plain data, to change it.
     pub fn spec_mut(&mut self) -> &mut S {
-        &mut self.parts.spec
+        &mut self.spec
     }
 
-    /// The request as plain data, alone.
+    /// Returns the optional parameters, to change them.
+    pub fn options_mut(&mut self) -> &mut Options {
+        self.spec.options_mut()
+    }
+
+    /// Converts the request into plain data.
     pub fn into_spec(self) -> S {
-        self.parts.spec
+        self.spec
     }
 
-    /// Asks for the images' bytes inside the answer.
+    /// Requests the images as bytes inside the response.
     #[must_use]
     pub fn inline(self) -> Draft<S, Inline> {
-        self.answered()
+        self.delivered_as()
     }
 
-    /// Asks for temporary addresses of the images.
+    /// Requests the images as temporary URLs. This is the default.
     #[must_use]
-    pub fn addresses(self) -> Draft<S, Address> {
-        self.answered()
+    pub fn hosted(self) -> Draft<S, Hosted> {
+        self.delivered_as()
     }
 
-    /// Asks for the images as `Other` says.
+    /// Requests the images as `Other` specifies: [`Inline`] or [`Hosted`].
     #[must_use]
-    pub fn answered<Other: Delivery>(mut self) -> Draft<S, Other> {
-        self.parts.spec.options_mut().response_format = Some(Other::RESPONSE_FORMAT);
-        Draft { parts: self.parts, answer: PhantomData }
+    pub fn delivered_as<Other: Delivery>(self) -> Draft<S, Other> {
+        let Self { backend, schema, mut spec, context, timeout, delivery: _ } = self;
+        spec.options_mut().response_format = Some(Other::RESPONSE_FORMAT);
+        Draft { backend, schema, spec, context, timeout, delivery: PhantomData }
     }
 
-    /// How long the whole call may take, retries included, from `send()` on.
+    /// Limits the duration of the whole call, including retries, from the call of `send()`.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.parts.timeout = Some(timeout);
+        self.timeout = Some(timeout);
         self
     }
 
-    /// Calls `progress` for each step of the work, from whatever thread does it.
+    /// Sets a callback for progress events. It can be called from any thread and must return quickly.
     #[must_use]
     pub fn on_progress(mut self, progress: impl Fn(Progress) + Send + Sync + 'static) -> Self {
-        self.parts.context.progress = Some(Arc::new(progress));
+        self.context.progress = Some(Arc::new(progress));
         self
     }
 
-    /// What the request costs by the published prices, computed here: see [`Schema::published_price`].
+    /// Computes the price from the published prices in the schema, without a request; see [`Schema::published_price`].
     ///
     /// # Errors
-    /// Where the request breaks a rule of the model, or no price applies.
+    /// [`ErrorKind::InvalidRequest`] if the request violates a rule of the model, [`ErrorKind::Unsupported`] if the schema
+    /// contains no price for it.
     pub fn published_price(&self) -> Result<Estimate, Error> {
-        self.parts.schema.published_price(&self.parts.spec)
+        self.schema.published_price(&self.spec)
     }
 
-    /// What the request would cost, as the backend says. Nothing is made.
+    /// Asks the backend for the price of the request. No images are generated.
     ///
     /// # Errors
-    /// Where the request breaks a rule of the model, or the backend cannot tell.
+    /// [`ErrorKind::InvalidRequest`] if the request violates a rule of the model, [`ErrorKind::Unsupported`] if the
+    /// backend has no price estimates, and any error of the backend.
     pub async fn estimate(self) -> Result<Estimate, Error> {
-        let context = self.parts.checked()?;
-        let Parts { client, spec, .. } = *self.parts;
-        client.backend().estimate(spec.into_request(), context).await
+        let context = self.checked_context()?;
+        self.backend.estimate(self.spec.into(), context).await
     }
 
-    /// Sends the request. Dropping the future stops the work.
+    /// Sends the request. Dropping the future cancels the call.
     ///
     /// # Errors
-    /// Where the request breaks a rule of the model ([`ErrorKind::InvalidRequest`], which names the
-    /// parameter), and whatever the backend runs into.
-    pub async fn send(self) -> Result<Images<Answer>, Error>
+    /// [`ErrorKind::InvalidRequest`] if the request violates a rule of the model, which the error names, and any error of
+    /// the backend.
+    pub async fn send(self) -> Result<Images<D>, Error>
     where
-        Answer: Delivery,
+        D: Delivery,
     {
-        if let Some(format) = self.spec().options().response_format
-            && format != Answer::RESPONSE_FORMAT
+        if let Some(format) = self.spec.view().options.response_format
+            && format != D::RESPONSE_FORMAT
         {
             let message = match format {
-                ResponseFormat::B64Json => "`response_format` asks for bytes; call `.inline()` before `.send()`",
-                ResponseFormat::Url => "`response_format` asks for addresses; call `.addresses()` before `.send()`",
+                ResponseFormat::B64Json => "`response_format` is b64_json; call `.inline()` before `.send()`",
+                ResponseFormat::Url => "`response_format` is url; call `.hosted()` before `.send()`",
             };
             return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("response_format"));
         }
-        let context = self.parts.checked()?;
-        let Parts { client, spec, .. } = *self.parts;
-        let deadline = context.deadline;
-        let output = spec.send(&**client.backend(), context).await?;
-        Images::receive_before(deadline, client.backend(), output).await
+        let context = self.checked_context()?;
+        let (deadline, backend) = (context.deadline, &self.backend);
+        let output = backend.send(self.spec.into(), context).await?;
+        Images::receive_before(deadline, backend, output).await
     }
-}
 
-impl<S: Spec> Parts<S> {
-    /// What travels beside the request, if the model takes it.
-    fn checked(&self) -> Result<RequestContext, Error> {
-        self.spec.check(self.schema)?;
+    /// Checks the request and returns its context, in which the timeout has become a deadline.
+    fn checked_context(&self) -> Result<RequestContext, Error> {
+        self.schema.check(&self.spec)?;
         let mut context = self.context.clone();
-        // A time-out beyond what the clock can count is none.
-        context.deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        // A timeout that exceeds the range of the clock is no limit.
+        context.deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)).map(Instant::into_std);
         Ok(context)
     }
 }

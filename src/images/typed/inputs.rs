@@ -1,14 +1,14 @@
 //! Images as arguments.
 
-use crate::images::Input;
+use crate::values::Input;
 
-/// One image or several, as the first argument of an edit.
+/// One or more images, as the first argument of `edit`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not an image to edit",
-    label = "write `Input::path(\"source.png\")` or `Input::bytes(bytes)`; several go into a `Vec<Input>` or an array"
+    label = "write `Input::path(\"source.png\")` or `Input::bytes(bytes)`; for several images, a `Vec` or an array of them"
 )]
 pub trait Inputs {
-    /// The images in order.
+    /// Returns the images in order.
     fn into_inputs(self) -> Vec<Input>;
 }
 

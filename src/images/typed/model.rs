@@ -1,24 +1,18 @@
-//! What every generated model is.
+//! The trait of generated models.
+
+use std::sync::Arc;
 
 use super::Schema;
-use crate::Client;
+use crate::backend::Backend;
 
-/// A model with a generated typed API. Generated code implements it.
-///
-/// ```no_run
-/// use lumenfall::stable_diffusion_3_5_medium::StableDiffusion35Medium;
-///
-/// # fn run(client: &lumenfall::Client) {
-/// let request = client.images_for::<StableDiffusion35Medium>().generate("a lighthouse");
-/// # }
-/// ```
+/// A model with a typed API, for [`Client::images_for`](crate::Client::images_for). The code generator implements it.
 pub trait Model {
-    /// The model's schema, for the checks at run time.
+    /// The model's parameter schema, which requests are checked against at run time.
     const SCHEMA: &'static Schema;
 
-    /// What the requests start from: it has `generate`, `edit` or both.
+    /// The entry point for requests. It has the methods `generate`, `edit` or both.
     type Requests;
 
-    /// Where the requests to this model through `client` start.
-    fn requests(client: &Client) -> Self::Requests;
+    /// Returns the entry point for requests to this model, which `backend` executes.
+    fn requests(backend: Arc<dyn Backend>) -> Self::Requests;
 }

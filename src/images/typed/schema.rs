@@ -1,49 +1,52 @@
-//! A model's parameter schema as data: what the run-time checks go by.
+//! A model's parameter schema as data, for the checks at run time.
 
-/// What a model takes. The generator writes one for each model.
+/// The parameters of a model and their rules. The code generator writes one `static` per model.
 #[derive(Debug)]
 pub struct Schema {
     /// The model's id, such as `stable-diffusion-3.5-medium`.
     pub id: &'static str,
-    /// The model's name, as people write it.
+    /// The model's display name, such as `Stable Diffusion 3.5 Medium`.
     pub name: &'static str,
-    /// The modes it offers.
+    /// The modes that the model supports.
     pub modes: &'static [Mode],
     /// The largest width and height in pixels.
     pub max_size: Option<(u32, u32)>,
-    /// Who runs it.
+    /// The providers that run the model.
     pub providers: &'static [Provider],
-    /// Its parameters.
+    /// The model's parameters.
     pub parameters: &'static [Parameter],
-    /// The most characters of a prompt that is all a generation needs; `None` where it needs more or other than that.
-    pub plain_prompt: Option<usize>,
-    /// The schema as it was written, in JSON.
+    /// The schema in JSON.
     pub json: &'static str,
 }
 
 impl Schema {
-    /// The parameter of that name.
+    /// Returns the parameter with this name.
     pub fn parameter(&self, name: &str) -> Option<&'static Parameter> {
         self.parameters.iter().find(|parameter| parameter.name == name)
     }
 
-    /// The provider of that slug.
+    /// Returns the provider with this slug.
     pub fn provider(&self, slug: &str) -> Option<&'static Provider> {
         self.providers.iter().find(|provider| provider.slug == slug)
     }
+
+    /// Returns the providers that run the model in `mode`.
+    pub fn providers_for(&self, mode: Mode) -> impl Iterator<Item = &'static Provider> {
+        self.providers.iter().filter(move |provider| provider.modes.contains(&mode))
+    }
 }
 
-/// One of the two things a model does.
+/// What a request does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Makes images from a prompt.
+    /// Generates images from a prompt.
     TextToImage,
-    /// Changes images.
+    /// Edits images.
     ImageEdit,
 }
 
 impl Mode {
-    /// The mode in words.
+    /// Returns the mode in words: "text to image" or "image edit".
     pub fn words(self) -> &'static str {
         match self {
             Self::TextToImage => "text to image",
@@ -52,59 +55,59 @@ impl Mode {
     }
 }
 
-/// Who runs a model.
+/// A service that runs a model.
 #[derive(Debug)]
 pub struct Provider {
-    /// The name to pin it by, such as `fal`.
+    /// The name in the API, such as `fal`.
     pub slug: &'static str,
-    /// The name as people write it, such as `fal.ai`.
+    /// The display name, such as `fal.ai`.
     pub name: &'static str,
-    /// Its own name of the model.
+    /// The provider's own id of the model.
     pub model: Option<&'static str>,
-    /// The modes it runs.
+    /// The modes in which the provider runs the model.
     pub modes: &'static [Mode],
-    /// What it publishes as its price.
+    /// The published price.
     pub price: Option<Price>,
 }
 
-/// What a provider charges.
+/// A provider's published price.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Price {
-    /// US dollars.
+    /// The amount in US dollars.
     pub usd: f64,
-    /// What they are for.
+    /// The unit that the amount applies to.
     pub per: Per,
 }
 
-/// What a price is for.
+/// The unit of a price.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Per {
-    /// Each image.
+    /// One image.
     Image,
-    /// Each million pixels of each image.
+    /// One million pixels of one image.
     Megapixel,
 }
 
 /// A parameter and its rules.
 #[derive(Debug)]
 pub struct Parameter {
-    /// The name on the wire.
+    /// The name in the OpenAI-compatible API.
     pub name: &'static str,
-    /// Which values it takes.
+    /// The type and the range of the values.
     pub kind: Kind,
-    /// Its place in text to image.
+    /// Whether text to image has the parameter.
     pub text_to_image: Presence,
-    /// Its place in an image edit.
+    /// Whether image edit has the parameter.
     pub image_edit: Presence,
-    /// The parameters that it cannot be combined with, as it decides what they would.
+    /// The parameters that are exclusive with this one: a request that sets this parameter and one of them is rejected.
     pub overrides: &'static [&'static str],
-    /// The parameters that must have one of some values beside it.
+    /// The values of other parameters that a request must contain if it sets this parameter.
     pub requires: &'static [Requirement],
 }
 
 impl Parameter {
-    /// Its place in `mode`.
+    /// Returns whether `mode` has the parameter.
     pub fn presence(&self, mode: Mode) -> Presence {
         match mode {
             Mode::TextToImage => self.text_to_image,
@@ -113,61 +116,61 @@ impl Parameter {
     }
 }
 
-/// Whether a mode takes a parameter.
+/// Whether a mode has a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// It does not.
+    /// The mode does not have the parameter.
     Absent,
-    /// It may be given.
+    /// A request may set the parameter.
     Optional,
-    /// It must be given.
+    /// A request must set the parameter.
     Required,
 }
 
-/// Which values a parameter takes.
+/// The type and the range of a parameter's values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Text.
     Text {
-        /// The largest number of characters.
+        /// The maximum number of characters.
         max_length: Option<usize>,
     },
-    /// One of these words.
+    /// One of these values.
     Choice(&'static [&'static str]),
     /// Pixels or an aspect ratio.
     Size,
     /// An aspect ratio.
     AspectRatio,
-    /// A tier of output scale.
+    /// A resolution tier.
     Resolution,
-    /// A whole number.
+    /// An integer.
     Integer {
-        /// The smallest.
+        /// The smallest value.
         minimum: i128,
-        /// The largest.
+        /// The largest value.
         maximum: i128,
     },
     /// A number.
     Number {
-        /// The smallest.
+        /// The smallest value.
         minimum: f64,
-        /// The largest.
+        /// The largest value.
         maximum: f64,
     },
-    /// Yes or no.
+    /// `true` or `false`.
     Boolean,
     /// A file.
     File {
-        /// Whether several can be given.
+        /// Whether a request may contain several files.
         repeatable: bool,
     },
 }
 
-/// What a parameter needs beside it.
+/// Values of another parameter that a parameter requires.
 #[derive(Debug)]
 pub struct Requirement {
     /// The other parameter.
     pub parameter: &'static str,
-    /// The values of which it must have one.
+    /// The allowed values of the other parameter.
     pub values: &'static [&'static str],
 }

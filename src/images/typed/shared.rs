@@ -1,34 +1,34 @@
-//! The methods that every generated builder has, whatever its schema says.
+//! The methods that every generated builder has, regardless of its schema.
 
-/// Adds the shared methods to a generated builder: those that are always there, and the setters
-/// listed, which leave out what the model's own schema names.
+/// Emits the methods of every builder, and the listed setters. The code generator omits the setters of parameters that the
+/// model's schema contains.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! shared_methods {
     ($spec:ty; $($setter:ident)*) => {
-        /// A parameter that the model's schema does not name, sent as it is.
+        /// Sets a parameter that is not in the model's schema. It is sent unchanged.
         pub fn extra(
             mut self,
             name: impl ::core::convert::Into<::std::string::String>,
             value: impl ::core::convert::Into<$crate::images::typed::Value>,
         ) -> Self {
-            self.draft.spec_mut().options.extra.insert(name.into(), value.into());
+            self.draft.options_mut().extra.insert(name.into(), value.into());
             self
         }
 
-        /// All the controls of the diffusion process at once. Replaces what was set before.
+        /// Sets all controls of the diffusion process, and replaces the controls that were set before.
         pub fn sampling(mut self, sampling: $crate::Sampling) -> Self {
-            self.draft.spec_mut().options.sampling = sampling;
+            self.draft.options_mut().sampling = sampling;
             self
         }
 
-        /// How long the whole call may take, retries included, from `send()` on.
+        /// Limits the duration of the whole call, including retries, from the call of `send()`.
         pub fn timeout(mut self, timeout: ::core::time::Duration) -> Self {
             self.draft = self.draft.timeout(timeout);
             self
         }
 
-        /// Calls `progress` for each step of the work, from whatever thread does it.
+        /// Sets a callback for progress events. It can be called from any thread and must return quickly.
         pub fn on_progress(
             mut self,
             progress: impl Fn($crate::backend::Progress) + Send + Sync + 'static,
@@ -37,36 +37,36 @@ macro_rules! shared_methods {
             self
         }
 
-        /// The request as plain data, to change it in a loop or under an `if`.
+        /// Converts the request into plain data, which can be changed in a loop or under an `if`.
         pub fn into_spec(self) -> $spec {
             self.draft.into_spec()
         }
 
-        /// What the request costs by the published prices, computed here without asking anybody: at the provider
-        /// that is pinned, or else at the dearest.
+        /// Computes the price from the published prices in the schema, without a request: that of the pinned provider, or
+        /// else that of the most expensive one.
         ///
         /// # Errors
-        /// Where a value known only at run time breaks a rule of the model, or no price applies.
+        /// `InvalidRequest` if a value violates a rule of the model, `Unsupported` if the schema contains no price.
         pub fn published_price(&self) -> ::core::result::Result<$crate::backend::Estimate, $crate::Error> {
             self.draft.published_price()
         }
 
-        /// What the request would cost, as the backend says. Nothing is made.
+        /// Asks the backend for the price of the request. No images are generated.
         ///
         /// # Errors
-        /// Where the request breaks a rule of the model, or the backend cannot tell.
+        /// `InvalidRequest` if a value violates a rule of the model, `Unsupported` if the backend has no price estimates,
+        /// and any error of the backend.
         pub async fn estimate(self) -> ::core::result::Result<$crate::backend::Estimate, $crate::Error> {
             self.draft.estimate().await
         }
 
-        /// Sends the request. Dropping the future stops the work.
+        /// Sends the request. Dropping the future cancels the call.
         ///
         /// # Errors
-        /// Where a value known only at run time breaks a rule of the model, and whatever the
-        /// backend runs into.
-        pub async fn send(self) -> ::core::result::Result<$crate::Images<Answer>, $crate::Error>
+        /// `InvalidRequest` if a value violates a rule of the model, and any error of the backend.
+        pub async fn send(self) -> ::core::result::Result<$crate::Images<Delivery>, $crate::Error>
         where
-            Answer: $crate::images::Delivery,
+            Delivery: $crate::images::Delivery,
         {
             self.draft.send().await
         }
@@ -74,50 +74,39 @@ macro_rules! shared_methods {
         $($crate::shared_methods!(@ $setter);)*
     };
     (@ user) => {
-        /// Your own name for the end user.
+        /// Sets an identifier for the end user, in a form of your choice.
         pub fn user(mut self, user: impl ::core::convert::Into<::std::string::String>) -> Self {
-            self.draft.spec_mut().options.user = Some(user.into());
+            self.draft.options_mut().user = Some(user.into());
             self
         }
     };
     (@ seed) => {
-        /// Where the noise starts from: the same seed makes the same image.
-        pub fn seed(mut self, seed: u64) -> Self {
-            self.draft.spec_mut().options.sampling.seed = Some(seed);
-            self
-        }
+        $crate::shared_methods!(@ "Sets the seed of the noise. The same seed generates the same image." seed: u64);
     };
     (@ steps) => {
-        /// How many denoising steps, 1 or more.
-        pub fn steps(mut self, steps: u32) -> Self {
-            self.draft.spec_mut().options.sampling.steps = Some(steps);
-            self
-        }
+        $crate::shared_methods!(@ "Sets the number of denoising steps, 1 or more." steps: u32);
     };
     (@ guidance) => {
-        /// Scale of classifier-free guidance, 0 or more; 1 turns it off.
-        pub fn guidance(mut self, guidance: f32) -> Self {
-            self.draft.spec_mut().options.sampling.guidance = Some(guidance);
+        $crate::shared_methods!(
+            @ "Sets the scale of classifier-free guidance, 0 or more. 1 turns guidance off." guidance: f32
+        );
+    };
+    (@ strength) => {
+        $crate::shared_methods!(
+            @ "Sets how much the edit may change the image: above 0 (hardly) to 1 (completely)." strength: f32
+        );
+    };
+    (@ $doc:literal $control:ident: $type:ty) => {
+        #[doc = $doc]
+        pub fn $control(mut self, $control: $type) -> Self {
+            self.draft.options_mut().sampling.$control = Some($control);
             self
         }
     };
     (@ negative_prompt) => {
-        /// What the image is not to show.
+        /// Sets a text that describes what the image must not show.
         pub fn negative_prompt(mut self, text: impl ::core::convert::Into<::std::string::String>) -> Self {
-            self.draft.spec_mut().options.sampling.negative_prompt = Some(text.into());
-            self
-        }
-    };
-    (@ strength) => {
-        /// How far the edit may move away from its source, above 0 (hardly) to 1 (entirely).
-        pub fn strength(mut self, strength: f32) -> Self {
-            self.draft.spec_mut().options.sampling.strength = Some(strength);
-            self
-        }
-    };
-    (@ no_strength) => {
-        #[doc(hidden)]
-        pub fn strength<T: $crate::images::typed::StrengthInTextToImage>(self, _: T) -> Self {
+            self.draft.options_mut().sampling.negative_prompt = Some(text.into());
             self
         }
     };

@@ -1,20 +1,13 @@
-//! What a builder's type remembers of the calls before.
+//! States of a builder's type parameters, which record the parameters that are set.
 
-/// The parameter has not been given.
+/// The parameter is not set.
 #[derive(Clone, Copy, Debug)]
 pub enum Unset {}
 
-/// The parameter has been given.
+/// The parameter is set.
 #[derive(Clone, Copy, Debug)]
-pub enum Given {}
+pub enum Set {}
 
-/// A parameter has been given that this one cannot be combined with.
+/// A parameter is set that excludes this one.
 #[derive(Clone, Copy, Debug)]
 pub enum Excluded {}
-
-/// Nothing: text to image has no source to keep close to.
-#[diagnostic::on_unimplemented(
-    message = "`strength` is a parameter of image edit, not of text to image",
-    label = "leave it out, or start the request with `.edit(…)`"
-)]
-pub trait StrengthInTextToImage {}

@@ -1,105 +1,130 @@
-//! The builder of one mode.
+//! The request builder: one type for both modes, with setters for one mode or for both.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote};
 
-use super::{parameters, rules, text};
+use super::{parameters, text};
 use crate::model::{Kind, Model, Parameter, Slot};
 use crate::names;
-use crate::schema::{Mode, Need};
+use crate::schema::{Mode, ModeNames, Need};
 
-/// The method that starts a request, its spec's type and its builder's.
-pub(super) fn names(mode: Mode) -> (Ident, Ident, Ident) {
-    let (method, spec, builder) = match mode {
-        Mode::TextToImage => ("generate", "GenerateSpec", "Generate"),
-        Mode::ImageEdit => ("edit", "EditSpec", "Edit"),
-    };
-    (text::ident(method), text::ident(spec), text::ident(builder))
-}
+pub(super) fn builder(model: &Model) -> TokenStream {
+    let states = states(model);
+    let doc = text::doc(&format!(
+        "Builder for a request to {}.\n\nIts type parameters record which parameters are set, so that a forbidden \
+         combination does not compile.",
+        model.name
+    ));
+    let aliases = model.modes.iter().map(|mode| {
+        let ModeNames { builder, spec, words, .. } = mode.names();
+        let (alias, spec) = (text::ident(builder), text::ident(spec));
+        let doc = text::doc(&format!("Builder for {words} with {}. See [`Builder`] for its methods.", model.name));
+        quote! {
+            #doc
+            pub type #alias<Delivery = ::lumenfall::Hosted, #(#states = typed::Unset),*> =
+                Builder<::lumenfall::backend::#spec, Delivery, #(#states),*>;
+        }
+    });
+    let shared = shared_setters(model);
+    let delivery = delivery(model);
+    let setters = model.parameters.iter().filter(|parameter| is_common(model, parameter));
+    let setters = setters.map(|parameter| setter(model, None, parameter));
+    let modes = model.modes.iter().map(|&mode| mode_methods(model, mode));
+    quote! {
+        #doc
+        #[derive(Clone, Debug)]
+        #[must_use = "a request does nothing until it is sent"]
+        pub struct Builder<Spec, Delivery = ::lumenfall::Hosted, #(#states = typed::Unset),*> {
+            draft: typed::Draft<Spec, Delivery>,
+            state: ::core::marker::PhantomData<fn() -> (#(#states,)*)>,
+        }
 
-pub(super) fn required(model: &Model, mode: Mode) -> impl Iterator<Item = &Parameter> {
-    model.parameters.iter().filter(move |parameter| parameter.need(mode) == Some(Need::Required))
-}
+        #(#aliases)*
 
-/// The parameters that only the other mode has.
-pub(super) fn absent(model: &Model, mode: Mode) -> impl Iterator<Item = &Parameter> {
-    model.parameters.iter().filter(move |parameter| parameter.need(mode).is_none())
-}
+        impl<Spec: typed::Spec, Delivery, #(#states),*> Builder<Spec, Delivery, #(#states),*> {
+            #(#setters)*
+            #delivery
+            ::lumenfall::shared_methods! { Spec; #(#shared)* }
+        }
 
-/// Writes an argument into the field of the spec that keeps it.
-pub(super) fn assign(parameter: &Parameter, mode: Mode, spec: &TokenStream) -> TokenStream {
-    let value = parameters::plain(parameter);
-    let some = |value| quote!(::core::option::Option::Some(#value));
-    match parameter.slot {
-        Slot::Prompt if mode == Mode::TextToImage => quote!(#spec.prompt = #value;),
-        Slot::Prompt => {
-            let value = some(value);
-            quote!(#spec.prompt = #value;)
-        }
-        Slot::Image if matches!(parameter.kind, Kind::File { repeatable: false }) => {
-            quote!(#spec.images = ::std::vec![#value];)
-        }
-        Slot::Image => {
-            let name = text::ident(&parameter.name);
-            quote!(#spec.images = typed::Inputs::into_inputs(#name);)
-        }
-        Slot::Mask => {
-            let value = some(value);
-            quote!(#spec.mask = #value;)
-        }
-        Slot::Option(field) => {
-            let (field, value) = (text::ident(field), some(value));
-            quote!(#spec.options.#field = #value;)
-        }
-        Slot::Sampling(field) => {
-            let field = text::ident(field);
-            let value = some(match field.to_string().as_str() {
-                "guidance" | "strength" => quote!(#value as f32),
-                _ => value,
-            });
-            quote!(#spec.options.sampling.#field = #value;)
-        }
-        Slot::Extra => {
-            let name = &parameter.name;
-            quote!(#spec.options.extra.insert(#name.into(), #value.into());)
-        }
+        #(#modes)*
     }
 }
 
+fn states(model: &Model) -> Vec<Ident> {
+    model.tracked().map(|parameter| state(&parameter.name)).collect()
+}
+
 fn state(parameter: &str) -> Ident {
-    format_ident!("{}State", names::camel(parameter))
+    text::ident(&names::state(parameter))
 }
 
-/// The builder's type, with some of its states replaced.
-fn builder_type(model: &Model, mode: Mode, answer: &TokenStream, replaced: &[(Ident, TokenStream)]) -> TokenStream {
-    let (_, _, builder) = names(mode);
-    let states = model.states(mode).map(|parameter| {
-        let state = state(&parameter.name);
-        match replaced.iter().find(|(name, _)| *name == state) {
-            Some((_, other)) => other.clone(),
-            None => quote!(#state),
-        }
-    });
-    quote!(#builder<#answer, #(#states),*>)
+/// Returns whether every mode has the same setter for `parameter`. The prompt and the files have fields of different
+/// types in the two specs.
+fn is_common(model: &Model, parameter: &Parameter) -> bool {
+    !matches!(parameter.slot, Slot::Prompt | Slot::Image | Slot::Mask)
+        && model.modes.iter().all(|&mode| parameter.need(mode) == Some(Need::Optional))
 }
 
-pub(super) fn builder(model: &Model, mode: Mode) -> TokenStream {
-    let (_, spec, builder) = names(mode);
-    let spec = quote!(::lumenfall::backend::#spec);
-    let states: Vec<_> = model.states(mode).map(|parameter| state(&parameter.name)).collect();
-    let doc = text::doc(&match mode {
-        Mode::TextToImage => {
-            format!("Text to image with {}.\n\nIts type remembers what rules out later calls.", model.name)
-        }
-        Mode::ImageEdit => format!("An edit with {}.\n\nIts type remembers what rules out later calls.", model.name),
+/// Returns the builder's type with the given delivery and with some of its states replaced.
+fn builder_type(
+    model: &Model,
+    spec: &TokenStream,
+    delivery: &TokenStream,
+    replaced: &[(Ident, TokenStream)],
+) -> TokenStream {
+    let states = states(model).into_iter().map(|state| {
+        let other = replaced.iter().find(|(name, _)| *name == state);
+        other.map_or_else(|| quote!(#state), |(_, other)| other.clone())
     });
-    let setters = model
-        .parameters
-        .iter()
-        .filter(|parameter| parameter.need(mode) == Some(Need::Optional))
-        .map(|parameter| setter(model, mode, parameter));
-    let absent = absent(model, mode).map(|parameter| {
-        let (name, rule) = (text::ident(&parameter.name), rules::absent(&parameter.name, mode));
+    quote!(Builder<#spec, #delivery, #(#states),*>)
+}
+
+/// Returns the type of the spec in `mode`, or the type parameter if the method is common to both modes.
+fn spec_type(mode: Option<Mode>) -> TokenStream {
+    match mode.map(|mode| text::ident(mode.names().spec)) {
+        Some(spec) => quote!(::lumenfall::backend::#spec),
+        None => quote!(Spec),
+    }
+}
+
+/// Returns the setters of the library that do not collide with a parameter of the schema.
+fn shared_setters(model: &Model) -> Vec<Ident> {
+    let setters = [
+        ("user", "user"),
+        ("seed", "seed"),
+        ("steps", "num_inference_steps"),
+        ("guidance", "guidance_scale"),
+        ("negative_prompt", "negative_prompt"),
+    ];
+    let free = setters.into_iter().filter(|(setter, wire_name)| has_no_parameter(model, setter, wire_name));
+    free.map(|(setter, _)| text::ident(setter)).collect()
+}
+
+fn has_no_parameter(model: &Model, setter: &str, wire_name: &str) -> bool {
+    model.parameter(setter).is_none() && model.parameter(wire_name).is_none()
+}
+
+/// Emits the methods of one mode.
+fn mode_methods(model: &Model, mode: Mode) -> TokenStream {
+    let (states, spec) = (states(model), spec_type(Some(mode)));
+    let optional = model.parameters.iter().filter(|parameter| parameter.need(mode) == Some(Need::Optional));
+    let setters =
+        optional.filter(|parameter| !is_common(model, parameter)).map(|parameter| setter(model, Some(mode), parameter));
+    let pin = (!model.providers.is_empty()).then(|| {
+        let runs = text::ident(&names::runs(mode));
+        quote! {
+            /// Pins the request to a provider. This disables the gateway's automatic failover.
+            pub fn pin(mut self, provider: impl rules::#runs) -> Self {
+                self.draft.options_mut().provider = ::core::option::Option::Some(provider.slug().into());
+                self
+            }
+        }
+    });
+    let strength = (mode == Mode::ImageEdit && model.parameter("strength").is_none())
+        .then(|| quote!(::lumenfall::shared_methods! { @ strength }));
+    let absent = model.absent(mode).map(|name| {
+        let (name, rule) = (text::ident(name), text::ident(&names::absent(name, mode)));
         quote! {
             #[doc(hidden)]
             pub fn #name<T: rules::#rule>(self, _: T) -> Self {
@@ -107,183 +132,143 @@ pub(super) fn builder(model: &Model, mode: Mode) -> TokenStream {
             }
         }
     });
-    let answers = answers(model, mode);
-    let pin = (!model.providers.is_empty()).then(|| {
-        let runs = rules::runs(mode);
-        quote! {
-            /// Pins a provider, which gives up the gateway's automatic failover.
-            pub fn pin(mut self, provider: impl rules::#runs) -> Self {
-                self.draft.spec_mut().options.provider = ::core::option::Option::Some(provider.slug().into());
-                self
-            }
-        }
-    });
-    let shared = shared(model, mode);
     quote! {
-        #doc
-        #[derive(Clone, Debug)]
-        #[must_use = "a request does nothing until it is sent"]
-        pub struct #builder<Answer = ::lumenfall::Address, #(#states = typed::Unset),*> {
-            draft: typed::Draft<#spec, Answer>,
-            state: ::core::marker::PhantomData<fn() -> (#(#states,)*)>,
-        }
-
-        impl<Answer, #(#states),*> #builder<Answer, #(#states),*> {
+        impl<Delivery, #(#states),*> Builder<#spec, Delivery, #(#states),*> {
             #(#setters)*
-            #answers
             #pin
-            ::lumenfall::shared_methods! { #spec; #(#shared)* }
+            #strength
             #(#absent)*
         }
     }
 }
 
-/// The shared setters that the model's own parameters leave room for.
-fn shared(model: &Model, mode: Mode) -> Vec<Ident> {
-    [
-        ("user", "user"),
-        ("seed", "seed"),
-        ("steps", "num_inference_steps"),
-        ("guidance", "guidance_scale"),
-        ("negative_prompt", "negative_prompt"),
-        ("strength", "strength"),
-    ]
-    .into_iter()
-    .filter(|(setter, wire)| model.parameter(setter).is_none() && model.parameter(wire).is_none())
-    .map(|(setter, _)| match (setter, mode) {
-        ("strength", Mode::TextToImage) => text::ident("no_strength"),
-        _ => text::ident(setter),
-    })
-    .collect()
-}
-
-fn answers(model: &Model, mode: Mode) -> TokenStream {
-    let Some(parameter) = model.parameter("response_format").filter(|parameter| parameter.need(mode).is_some()) else {
+/// Emits `hosted` and `inline`, if the model has the parameter `response_format`.
+fn delivery(model: &Model) -> TokenStream {
+    let Some(Kind::Choice(choices)) = model.parameter("response_format").map(|parameter| &parameter.kind) else {
         return TokenStream::new();
     };
-    let Kind::Choice(choices) = &parameter.kind else { return TokenStream::new() };
-    let (_, _, builder) = names(mode);
     let methods = choices.iter().map(|choice| {
-        let (method, answer, doc) = match choice.as_str() {
-            "b64_json" => ("inline", quote!(::lumenfall::Inline), "Asks for the images' bytes inside the answer."),
-            _ => ("addresses", quote!(::lumenfall::Address), "Asks for temporary addresses of the images."),
+        let (method, delivery, doc) = match choice.as_str() {
+            "b64_json" => ("inline", quote!(::lumenfall::Inline), "Requests the images as bytes inside the response."),
+            _ => ("hosted", quote!(::lumenfall::Hosted), "Requests the images as temporary URLs."),
         };
         let (method, doc) = (text::ident(method), text::doc(doc));
-        let to = builder_type(model, mode, &answer, &[]);
+        let to = builder_type(model, &quote!(Spec), &delivery, &[]);
         quote! {
             #doc
             pub fn #method(self) -> #to {
-                #builder { draft: self.draft.answered(), state: ::core::marker::PhantomData }
+                Builder { draft: self.draft.delivered_as(), state: ::core::marker::PhantomData }
             }
         }
     });
     quote!(#(#methods)*)
 }
 
-fn setter(model: &Model, mode: Mode, parameter: &Parameter) -> TokenStream {
-    let name = text::ident(&parameter.name);
-    let doc = documentation(model, parameter);
+/// Emits the setter of an optional parameter, and its counterpart for values that are known only at run time. `mode` is `None`
+/// if the setter is common to both modes.
+fn setter(model: &Model, mode: Option<Mode>, parameter: &Parameter) -> TokenStream {
+    let (name, doc, spec) = (text::ident(&parameter.name), documentation(model, parameter), spec_type(mode));
     if parameter.slot == Slot::Option("response_format") {
-        let (_, _, builder) = names(mode);
-        let to = builder_type(model, mode, &quote!(Format::Answer), &[]);
+        let to = builder_type(model, &spec, &quote!(Format::Delivery), &[]);
         return quote! {
             #doc
             pub fn response_format<Format: response_format::Value>(self, _: Format) -> #to {
-                #builder { draft: self.draft.answered(), state: ::core::marker::PhantomData }
+                Builder { draft: self.draft.delivered_as(), state: ::core::marker::PhantomData }
             }
         };
     }
 
     let mut bounds = Vec::new();
     let mut replaced = Vec::new();
-    let tracked = model.states(mode).any(|state| state.name == parameter.name);
     let mut argument = parameters::argument(parameter);
     let mut generic = None;
-    if tracked {
-        let (state, free) = (state(&parameter.name), rules::free(&parameter.name));
-        bounds.push(quote!(#state: rules::#free));
-        if matches!(parameter.kind, Kind::Choice(_)) {
-            // The value itself becomes the state: other parameters ask for it.
+    let allowed = text::ident(&names::allowed(&parameter.name));
+    let is_tracked = model.tracked().any(|tracked| tracked.name == parameter.name);
+    let is_choice = matches!(parameter.kind, Kind::Choice(_));
+    if is_tracked {
+        let state = state(&parameter.name);
+        bounds.push(quote!(#state: rules::#allowed));
+        if is_choice {
+            // The type of the value becomes the state, because other parameters may require certain values.
             generic = Some(quote!(<Choice: #name::Value>));
             argument = quote!(Choice);
             replaced.push((state, quote!(Choice)));
         } else {
-            replaced.push((state, quote!(typed::Given)));
+            replaced.push((state, quote!(typed::Set)));
         }
     }
-    for other in model.overriders(&parameter.name).filter(|other| other.need(mode).is_some()) {
-        let (state, free) = (state(&other.name), rules::free(&parameter.name));
-        bounds.push(quote!(#state: rules::#free));
+    for other in model.overriders(&parameter.name) {
+        let state = state(&other.name);
+        bounds.push(quote!(#state: rules::#allowed));
         replaced.push((state, quote!(typed::Excluded)));
     }
     for (other, _) in &parameter.requires {
-        let (state, needs) = (state(other), rules::needs(&parameter.name, other));
-        bounds.push(quote!(#state: rules::#needs));
+        let (state, requires) = (state(other), text::ident(&names::requires(&parameter.name, other)));
+        bounds.push(quote!(#state: rules::#requires));
     }
     let bounds = (!bounds.is_empty()).then(|| quote!(where #(#bounds),*));
-    let assign = assign(parameter, mode, &quote!(self.draft.spec_mut()));
-    let (to, end) = if replaced.is_empty() {
-        (quote!(Self), quote!(self))
-    } else {
-        let (_, _, builder) = names(mode);
-        let to = builder_type(model, mode, &quote!(Answer), &replaced);
-        (to, quote!(#builder { draft: self.draft, state: ::core::marker::PhantomData }))
+    let assignment = parameters::assignment(parameter, mode, &quote!(self.draft));
+    let returned = |replaced: &[(Ident, TokenStream)]| match replaced {
+        [] => quote!(Self),
+        replaced => builder_type(model, &spec, &quote!(Delivery), replaced),
     };
-    let twin = twin(parameter, &to, bounds.as_ref());
+    let to = returned(&replaced);
+    let end = match replaced.as_slice() {
+        [] => quote!(self),
+        _ => quote!(Builder { draft: self.draft, state: ::core::marker::PhantomData }),
+    };
+    let checked_setter = parameters::new_argument(parameter).map(|plain| {
+        let method = format_ident!("try_{name}");
+        let type_name = text::ident(&names::camel(&parameter.name));
+        if let Some((_, own)) = replaced.first_mut().filter(|_| is_tracked && is_choice) {
+            *own = quote!(parameters::#type_name);
+        }
+        let to = returned(&replaced);
+        let doc = text::doc(&format!(
+            "Sets `{name}` to a value that is known only at run time.\n\n# Errors\n[`InvalidRequest`]\
+             (lumenfall::ErrorKind::InvalidRequest) if the model does not support the value."
+        ));
+        quote! {
+            #doc
+            pub fn #method(self, #name: #plain) -> ::core::result::Result<#to, ::lumenfall::Error> #bounds {
+                ::core::result::Result::Ok(self.#name(parameters::#type_name::new(#name)?))
+            }
+        }
+    });
     quote! {
         #doc
         pub fn #name #generic(mut self, #name: #argument) -> #to #bounds {
-            #assign
+            #assignment
             #end
         }
 
-        #twin
+        #checked_setter
     }
-}
-
-/// The setter's twin for a value that is known only at run time.
-fn twin(parameter: &Parameter, to: &TokenStream, bounds: Option<&TokenStream>) -> Option<TokenStream> {
-    let plain = match &parameter.kind {
-        Kind::Text { .. } => quote!(impl ::core::convert::Into<::std::string::String>),
-        kind => parameters::plain_type(kind)?,
-    };
-    let name = text::ident(&parameter.name);
-    let method = format_ident!("try_{name}");
-    let type_name = text::ident(&names::camel(&parameter.name));
-    let doc = text::doc(&format!(
-        "`{name}` of a value known only at run time.\n\n# Errors\nWhere the value breaks a rule of the model's schema."
-    ));
-    Some(quote! {
-        #doc
-        pub fn #method(self, #name: #plain) -> ::core::result::Result<#to, ::lumenfall::Error> #bounds {
-            ::core::result::Result::Ok(self.#name(parameters::#type_name::new(#name)?))
-        }
-    })
 }
 
 fn documentation(model: &Model, parameter: &Parameter) -> TokenStream {
-    let mut doc = format!("{}.\n", text::sentence(&parameter.description));
+    let mut doc = format!("Sets `{}`: {}.\n", parameter.name, text::lower_case(&parameter.description));
     let mut line = |text: String| doc.push_str(&format!("\n{text}."));
     if let Kind::Choice(choices) = &parameter.kind {
         let types: Vec<_> = choices.iter().map(|choice| names::type_name(choice)).collect();
-        line(format!("A value of the module [`{0}`]: {1}", parameter.name, text::or(&types)));
-    } else if parameters::plain_type(&parameter.kind).is_some() {
-        line(format!("It takes {}", parameters::range(model, &parameter.kind)));
+        line(format!("Accepts the types of the module [`{0}`]: {1}", parameter.name, text::or(&types)));
+    } else if let Some(range) = parameters::range(model, &parameter.kind) {
+        line(format!("Accepts {range}"));
     }
     if !parameter.media_types.is_empty() {
-        line(format!("It takes {}", text::or(&parameter.media_types)));
+        line(format!("Accepts {}", text::or(&parameter.media_types)));
     }
     if let Some(default) = &parameter.default {
         line(format!("The default is `{default}`"));
     }
     if !parameter.overrides.is_empty() {
-        line(format!("It cannot be combined with {}", text::or(&parameter.overrides)));
+        line(format!("Cannot be combined with {}", text::or(&parameter.overrides)));
     }
     for other in model.overriders(&parameter.name) {
-        line(format!("It cannot be combined with `{}`", other.name));
+        line(format!("Cannot be combined with `{}`", other.name));
     }
     for (other, values) in &parameter.requires {
-        line(format!("It needs `{other}` to be {}", text::or(values)));
+        line(format!("Requires `{other}` to be {}", text::or(values)));
     }
     text::doc(&doc)
 }

@@ -1,4 +1,4 @@
-//! The types of parameters' values: checked newtypes, and a type for each word of an `enum`.
+//! The types of parameter values: checked newtypes, and one type for each value of an `enum`.
 
 use proc_macro2::{Literal, TokenStream};
 use quote::{format_ident, quote};
@@ -6,8 +6,9 @@ use quote::{format_ident, quote};
 use super::{statics, text};
 use crate::model::{Kind, Model, Parameter, Slot};
 use crate::names;
+use crate::schema::Mode;
 
-/// The type of the builder's argument.
+/// Returns the type of the setter's argument.
 pub(super) fn argument(parameter: &Parameter) -> TokenStream {
     let name = text::ident(&parameter.name);
     match parameter.kind {
@@ -16,25 +17,51 @@ pub(super) fn argument(parameter: &Parameter) -> TokenStream {
         Kind::File { repeatable: true } => quote!(impl typed::Inputs),
         Kind::File { repeatable: false } => quote!(::lumenfall::Input),
         _ => {
-            let value = format_ident!("{}Value", names::camel(&parameter.name));
+            let value = text::ident(&names::value(&parameter.name));
             quote!(impl rules::#value)
         }
     }
 }
 
-/// The plain value of an argument.
-pub(super) fn plain(parameter: &Parameter) -> TokenStream {
+/// Emits the assignment of the setter's argument to the parameter's field. `mode` is `None` if both specs have the field.
+pub(super) fn assignment(parameter: &Parameter, mode: Option<Mode>, draft: &TokenStream) -> TokenStream {
     let name = text::ident(&parameter.name);
-    match parameter.kind {
+    let value = match parameter.kind {
         Kind::Boolean | Kind::File { repeatable: false } => quote!(#name),
-        Kind::File { repeatable: true } => quote!(#name.into_inputs()),
+        Kind::File { repeatable: true } => quote!(typed::Inputs::into_inputs(#name)),
         _ => quote!(#name.value()),
+    };
+    match parameter.slot {
+        Slot::Prompt if mode == Some(Mode::TextToImage) => quote!(#draft.spec_mut().prompt = #value;),
+        Slot::Prompt => quote!(#draft.spec_mut().prompt = ::core::option::Option::Some(#value);),
+        Slot::Image if matches!(parameter.kind, Kind::File { repeatable: false }) => {
+            quote!(#draft.spec_mut().images = ::std::vec![#value];)
+        }
+        Slot::Image => quote!(#draft.spec_mut().images = #value;),
+        Slot::Mask => quote!(#draft.spec_mut().mask = ::core::option::Option::Some(#value);),
+        Slot::Option(field) => {
+            let field = text::ident(field);
+            quote!(#draft.options_mut().#field = ::core::option::Option::Some(#value);)
+        }
+        Slot::Sampling(field) => {
+            let value = match field {
+                "guidance" | "strength" => quote!(#value as f32),
+                _ => value,
+            };
+            let field = text::ident(field);
+            quote!(#draft.options_mut().sampling.#field = ::core::option::Option::Some(#value);)
+        }
+        Slot::Extra => {
+            let name = &parameter.name;
+            quote!(#draft.options_mut().extra.insert(#name.into(), #value.into());)
+        }
     }
 }
 
-/// The plain value's type, of a parameter that has a checked newtype.
-pub(super) fn plain_type(kind: &Kind) -> Option<TokenStream> {
-    match kind {
+/// Returns the type that a parameter's checked newtype wraps. Booleans and files need no check, and `response_format`
+/// selects the type of the result, so none of them has a newtype.
+pub(super) fn plain_type(parameter: &Parameter) -> Option<TokenStream> {
+    match &parameter.kind {
         Kind::Text { .. } => Some(quote!(::std::string::String)),
         Kind::Size => Some(quote!(::lumenfall::Size)),
         Kind::AspectRatio => Some(quote!(::lumenfall::AspectRatio)),
@@ -44,165 +71,181 @@ pub(super) fn plain_type(kind: &Kind) -> Option<TokenStream> {
             Some(quote!(#rust))
         }
         Kind::Number { .. } => Some(quote!(f64)),
-        Kind::Choice(_) | Kind::Boolean | Kind::File { .. } => None,
+        Kind::Choice(_) => match parameter.slot {
+            Slot::Option("output_format") => Some(quote!(::lumenfall::OutputFormat)),
+            Slot::Option(_) => None,
+            _ => Some(quote!(::std::string::String)),
+        },
+        Kind::Boolean | Kind::File { .. } => None,
     }
 }
 
-/// What to write in the source for a checked value.
-pub(super) fn literal(parameter: &Parameter, shorthands: bool) -> String {
-    let name = names::camel(&parameter.name);
-    let example = match &parameter.kind {
-        Kind::Size => "\"1024x1024\"".into(),
-        Kind::AspectRatio => "\"16:9\"".into(),
-        Kind::Resolution => "\"1K\"".into(),
-        Kind::Integer { minimum, maximum, .. } => 2.clamp(*minimum, *maximum).to_string(),
-        Kind::Number { minimum, maximum } => format!("{:?}", 1f64.max(*minimum).min(*maximum)),
-        Kind::Text { .. } | Kind::Choice(_) | Kind::Boolean | Kind::File { .. } => "\"…\"".into(),
+fn is_string(parameter: &Parameter) -> bool {
+    match parameter.kind {
+        Kind::Text { .. } => true,
+        Kind::Choice(_) => !matches!(parameter.slot, Slot::Option(_)),
+        _ => false,
+    }
+}
+
+/// Returns the type of the argument of `new` and of `try_…`.
+pub(super) fn new_argument(parameter: &Parameter) -> Option<TokenStream> {
+    match is_string(parameter) {
+        true => Some(quote!(impl ::core::convert::Into<::std::string::String>)),
+        false => plain_type(parameter),
+    }
+}
+
+/// Returns the code for a value that is known only at run time, if the parameter has a checked newtype.
+pub(super) fn at_run_time(parameter: &Parameter) -> Option<String> {
+    plain_type(parameter)?;
+    let name = &parameter.name;
+    let call = match parameter.is_required() {
+        true => format!("parameters::{}::new(value)?", names::camel(name)),
+        false => format!(".try_{name}(value)?"),
     };
-    match parameter.name.as_str() {
-        "n" if shorthands => format!("count!({example})"),
-        "output_compression" if shorthands => "percent!(80)".into(),
-        short @ ("prompt" | "size" | "aspect_ratio" | "resolution") if shorthands => format!("{short}!({example})"),
-        _ => format!("literal!(parameters::{name}, {example})"),
-    }
+    Some(format!("`{call}` for a value known only at run time"))
 }
 
-/// What a checked value must be, in words.
-pub(super) fn range(model: &Model, kind: &Kind) -> String {
-    match (kind, model.max_size) {
+/// Returns the supported values in words.
+pub(super) fn range(model: &Model, kind: &Kind) -> Option<String> {
+    Some(match (kind, model.max_size) {
         (Kind::Size, Some(max)) => format!("pixels up to {}x{}, or an aspect ratio", max.width, max.height),
         (Kind::Size, None) => "pixels, or an aspect ratio".into(),
         (Kind::AspectRatio, _) => "an aspect ratio such as `16:9`".into(),
         (Kind::Resolution, _) => "a tier such as `1K`".into(),
         (Kind::Integer { minimum, maximum, .. }, _) => format!("{minimum} to {maximum}"),
-        (Kind::Number { minimum, maximum }, _) if *minimum == f64::MIN && *maximum == f64::MAX => "any number".into(),
+        (Kind::Number { minimum: f64::MIN, maximum: f64::MAX }, _) => "any number".into(),
         (Kind::Number { minimum, maximum: f64::MAX }, _) => format!("{minimum} or more"),
         (Kind::Number { minimum: f64::MIN, maximum }, _) => format!("at most {maximum}"),
         (Kind::Number { minimum, maximum }, _) => format!("{minimum} to {maximum}"),
         (Kind::Text { max_length: Some(max) }, _) => format!("text of at most {max} characters"),
-        (Kind::Text { max_length: None } | Kind::Choice(_) | Kind::Boolean | Kind::File { .. }, _) => "text".into(),
-    }
+        (Kind::Choice(choices), _) => text::or(choices),
+        (Kind::Text { max_length: None } | Kind::Boolean | Kind::File { .. }, _) => return None,
+    })
 }
 
-pub(super) fn parameters(model: &Model, shorthands: bool) -> TokenStream {
-    let types = model.parameters.iter().filter_map(|parameter| newtype(model, parameter, shorthands));
+pub(super) fn parameters(model: &Model) -> TokenStream {
+    let types = model.parameters.iter().filter_map(|parameter| newtype(model, parameter));
     quote! {
-        /// Values that have been checked: while compiling by `literal!`, or at run time by `new`.
+        /// Checked values of parameters. `literal!` checks a value at compile time, `new` checks it at run time.
         pub mod parameters {
             #(#types)*
         }
     }
 }
 
-fn newtype(model: &Model, parameter: &Parameter, shorthands: bool) -> Option<TokenStream> {
-    let plain = plain_type(&parameter.kind)?;
+fn newtype(model: &Model, parameter: &Parameter) -> Option<TokenStream> {
+    let plain = plain_type(parameter)?;
+    let argument = new_argument(parameter)?;
     let Parameter { name, kind, .. } = parameter;
     let type_name = format_ident!("{}", names::camel(name));
-    let range = range(model, kind);
-    let doc = text::doc(&format!("A value of `{name}`: {range}."));
-    let wrong = format!("`{name}` must be {range}; write `{}`", literal(parameter, shorthands));
-    let is_text = matches!(kind, Kind::Text { .. });
-    let (input, body) = match kind {
-        Kind::Text { max_length } => {
-            let max = max_length.map_or(quote!(usize::MAX), |max| {
-                let max = Literal::usize_unsuffixed(max);
-                quote!(#max)
-            });
-            let long = format!("`{name}` must be {range}; shorten it");
-            let blank = if parameter.is_required() {
-                let message = format!("`{name}` must not be blank; say what it is");
-                quote!(::core::option::Option::Some(#message))
-            } else {
-                quote!(::core::option::Option::None)
-            };
-            (quote!(&'static str), quote!(::std::borrow::Cow::Borrowed(super::typed::text(value, #max, #long, #blank))))
-        }
-        Kind::Size => {
-            let malformed = format!("`{name}` is malformed, or has a side of 0; write it as \"1024x1024\" or \"16:9\"");
-            let large = format!("`{name}` is too large for {}: it must be {range}", model.name);
-            let max = statics::max_size(model.max_size);
-            (quote!(&'static str), quote!(super::typed::size(value, #max, #malformed, #large)))
-        }
-        Kind::AspectRatio => {
-            let malformed = format!("`{name}` is malformed, or has a side of 0; write it as \"16:9\"");
-            (quote!(&'static str), quote!(super::typed::aspect_ratio(value, #malformed)))
-        }
-        Kind::Resolution => {
-            let malformed = format!("`{name}` is malformed, or 0; write it as \"1K\"");
-            (quote!(&'static str), quote!(super::typed::resolution(value, #malformed)))
-        }
-        Kind::Integer { minimum, maximum, .. } => {
-            let (minimum, maximum) = (statics::integer(*minimum), statics::integer(*maximum));
-            (quote!(i128), quote!(super::typed::integer(value, #minimum, #maximum, #wrong) as #plain))
-        }
-        Kind::Number { minimum, maximum } => {
-            let (minimum, maximum) = (statics::float(*minimum), statics::float(*maximum));
-            (quote!(f64), quote!(super::typed::number(value, #minimum, #maximum, #wrong)))
-        }
-        Kind::Choice(_) | Kind::Boolean | Kind::File { .. } => return None,
+    let range = range(model, kind).map_or_else(String::new, |range| format!(": {range}"));
+    let doc = text::doc(&format!("Checked value of `{name}`{range}."));
+    let literal = literal(model, parameter, &plain);
+    let json = match kind {
+        Kind::Integer { .. } | Kind::Number { .. } => quote!(value.into()),
+        _ if is_string(parameter) => quote!(value.as_str().into()),
+        Kind::Choice(_) => quote!(<&str>::from(value).into()),
+        _ => quote!(value.to_string().into()),
     };
-    let (derives, inner, new, get) = if is_text {
-        let inner = quote!(::std::borrow::Cow<'static, str>);
-        let new = quote! {
-            pub fn new(
-                value: impl ::core::convert::Into<::std::string::String>,
-            ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-                let value = value.into();
-                super::SCHEMA.check(#name, &value.as_str().into())?;
-                ::core::result::Result::Ok(Self(value.into()))
-            }
-        };
-        let get = quote! {
-            /// The text itself.
-            pub fn get(self) -> ::std::string::String {
+    let (derives, inner, into, get) = if is_string(parameter) {
+        let get = quote!(
+            pub fn get(self) -> #plain {
                 self.0.into_owned()
             }
-        };
-        (quote!(Clone, Debug, PartialEq), inner, new, get)
+        );
+        let into = quote!(let value = value.into(););
+        (quote!(Clone, Debug, PartialEq), quote!(::std::borrow::Cow<'static, str>), Some(into), get)
     } else {
-        let json = match kind {
-            Kind::Integer { .. } | Kind::Number { .. } => quote!(value.into()),
-            _ => quote!(value.to_string().into()),
-        };
-        let new = quote! {
-            pub fn new(value: #plain) -> ::core::result::Result<Self, ::lumenfall::Error> {
-                super::SCHEMA.check(#name, &#json)?;
-                ::core::result::Result::Ok(Self(value))
-            }
-        };
-        let get = quote! {
-            /// The value itself.
+        let get = quote!(
             pub const fn get(self) -> #plain {
                 self.0
             }
-        };
-        (quote!(Clone, Copy, Debug, PartialEq), plain.clone(), new, get)
+        );
+        (quote!(Clone, Copy, Debug, PartialEq), plain.clone(), None, get)
     };
+    let wrapped = if is_string(parameter) { quote!(value.into()) } else { quote!(value) };
+    let choice = matches!(kind, Kind::Choice(_)).then(|| {
+        let module = text::ident(name);
+        quote! {
+            impl super::#module::Value for #type_name {
+                fn value(self) -> #plain {
+                    self.get()
+                }
+            }
+        }
+    });
     Some(quote! {
         #doc
         #[derive(#derives)]
         pub struct #type_name(#inner);
 
         impl #type_name {
-            /// For `literal!`, which makes it fail to compile where the value breaks a rule.
-            #[doc(hidden)]
-            #[track_caller]
-            pub const fn literal(value: #input) -> Self {
-                Self(#body)
-            }
+            #literal
 
-            /// A value that is known only at run time.
+            /// Checks a value that is known only at run time.
             ///
             /// # Errors
-            /// Where it breaks a rule of the model's schema.
-            #new
+            /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
+            pub fn new(value: #argument) -> ::core::result::Result<Self, ::lumenfall::Error> {
+                #into
+                super::SCHEMA.check_value(#name, &#json)?;
+                ::core::result::Result::Ok(Self(#wrapped))
+            }
 
+            /// Returns the plain value.
             #get
+        }
+
+        #choice
+    })
+}
+
+/// Emits the constructor that `literal!` calls at compile time.
+fn literal(model: &Model, parameter: &Parameter, plain: &TokenStream) -> Option<TokenStream> {
+    let name = &parameter.name;
+    let range = range(model, &parameter.kind).unwrap_or_default();
+    let (input, body) = match &parameter.kind {
+        Kind::Text { max_length } => {
+            let max = max_length.map_or(quote!(usize::MAX), |max| {
+                let max = Literal::usize_unsuffixed(max);
+                quote!(#max)
+            });
+            let required = parameter.is_required();
+            let text = quote!(super::typed::text(#name, value, #max, #range, #required));
+            (quote!(&'static str), quote!(::std::borrow::Cow::Borrowed(#text)))
+        }
+        Kind::Size => {
+            let max = model.max_size.map(|max| format!("at most {}x{}", max.width, max.height)).unwrap_or_default();
+            (quote!(&'static str), quote!(super::typed::size(#name, value, super::SCHEMA.max_size, #max)))
+        }
+        Kind::AspectRatio => (quote!(&'static str), quote!(super::typed::aspect_ratio(#name, value))),
+        Kind::Resolution => (quote!(&'static str), quote!(super::typed::resolution(#name, value))),
+        Kind::Integer { minimum, maximum, .. } => {
+            let (minimum, maximum) = (statics::integer(*minimum), statics::integer(*maximum));
+            (quote!(i128), quote!(super::typed::integer(#name, value, source, #minimum, #maximum, #range) as #plain))
+        }
+        Kind::Number { minimum, maximum } => {
+            let (minimum, maximum) = (statics::float(*minimum), statics::float(*maximum));
+            (quote!(f64), quote!(super::typed::number(#name, value, source, #minimum, #maximum, #range)))
+        }
+        Kind::Choice(_) | Kind::Boolean | Kind::File { .. } => return None,
+    };
+    let source = match parameter.kind {
+        Kind::Integer { .. } | Kind::Number { .. } => quote!(source),
+        _ => quote!(_),
+    };
+    Some(quote! {
+        #[doc(hidden)]
+        #[track_caller]
+        pub const fn literal(value: #input, #source: &str) -> Self {
+            Self(#body)
         }
     })
 }
 
-/// A module for each parameter with an `enum`, and in it a type for each word.
+/// Emits a module for each parameter with an `enum`, which contains one type for each value.
 pub(super) fn choices(model: &Model) -> TokenStream {
     let modules = model.parameters.iter().filter_map(|parameter| match &parameter.kind {
         Kind::Choice(choices) => Some(choice(model, parameter, choices)),
@@ -215,35 +258,34 @@ fn choice(model: &Model, parameter: &Parameter, choices: &[String]) -> TokenStre
     let Parameter { name, .. } = parameter;
     let module = text::ident(name);
     let type_names: Vec<_> = choices.iter().map(|choice| names::type_name(choice)).collect();
+    let list = text::or(&type_names);
     let doc = text::doc(&format!("The values of `{name}`."));
-    let trait_doc = text::doc(&format!("A value of `{name}`: {}.", text::or(&type_names)));
+    let trait_doc = text::doc(&format!("A value of `{name}`: {list}."));
     let message = format!("`{{Self}}` is not a value of `{name}` of {}", text::escape(&model.name));
-    let label = format!("write {}", text::or(&type_names));
-    let plain = match parameter.slot {
-        Slot::Option("output_format") => quote!(::lumenfall::OutputFormat),
-        Slot::Option("response_format") => quote!(::lumenfall::ResponseFormat),
-        _ => quote!(&'static str),
-    };
-    let answers = parameter.slot == Slot::Option("response_format");
-    let answer = answers.then(|| {
+    let at_run_time = at_run_time(parameter).map_or_else(String::new, |call| format!(", or {call}"));
+    let label = format!("write {list}{at_run_time}");
+    let plain = plain_type(parameter);
+    let selects_delivery = plain.is_none();
+    let plain = plain.unwrap_or_else(|| quote!(::lumenfall::ResponseFormat));
+    let delivery = selects_delivery.then(|| {
         quote! {
-            /// How the answer holds its images.
-            type Answer: ::lumenfall::images::Delivery;
+            /// How the response delivers the images.
+            type Delivery: ::lumenfall::images::Delivery;
         }
     });
     let types = choices.iter().zip(&type_names).map(|(choice, type_name)| {
         let doc = text::doc(&format!("`{choice}`."));
         let type_name = text::ident(type_name);
         let value = match parameter.slot {
-            Slot::Option("output_format" | "response_format") => quote!(#plain::#type_name),
-            _ => quote!(#choice),
+            Slot::Option(_) => quote!(#plain::#type_name),
+            _ => quote!(#choice.into()),
         };
-        let answer = answers.then(|| match choice.as_str() {
+        let delivery = selects_delivery.then(|| match choice.as_str() {
             "b64_json" => quote!(
-                type Answer = ::lumenfall::Inline;
+                type Delivery = ::lumenfall::Inline;
             ),
             _ => quote!(
-                type Answer = ::lumenfall::Address;
+                type Delivery = ::lumenfall::Hosted;
             ),
         });
         quote! {
@@ -252,7 +294,7 @@ fn choice(model: &Model, parameter: &Parameter, choices: &[String]) -> TokenStre
             pub struct #type_name;
 
             impl Value for #type_name {
-                #answer
+                #delivery
 
                 fn value(self) -> #plain {
                     #value
@@ -266,9 +308,9 @@ fn choice(model: &Model, parameter: &Parameter, choices: &[String]) -> TokenStre
             #trait_doc
             #[diagnostic::on_unimplemented(message = #message, label = #label)]
             pub trait Value {
-                #answer
+                #delivery
 
-                /// The value itself.
+                /// Returns the plain value.
                 fn value(self) -> #plain;
             }
 

@@ -1,32 +1,12 @@
-//! The schema's rules as traits, each with the message that the compiler gives where it is broken.
+//! The schema's rules as traits. Each has the message that the compiler reports if the rule is violated.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::quote;
 
-use super::{builder, parameters, text};
+use super::{parameters, text};
 use crate::model::{Kind, Model, Parameter};
 use crate::names;
 use crate::schema::Mode;
-
-/// The name of the trait that allows `parameter` beside what was called before.
-pub(super) fn free(parameter: &str) -> proc_macro2::Ident {
-    format_ident!("{}Free", names::camel(parameter))
-}
-
-/// The name of the trait that `parameter` requires of the state of `other`.
-pub(super) fn needs(parameter: &str, other: &str) -> proc_macro2::Ident {
-    format_ident!("{}Needs{}", names::camel(parameter), names::camel(other))
-}
-
-/// The name of the trait, without implementations, that keeps `parameter` out of `mode`.
-pub(super) fn absent(parameter: &str, mode: Mode) -> proc_macro2::Ident {
-    text::ident(&format!("{}In{mode:?}", names::camel(parameter)))
-}
-
-/// The name of the trait of the providers that run `mode`.
-pub(super) fn runs(mode: Mode) -> proc_macro2::Ident {
-    text::ident(&format!("Runs{mode:?}"))
-}
 
 pub(super) fn providers(model: &Model) -> TokenStream {
     if model.providers.is_empty() {
@@ -46,7 +26,7 @@ pub(super) fn providers(model: &Model) -> TokenStream {
         }
     });
     quote! {
-        /// Who runs the model, for `pin`.
+        /// The providers that run the model, for `pin`.
         pub mod providers {
             #(#types)*
         }
@@ -55,44 +35,40 @@ pub(super) fn providers(model: &Model) -> TokenStream {
 
 pub(super) fn rules(model: &Model, shorthands: bool) -> TokenStream {
     let values = model.parameters.iter().filter_map(|parameter| value(parameter, shorthands));
-    let frees = model.parameters.iter().map(|parameter| frees(model, parameter));
-    let needs = model.parameters.iter().map(requirements);
+    let allowed = model.parameters.iter().map(|parameter| allowed(model, parameter));
+    let requirements = model.parameters.iter().map(requirements);
     let absents = model.modes.iter().map(|&mode| absents(model, mode));
     let pins = model.modes.iter().map(|&mode| pins(model, mode));
     quote! {
-        /// The schema's rules, as the compiler reads them.
+        /// The schema's rules, as traits that the builder's methods require.
         pub mod rules {
             #(#values)*
-            #(#frees)*
-            #(#needs)*
+            #(#allowed)*
+            #(#requirements)*
             #(#absents)*
             #(#pins)*
         }
     }
 }
 
-/// What the setter of a parameter takes.
+/// Emits the trait of the types that a setter accepts.
 fn value(parameter: &Parameter, shorthands: bool) -> Option<TokenStream> {
-    let plain = parameters::plain_type(&parameter.kind)?;
-    let Parameter { name, .. } = parameter;
-    let trait_name = format_ident!("{}Value", names::camel(name));
+    let Parameter { name, kind, .. } = parameter;
+    if matches!(kind, Kind::Choice(_)) {
+        return None;
+    }
+    let plain = parameters::plain_type(parameter)?;
+    let trait_name = text::ident(&names::value(name));
     let type_name = text::ident(&names::camel(name));
-    let doc = text::doc(&format!("What `{name}` takes."));
-    let literal = parameters::literal(parameter, shorthands);
-    let from_text = matches!(parameter.kind, Kind::Text { .. });
-    let (message, label) = if from_text {
-        (format!("`{name}` takes text, not `{{Self}}`"), "write a `&str` or a `String`".into())
+    let doc = text::doc(&format!("A type that the setter of `{name}` accepts."));
+    let is_text = matches!(kind, Kind::Text { .. });
+    let (message, label) = if is_text {
+        (format!("`{name}` requires text, not `{{Self}}`"), "write a `&str` or a `String`".into())
     } else {
-        let run_time = match parameter.is_required() {
-            true => format!("parameters::{type_name}::new(value)?"),
-            false => format!(".try_{name}(value)?"),
-        };
-        (
-            format!("`{name}` takes a checked value, not `{{Self}}`"),
-            format!("write `{literal}`, or `{run_time}` for what is known only at run time"),
-        )
+        let (literal, at_run_time) = (literal(parameter, shorthands), parameters::at_run_time(parameter)?);
+        (format!("`{name}` requires a checked value, not `{{Self}}`"), format!("write `{literal}`, or {at_run_time}"))
     };
-    let texts = from_text.then(|| {
+    let texts = is_text.then(|| {
         quote! {
             impl #trait_name for &str {
                 fn value(self) -> #plain {
@@ -117,7 +93,7 @@ fn value(parameter: &Parameter, shorthands: bool) -> Option<TokenStream> {
         #doc
         #[diagnostic::on_unimplemented(message = #message, label = #label)]
         pub trait #trait_name {
-            /// The value itself.
+            /// Returns the plain value.
             fn value(self) -> #plain;
         }
 
@@ -131,35 +107,56 @@ fn value(parameter: &Parameter, shorthands: bool) -> Option<TokenStream> {
     })
 }
 
-/// For a parameter that overrides others: nothing of both may be there. For one that others
-/// require: it is given once, so that what relies on it stays true. For one that is overridden:
-/// what overrides it may not be there.
-fn frees(model: &Model, parameter: &Parameter) -> TokenStream {
+/// Returns an example of a literal that is checked at compile time.
+fn literal(parameter: &Parameter, shorthands: bool) -> String {
+    let example = match &parameter.kind {
+        Kind::Size => "\"1024x1024\"".into(),
+        Kind::AspectRatio => "\"16:9\"".into(),
+        Kind::Resolution => "\"1K\"".into(),
+        Kind::Integer { minimum, maximum, .. } => 2.clamp(*minimum, *maximum).to_string(),
+        Kind::Number { minimum, maximum } => format!("{:?}", 1f64.max(*minimum).min(*maximum)),
+        Kind::Text { .. } | Kind::Choice(_) | Kind::Boolean | Kind::File { .. } => "\"…\"".into(),
+    };
+    match parameter.name.as_str() {
+        "n" if shorthands => format!("count!({example})"),
+        "output_compression" if shorthands => "percent!(80)".into(),
+        short @ ("size" | "aspect_ratio" | "resolution") if shorthands => format!("{short}!({example})"),
+        name => format!("literal!(parameters::{}, {example})", names::camel(name)),
+    }
+}
+
+/// Emits the trait of the builder states in which `parameter` may be set:
+///
+/// - A parameter that overrides others may be set once, and only if none of the others is set.
+/// - A parameter that others require may be set once, so that a requirement which was met stays met.
+/// - A parameter that is overridden may be set if the overriding parameter is not set.
+fn allowed(model: &Model, parameter: &Parameter) -> TokenStream {
     let Parameter { name, overrides, .. } = parameter;
-    let trait_name = free(name);
-    let doc = text::doc(&format!("Where `{name}` may still be given."));
-    let tracked = model.modes.iter().any(|&mode| model.states(mode).any(|state| state.name == *name));
-    let overriders: Vec<&str> = model.overriders(name).map(|other| other.name.as_str()).collect();
-    let (message, label, excluded) = if !overrides.is_empty() {
-        let others = text::or(overrides);
-        (
-            format!("`{name}` is given once, and not together with {others}"),
-            format!("drop this call, or the {others} or `{name}` before it"),
-            false,
-        )
-    } else if tracked {
-        (format!("`{name}` is given once"), format!("drop this call, or the `{name}` before it"), false)
+    let trait_name = text::ident(&names::allowed(name));
+    let doc = text::doc(&format!("A builder state in which `{name}` may be set."));
+    let is_tracked = model.tracked().any(|tracked| tracked.name == *name);
+    let overriders: Vec<_> = model.overriders(name).collect();
+    let calls = |names: &[&str]| text::or(&names.iter().map(|name| format!("{name}(..)")).collect::<Vec<_>>());
+    let is_size = |parameter: &&Parameter| matches!(parameter.kind, Kind::Size);
+    let reason = match [parameter].iter().chain(&overriders).any(is_size) {
+        true => ": each sets the image's dimensions",
+        false => "",
+    };
+    let mut excluded = None;
+    let (message, earlier) = if !overrides.is_empty() {
+        let others: Vec<&str> = overrides.iter().map(String::as_str).chain([name.as_str()]).collect();
+        let message = format!("`{name}` can be set only once, and not together with {}", text::or(overrides));
+        (message, calls(&others) + reason)
+    } else if is_tracked {
+        (format!("`{name}` can be set only once"), calls(&[name]))
     } else if !overriders.is_empty() {
-        let others = text::or(&overriders);
-        (
-            format!("`{name}` cannot be combined with {others}"),
-            format!("drop this call, or the {others} before it: either decides the same"),
-            true,
-        )
+        let others: Vec<&str> = overriders.iter().map(|other| other.name.as_str()).collect();
+        excluded = Some(quote!(impl #trait_name for super::typed::Excluded {}));
+        (format!("`{name}` cannot be combined with {}", text::or(&others)), calls(&others) + reason)
     } else {
         return TokenStream::new();
     };
-    let excluded = excluded.then(|| quote!(impl #trait_name for super::typed::Excluded {}));
+    let label = format!("remove this call, or the earlier {earlier}");
     quote! {
         #doc
         #[diagnostic::on_unimplemented(message = #message, label = #label)]
@@ -169,41 +166,46 @@ fn frees(model: &Model, parameter: &Parameter) -> TokenStream {
     }
 }
 
+/// Emits the traits of the values of other parameters that `parameter` requires.
 fn requirements(parameter: &Parameter) -> TokenStream {
     let rules = parameter.requires.iter().map(|(other, values)| {
         let Parameter { name, .. } = parameter;
-        let trait_name = needs(name, other);
+        let trait_name = text::ident(&names::requires(name, other));
         let type_names: Vec<_> = values.iter().map(|value| names::type_name(value)).collect();
-        let doc = text::doc(&format!("Where `{other}` is as `{name}` needs it."));
-        let message = format!("`{name}` needs `{other}` to be {}, set before it", text::or(&type_names));
-        let label = format!("here `{other}` is `{{Self}}`");
-        let note = match type_names.first() {
-            Some(first) => format!("write `.{other}({first})` before `.{name}(…)`, or leave `{name}` out"),
-            None => String::new(),
-        };
-        let module = text::ident(other);
-        let idents: Vec<_> = type_names.iter().map(|name| text::ident(name)).collect();
+        let list = text::or(&type_names);
+        let doc = text::doc(&format!(
+            "A value of `{other}` that `{name}` requires: {list}, or one that is known only at run time and is checked \
+             when the request is sent."
+        ));
+        let message = format!("`{name}` requires an earlier call that sets `{other}` to {list}");
+        let label = format!("at this call, `{other}` is `{{Self}}`");
+        let first = type_names.first().map_or("", String::as_str);
+        let note = format!("write `.{other}({first})` before `.{name}(..)`, or remove `.{name}(..)`");
+        let (module, checked) = (text::ident(other), text::ident(&names::camel(other)));
+        let idents = type_names.iter().map(|name| text::ident(name));
         quote! {
             #doc
             #[diagnostic::on_unimplemented(message = #message, label = #label, note = #note)]
             pub trait #trait_name {}
             #(impl #trait_name for super::#module::#idents {})*
+            impl #trait_name for super::parameters::#checked {}
         }
     });
     quote!(#(#rules)*)
 }
 
+/// Emits the traits that keep the parameters of the other mode out of `mode`.
 fn absents(model: &Model, mode: Mode) -> TokenStream {
-    let rules = builder::absent(model, mode).map(|parameter| {
-        let Parameter { name, .. } = parameter;
-        let trait_name = absent(name, mode);
-        let (here, there, start) = match mode {
-            Mode::TextToImage => ("text to image", "image edit", "edit"),
-            Mode::ImageEdit => ("image edit", "text to image", "generate"),
-        };
-        let doc = text::doc(&format!("Nothing: {here} has no `{name}`."));
+    let other = match mode {
+        Mode::TextToImage => Mode::ImageEdit,
+        Mode::ImageEdit => Mode::TextToImage,
+    };
+    let (here, there, start) = (mode.names().words, other.names().words, other.names().method);
+    let rules = model.absent(mode).map(|name| {
+        let trait_name = text::ident(&names::absent(name, mode));
+        let doc = text::doc(&format!("Has no implementations: `{name}` is not a parameter of {here}."));
         let message = format!("`{name}` is a parameter of {there}, not of {here}");
-        let label = format!("leave it out, or start the request with `.{start}(…)`");
+        let label = format!("remove this call, or start the request with `.{start}(..)`");
         quote! {
             #doc
             #[diagnostic::on_unimplemented(message = #message, label = #label)]
@@ -213,22 +215,20 @@ fn absents(model: &Model, mode: Mode) -> TokenStream {
     quote!(#(#rules)*)
 }
 
+/// Emits the trait of the providers that run `mode`.
 fn pins(model: &Model, mode: Mode) -> TokenStream {
     if model.providers.is_empty() {
         return TokenStream::new();
     }
-    let trait_name = runs(mode);
+    let trait_name = text::ident(&names::runs(mode));
     let able: Vec<_> = model.providers.iter().filter(|provider| provider.modes.contains(&mode)).collect();
     let type_names: Vec<_> = able.iter().map(|provider| names::type_name(&provider.slug)).collect();
-    let words = match mode {
-        Mode::TextToImage => "text to image",
-        Mode::ImageEdit => "image edit",
-    };
+    let words = mode.names().words;
     let doc = text::doc(&format!("A provider that offers {words}."));
     let message = format!("`{{Self}}` does not offer {words} with {}", text::escape(&model.name));
     let label = match type_names.is_empty() {
-        true => "leave `pin` out: no provider does".into(),
-        false => format!("pin {}, or leave `pin` out", text::or(&type_names)),
+        true => format!("remove this call: no provider offers {words}"),
+        false => format!("pin {}, or remove this call", text::or(&type_names)),
     };
     let idents = type_names.iter().map(|name| text::ident(name));
     let slugs = able.iter().map(|provider| &provider.slug);
@@ -236,7 +236,7 @@ fn pins(model: &Model, mode: Mode) -> TokenStream {
         #doc
         #[diagnostic::on_unimplemented(message = #message, label = #label)]
         pub trait #trait_name {
-            /// The provider's name on the wire.
+            /// Returns the provider's name in the API.
             fn slug(self) -> &'static str;
         }
 

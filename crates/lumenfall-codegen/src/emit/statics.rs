@@ -1,4 +1,4 @@
-//! The schema as data, for the checks at run time.
+//! The schema as a `static`, for the checks at run time.
 
 use proc_macro2::{Literal, TokenStream};
 use quote::quote;
@@ -17,9 +17,8 @@ pub(super) fn schema(model: &Model) -> TokenStream {
         quote!(typed::Provider { slug: #slug, name: #name, model: #model, modes: #modes, price: #price })
     });
     let parameters = model.parameters.iter().map(parameter);
-    let plain_prompt = option(plain_prompt(model));
     quote! {
-        /// What the model takes, as data.
+        /// The model's parameter schema.
         pub static SCHEMA: typed::Schema = typed::Schema {
             id: #id,
             name: #name,
@@ -27,29 +26,12 @@ pub(super) fn schema(model: &Model) -> TokenStream {
             max_size: #max_size,
             providers: &[#(#providers),*],
             parameters: &[#(#parameters),*],
-            plain_prompt: #plain_prompt,
             json: #json,
         };
     }
 }
 
-/// How long a prompt may be that is all a generation needs.
-fn plain_prompt(model: &Model) -> Option<TokenStream> {
-    let mut required = model.parameters.iter().filter(|parameter| parameter.text_to_image == Some(Need::Required));
-    let alone = required.next().filter(|_| model.modes.contains(&Mode::TextToImage) && required.next().is_none())?;
-    match &alone.kind {
-        Kind::Text { max_length } if alone.name == "prompt" && alone.requires.is_empty() => {
-            let longest = max_length.map_or(quote!(usize::MAX), |max| {
-                let max = Literal::usize_unsuffixed(max);
-                quote!(#max)
-            });
-            Some(longest)
-        }
-        _ => None,
-    }
-}
-
-pub(super) fn max_size(max: Option<MaxResolution>) -> TokenStream {
+fn max_size(max: Option<MaxResolution>) -> TokenStream {
     option(max.map(|MaxResolution { width, height }| {
         let (width, height) = (Literal::u32_unsuffixed(width), Literal::u32_unsuffixed(height));
         quote!((#width, #height))
@@ -93,7 +75,7 @@ fn modes(modes: &[Mode]) -> TokenStream {
 fn parameter(parameter: &Parameter) -> TokenStream {
     let Parameter { name, overrides, .. } = parameter;
     let kind = kind(&parameter.kind);
-    let (text_to_image, image_edit) = (presence(parameter.text_to_image), presence(parameter.image_edit));
+    let (text_to_image, image_edit) = (presence(parameter, Mode::TextToImage), presence(parameter, Mode::ImageEdit));
     let requires = parameter
         .requires
         .iter()
@@ -110,8 +92,8 @@ fn parameter(parameter: &Parameter) -> TokenStream {
     }
 }
 
-fn presence(need: Option<Need>) -> TokenStream {
-    match need {
+fn presence(parameter: &Parameter, mode: Mode) -> TokenStream {
+    match parameter.need(mode) {
         None => quote!(typed::Presence::Absent),
         Some(Need::Optional) => quote!(typed::Presence::Optional),
         Some(Need::Required) => quote!(typed::Presence::Required),

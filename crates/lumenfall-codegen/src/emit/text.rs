@@ -1,9 +1,9 @@
-//! Words in generated code: documentation, identifiers, messages.
+//! Text in generated code: documentation, identifiers and lists of names.
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote};
 
-/// Documentation, an attribute a line.
+/// Returns `#[doc]` attributes, one for each line.
 pub(super) fn doc(text: &str) -> TokenStream {
     let lines = text.lines().map(|line| match line.trim_end() {
         "" => String::new(),
@@ -16,17 +16,28 @@ pub(super) fn ident(name: &str) -> Ident {
     format_ident!("{name}")
 }
 
-/// A description on one line, without its full stop.
+/// Returns a description on one line, without its full stop.
 pub(super) fn sentence(description: &str) -> String {
     description.split_whitespace().collect::<Vec<_>>().join(" ").trim_end_matches('.').to_string()
 }
 
-/// Text for a diagnostic's format string, where braces mean something.
+/// Returns a description that can follow a colon: its first letter in lower case, except in an abbreviation such as
+/// `PNG`.
+pub(super) fn lower_case(description: &str) -> String {
+    let sentence = sentence(description);
+    let mut letters = sentence.chars();
+    match (letters.next(), letters.clone().next()) {
+        (Some(first), Some(second)) if !second.is_uppercase() => first.to_lowercase().chain(letters).collect(),
+        _ => sentence,
+    }
+}
+
+/// Escapes text for a message of `#[diagnostic::on_unimplemented]`, which is a format string.
 pub(super) fn escape(text: &str) -> String {
     text.replace('{', "{{").replace('}', "}}")
 }
 
-/// `a`, `b` or `c`, each in backquotes.
+/// Returns "`a`, `b` or `c`", or "none" for an empty list.
 pub(super) fn or<T: AsRef<str>>(names: &[T]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{}`", name.as_ref())).collect();
     match names.as_slice() {

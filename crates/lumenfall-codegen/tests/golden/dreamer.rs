@@ -8,103 +8,108 @@ pub enum Dreamer21 {}
 impl typed::Model for Dreamer21 {
     const SCHEMA: &'static typed::Schema = &SCHEMA;
     type Requests = Requests;
-    fn requests(client: &::lumenfall::Client) -> Requests {
-        Requests {
-            client: ::core::clone::Clone::clone(client),
-        }
+
+    fn requests(backend: ::std::sync::Arc<dyn ::lumenfall::Backend>) -> Requests {
+        Requests { backend }
     }
 }
 
-/// Where the requests to Dreamer 2.1 start.
+/// Entry point for requests to Dreamer 2.1.
 #[derive(Clone, Debug)]
 pub struct Requests {
-    client: ::lumenfall::Client,
+    backend: ::std::sync::Arc<dyn ::lumenfall::Backend>,
 }
 
 impl Requests {
-    /// Makes images.
+    /// Returns a builder for a request that generates images.
     ///
-    /// - `prompt`: What the image is to show.
+    /// - `prompt`: text that describes the image.
     pub fn generate(self, prompt: impl rules::PromptValue) -> Generate {
-        let mut draft = typed::Draft::new(
-            self.client,
-            &SCHEMA,
-            ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, ""),
-        );
+        let spec = ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, "");
+        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
         draft.spec_mut().prompt = prompt.value();
-        Generate {
+        Builder {
             draft,
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// The same from plain data, which is checked when it is sent.
+    /// Returns a request from plain data. It is checked against the model's schema when it is sent.
     pub fn generate_spec(
         self,
         spec: ::lumenfall::backend::GenerateSpec,
     ) -> typed::Draft<::lumenfall::backend::GenerateSpec> {
-        typed::Draft::new(self.client, &SCHEMA, spec)
+        typed::Draft::new(self.backend, &SCHEMA, spec)
     }
 
-    /// Changes images.
+    /// Returns a builder for a request that edits images.
     ///
-    /// - `prompt`: What the image is to show.
-    /// - `image`: The image to start from.
+    /// - `prompt`: text that describes the image.
+    /// - `image`: the image to edit.
     pub fn edit(
         self,
         prompt: impl rules::PromptValue,
         image: ::lumenfall::Input,
     ) -> Edit {
-        let mut draft = typed::Draft::new(
-            self.client,
-            &SCHEMA,
-            ::lumenfall::backend::EditSpec::new(SCHEMA.id, []),
-        );
+        let spec = ::lumenfall::backend::EditSpec::new(SCHEMA.id, []);
+        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
         draft.spec_mut().prompt = ::core::option::Option::Some(prompt.value());
         draft.spec_mut().images = ::std::vec![image];
-        Edit {
+        Builder {
             draft,
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// The same from plain data, which is checked when it is sent.
+    /// Returns a request from plain data. It is checked against the model's schema when it is sent.
     pub fn edit_spec(
         self,
         spec: ::lumenfall::backend::EditSpec,
     ) -> typed::Draft<::lumenfall::backend::EditSpec> {
-        typed::Draft::new(self.client, &SCHEMA, spec)
+        typed::Draft::new(self.backend, &SCHEMA, spec)
     }
 }
 
-/// Text to image with Dreamer 2.1.
+/// Builder for a request to Dreamer 2.1.
 ///
-/// Its type remembers what rules out later calls.
+/// Its type parameters record which parameters are set, so that a forbidden combination does not compile.
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is sent"]
-pub struct Generate<Answer = ::lumenfall::Address> {
-    draft: typed::Draft<::lumenfall::backend::GenerateSpec, Answer>,
+pub struct Builder<Spec, Delivery = ::lumenfall::Hosted> {
+    draft: typed::Draft<Spec, Delivery>,
     state: ::core::marker::PhantomData<fn() -> ()>,
 }
 
-impl<Answer> Generate<Answer> {
-    /// What the image is not to show.
+/// Builder for text to image with Dreamer 2.1. See [`Builder`] for its methods.
+pub type Generate<Delivery = ::lumenfall::Hosted> = Builder<
+    ::lumenfall::backend::GenerateSpec,
+    Delivery,
+>;
+
+/// Builder for image edit with Dreamer 2.1. See [`Builder`] for its methods.
+pub type Edit<Delivery = ::lumenfall::Hosted> = Builder<
+    ::lumenfall::backend::EditSpec,
+    Delivery,
+>;
+
+impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
+    /// Sets `negative_prompt`: text that describes what the image must not show.
     ///
-    /// It takes text of at most 200 characters.
+    /// Accepts text of at most 200 characters.
     pub fn negative_prompt(
         mut self,
         negative_prompt: impl rules::NegativePromptValue,
     ) -> Self {
-        self.draft.spec_mut().options.sampling.negative_prompt = ::core::option::Option::Some(
+        self.draft.options_mut().sampling.negative_prompt = ::core::option::Option::Some(
             negative_prompt.value(),
         );
         self
     }
 
-    /// `negative_prompt` of a value known only at run time.
+    /// Sets `negative_prompt` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_negative_prompt(
         self,
         negative_prompt: impl ::core::convert::Into<::std::string::String>,
@@ -114,20 +119,20 @@ impl<Answer> Generate<Answer> {
         )
     }
 
-    /// Where the noise starts from.
+    /// Sets `seed`: seed of the noise.
     ///
-    /// It takes 0 to 4294967295.
+    /// Accepts 0 to 4294967295.
     pub fn seed(mut self, seed: impl rules::SeedValue) -> Self {
-        self.draft.spec_mut().options.sampling.seed = ::core::option::Option::Some(
+        self.draft.options_mut().sampling.seed = ::core::option::Option::Some(
             seed.value(),
         );
         self
     }
 
-    /// `seed` of a value known only at run time.
+    /// Sets `seed` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_seed(
         self,
         seed: u64,
@@ -135,24 +140,24 @@ impl<Answer> Generate<Answer> {
         ::core::result::Result::Ok(self.seed(parameters::Seed::new(seed)?))
     }
 
-    /// How closely to follow the prompt.
+    /// Sets `guidance_scale`: strength of the guidance by the prompt.
     ///
-    /// It takes 1.5 to 20.
+    /// Accepts 1.5 to 20.
     /// The default is `7.5`.
     pub fn guidance_scale(
         mut self,
         guidance_scale: impl rules::GuidanceScaleValue,
     ) -> Self {
-        self.draft.spec_mut().options.sampling.guidance = ::core::option::Option::Some(
+        self.draft.options_mut().sampling.guidance = ::core::option::Option::Some(
             guidance_scale.value() as f32,
         );
         self
     }
 
-    /// `guidance_scale` of a value known only at run time.
+    /// Sets `guidance_scale` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_guidance_scale(
         self,
         guidance_scale: f64,
@@ -162,18 +167,24 @@ impl<Answer> Generate<Answer> {
         )
     }
 
-    /// How far the schedule leans towards noise.
+    ::lumenfall::shared_methods! {
+        Spec; user steps
+    }
+}
+
+impl<Delivery> Builder<::lumenfall::backend::GenerateSpec, Delivery> {
+    /// Sets `shift`: shift of the noise schedule.
     ///
-    /// It takes -0.5 to 0.5.
+    /// Accepts -0.5 to 0.5.
     pub fn shift(mut self, shift: impl rules::ShiftValue) -> Self {
-        self.draft.spec_mut().options.extra.insert("shift".into(), shift.value().into());
+        self.draft.options_mut().extra.insert("shift".into(), shift.value().into());
         self
     }
 
-    /// `shift` of a value known only at run time.
+    /// Sets `shift` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_shift(
         self,
         shift: f64,
@@ -181,18 +192,18 @@ impl<Answer> Generate<Answer> {
         ::core::result::Result::Ok(self.shift(parameters::Shift::new(shift)?))
     }
 
-    /// Pixels as WxH, or an aspect ratio as W:H.
+    /// Sets `size`: width and height in pixels as WxH, or an aspect ratio as W:H.
     ///
-    /// It takes pixels up to 2048x1024, or an aspect ratio.
+    /// Accepts pixels up to 2048x1024, or an aspect ratio.
     pub fn size(mut self, size: impl rules::SizeValue) -> Self {
-        self.draft.spec_mut().options.size = ::core::option::Option::Some(size.value());
+        self.draft.options_mut().size = ::core::option::Option::Some(size.value());
         self
     }
 
-    /// `size` of a value known only at run time.
+    /// Sets `size` to a value that is known only at run time.
     ///
     /// # Errors
-    /// Where the value breaks a rule of the model's schema.
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_size(
         self,
         size: ::lumenfall::Size,
@@ -200,103 +211,20 @@ impl<Answer> Generate<Answer> {
         ::core::result::Result::Ok(self.size(parameters::Size::new(size)?))
     }
 
-    ::lumenfall::shared_methods! {
-        ::lumenfall::backend::GenerateSpec; user steps no_strength
-    }
-
     #[doc(hidden)]
     pub fn image<T: rules::ImageInTextToImage>(self, _: T) -> Self {
         self
     }
+
+    #[doc(hidden)]
+    pub fn strength<T: rules::StrengthInTextToImage>(self, _: T) -> Self {
+        self
+    }
 }
 
-/// An edit with Dreamer 2.1.
-///
-/// Its type remembers what rules out later calls.
-#[derive(Clone, Debug)]
-#[must_use = "a request does nothing until it is sent"]
-pub struct Edit<Answer = ::lumenfall::Address> {
-    draft: typed::Draft<::lumenfall::backend::EditSpec, Answer>,
-    state: ::core::marker::PhantomData<fn() -> ()>,
-}
-
-impl<Answer> Edit<Answer> {
-    /// What the image is not to show.
-    ///
-    /// It takes text of at most 200 characters.
-    pub fn negative_prompt(
-        mut self,
-        negative_prompt: impl rules::NegativePromptValue,
-    ) -> Self {
-        self.draft.spec_mut().options.sampling.negative_prompt = ::core::option::Option::Some(
-            negative_prompt.value(),
-        );
-        self
-    }
-
-    /// `negative_prompt` of a value known only at run time.
-    ///
-    /// # Errors
-    /// Where the value breaks a rule of the model's schema.
-    pub fn try_negative_prompt(
-        self,
-        negative_prompt: impl ::core::convert::Into<::std::string::String>,
-    ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-        ::core::result::Result::Ok(
-            self.negative_prompt(parameters::NegativePrompt::new(negative_prompt)?),
-        )
-    }
-
-    /// Where the noise starts from.
-    ///
-    /// It takes 0 to 4294967295.
-    pub fn seed(mut self, seed: impl rules::SeedValue) -> Self {
-        self.draft.spec_mut().options.sampling.seed = ::core::option::Option::Some(
-            seed.value(),
-        );
-        self
-    }
-
-    /// `seed` of a value known only at run time.
-    ///
-    /// # Errors
-    /// Where the value breaks a rule of the model's schema.
-    pub fn try_seed(
-        self,
-        seed: u64,
-    ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-        ::core::result::Result::Ok(self.seed(parameters::Seed::new(seed)?))
-    }
-
-    /// How closely to follow the prompt.
-    ///
-    /// It takes 1.5 to 20.
-    /// The default is `7.5`.
-    pub fn guidance_scale(
-        mut self,
-        guidance_scale: impl rules::GuidanceScaleValue,
-    ) -> Self {
-        self.draft.spec_mut().options.sampling.guidance = ::core::option::Option::Some(
-            guidance_scale.value() as f32,
-        );
-        self
-    }
-
-    /// `guidance_scale` of a value known only at run time.
-    ///
-    /// # Errors
-    /// Where the value breaks a rule of the model's schema.
-    pub fn try_guidance_scale(
-        self,
-        guidance_scale: f64,
-    ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-        ::core::result::Result::Ok(
-            self.guidance_scale(parameters::GuidanceScale::new(guidance_scale)?),
-        )
-    }
-
+impl<Delivery> Builder<::lumenfall::backend::EditSpec, Delivery> {
     ::lumenfall::shared_methods! {
-        ::lumenfall::backend::EditSpec; user steps strength
+        @ strength
     }
 
     #[doc(hidden)]
@@ -310,7 +238,7 @@ impl<Answer> Edit<Answer> {
     }
 }
 
-/// What the model takes, as data.
+/// The model's parameter schema.
 pub static SCHEMA: typed::Schema = typed::Schema {
     id: "dreamer-2.1",
     name: "Dreamer 2.1",
@@ -390,234 +318,230 @@ pub static SCHEMA: typed::Schema = typed::Schema {
             requires: &[],
         },
     ],
-    plain_prompt: ::core::option::Option::Some(400),
-    json: "{\"id\":\"dreamer-2.1\",\"max_resolution\":{\"height\":1024,\"width\":2048},\"modes\":[\"text_to_image\",\"image_edit\"],\"name\":\"Dreamer 2.1\",\"parameters\":[{\"description\":\"What the image is to show\",\"max_length\":400,\"modes\":{\"image_edit\":\"required\",\"text_to_image\":\"required\"},\"name\":\"prompt\",\"type\":\"string\"},{\"description\":\"The image to start from\",\"modes\":{\"image_edit\":\"required\"},\"name\":\"image\",\"type\":\"file\"},{\"description\":\"What the image is not to show\",\"max_length\":200,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"negative_prompt\",\"type\":\"string\"},{\"description\":\"Where the noise starts from\",\"maximum\":4294967295,\"minimum\":0,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"seed\",\"type\":\"integer\"},{\"default\":7.5,\"description\":\"How closely to follow the prompt\",\"maximum\":20,\"minimum\":1.5,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"guidance_scale\",\"type\":\"number\"},{\"description\":\"How far the schedule leans towards noise\",\"maximum\":0.5,\"minimum\":-0.5,\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"shift\",\"type\":\"number\"},{\"description\":\"Pixels as WxH, or an aspect ratio as W:H\",\"format\":\"size\",\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"size\",\"type\":\"string\"}]}",
+    json: "{\"id\":\"dreamer-2.1\",\"max_resolution\":{\"height\":1024,\"width\":2048},\"modes\":[\"text_to_image\",\"image_edit\"],\"name\":\"Dreamer 2.1\",\"parameters\":[{\"description\":\"Text that describes the image\",\"max_length\":400,\"modes\":{\"image_edit\":\"required\",\"text_to_image\":\"required\"},\"name\":\"prompt\",\"type\":\"string\"},{\"description\":\"The image to edit\",\"modes\":{\"image_edit\":\"required\"},\"name\":\"image\",\"type\":\"file\"},{\"description\":\"Text that describes what the image must not show\",\"max_length\":200,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"negative_prompt\",\"type\":\"string\"},{\"description\":\"Seed of the noise\",\"maximum\":4294967295,\"minimum\":0,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"seed\",\"type\":\"integer\"},{\"default\":7.5,\"description\":\"Strength of the guidance by the prompt\",\"maximum\":20,\"minimum\":1.5,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"guidance_scale\",\"type\":\"number\"},{\"description\":\"Shift of the noise schedule\",\"maximum\":0.5,\"minimum\":-0.5,\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"shift\",\"type\":\"number\"},{\"description\":\"Width and height in pixels as WxH, or an aspect ratio as W:H\",\"format\":\"size\",\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"size\",\"type\":\"string\"}]}",
 };
 
-/// Values that have been checked: while compiling by `literal!`, or at run time by `new`.
+/// Checked values of parameters. `literal!` checks a value at compile time, `new` checks it at run time.
 pub mod parameters {
-    /// A value of `prompt`: text of at most 400 characters.
+    /// Checked value of `prompt`: text of at most 400 characters.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Prompt(::std::borrow::Cow<'static, str>);
+
     impl Prompt {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: &'static str) -> Self {
+        pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
                 ::std::borrow::Cow::Borrowed(
                     super::typed::text(
+                        "prompt",
                         value,
                         400,
-                        "`prompt` must be text of at most 400 characters; shorten it",
-                        ::core::option::Option::Some(
-                            "`prompt` must not be blank; say what it is",
-                        ),
+                        "text of at most 400 characters",
+                        true,
                     ),
                 ),
             )
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
             value: impl ::core::convert::Into<::std::string::String>,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
             let value = value.into();
-            super::SCHEMA.check("prompt", &value.as_str().into())?;
+            super::SCHEMA.check_value("prompt", &value.as_str().into())?;
             ::core::result::Result::Ok(Self(value.into()))
         }
 
-        /// The text itself.
+        /// Returns the plain value.
         pub fn get(self) -> ::std::string::String {
             self.0.into_owned()
         }
     }
 
-    /// A value of `negative_prompt`: text of at most 200 characters.
+    /// Checked value of `negative_prompt`: text of at most 200 characters.
     #[derive(Clone, Debug, PartialEq)]
     pub struct NegativePrompt(::std::borrow::Cow<'static, str>);
+
     impl NegativePrompt {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: &'static str) -> Self {
+        pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
                 ::std::borrow::Cow::Borrowed(
                     super::typed::text(
+                        "negative_prompt",
                         value,
                         200,
-                        "`negative_prompt` must be text of at most 200 characters; shorten it",
-                        ::core::option::Option::None,
+                        "text of at most 200 characters",
+                        false,
                     ),
                 ),
             )
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
             value: impl ::core::convert::Into<::std::string::String>,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
             let value = value.into();
-            super::SCHEMA.check("negative_prompt", &value.as_str().into())?;
+            super::SCHEMA.check_value("negative_prompt", &value.as_str().into())?;
             ::core::result::Result::Ok(Self(value.into()))
         }
 
-        /// The text itself.
+        /// Returns the plain value.
         pub fn get(self) -> ::std::string::String {
             self.0.into_owned()
         }
     }
 
-    /// A value of `seed`: 0 to 4294967295.
+    /// Checked value of `seed`: 0 to 4294967295.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct Seed(u64);
+
     impl Seed {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: i128) -> Self {
+        pub const fn literal(value: i128, source: &str) -> Self {
             Self(
                 super::typed::integer(
+                    "seed",
                     value,
+                    source,
                     0,
                     4294967295,
-                    "`seed` must be 0 to 4294967295; write `literal!(parameters::Seed, 2)`",
+                    "0 to 4294967295",
                 ) as u64,
             )
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(value: u64) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check("seed", &value.into())?;
+            super::SCHEMA.check_value("seed", &value.into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
-        /// The value itself.
+        /// Returns the plain value.
         pub const fn get(self) -> u64 {
             self.0
         }
     }
 
-    /// A value of `guidance_scale`: 1.5 to 20.
+    /// Checked value of `guidance_scale`: 1.5 to 20.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct GuidanceScale(f64);
+
     impl GuidanceScale {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: f64) -> Self {
+        pub const fn literal(value: f64, source: &str) -> Self {
             Self(
                 super::typed::number(
+                    "guidance_scale",
                     value,
+                    source,
                     1.5,
                     20.0,
-                    "`guidance_scale` must be 1.5 to 20; write `literal!(parameters::GuidanceScale, 1.5)`",
+                    "1.5 to 20",
                 ),
             )
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(value: f64) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check("guidance_scale", &value.into())?;
+            super::SCHEMA.check_value("guidance_scale", &value.into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
-        /// The value itself.
+        /// Returns the plain value.
         pub const fn get(self) -> f64 {
             self.0
         }
     }
 
-    /// A value of `shift`: -0.5 to 0.5.
+    /// Checked value of `shift`: -0.5 to 0.5.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct Shift(f64);
+
     impl Shift {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: f64) -> Self {
-            Self(
-                super::typed::number(
-                    value,
-                    -0.5,
-                    0.5,
-                    "`shift` must be -0.5 to 0.5; write `literal!(parameters::Shift, 0.5)`",
-                ),
-            )
+        pub const fn literal(value: f64, source: &str) -> Self {
+            Self(super::typed::number("shift", value, source, -0.5, 0.5, "-0.5 to 0.5"))
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(value: f64) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check("shift", &value.into())?;
+            super::SCHEMA.check_value("shift", &value.into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
-        /// The value itself.
+        /// Returns the plain value.
         pub const fn get(self) -> f64 {
             self.0
         }
     }
 
-    /// A value of `size`: pixels up to 2048x1024, or an aspect ratio.
+    /// Checked value of `size`: pixels up to 2048x1024, or an aspect ratio.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct Size(::lumenfall::Size);
+
     impl Size {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: &'static str) -> Self {
+        pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
                 super::typed::size(
+                    "size",
                     value,
-                    ::core::option::Option::Some((2048, 1024)),
-                    "`size` is malformed, or has a side of 0; write it as \"1024x1024\" or \"16:9\"",
-                    "`size` is too large for Dreamer 2.1: it must be pixels up to 2048x1024, or an aspect ratio",
+                    super::SCHEMA.max_size,
+                    "at most 2048x1024",
                 ),
             )
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
             value: ::lumenfall::Size,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check("size", &value.to_string().into())?;
+            super::SCHEMA.check_value("size", &value.to_string().into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
-        /// The value itself.
+        /// Returns the plain value.
         pub const fn get(self) -> ::lumenfall::Size {
             self.0
         }
     }
 }
 
-/// The schema's rules, as the compiler reads them.
+/// The schema's rules, as traits that the builder's methods require.
 pub mod rules {
-    /// What `prompt` takes.
+    /// A type that the setter of `prompt` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`prompt` takes text, not `{Self}`",
+        message = "`prompt` requires text, not `{Self}`",
         label = "write a `&str` or a `String`"
     )]
     pub trait PromptValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> ::std::string::String;
     }
 
@@ -645,13 +569,13 @@ pub mod rules {
         }
     }
 
-    /// What `negative_prompt` takes.
+    /// A type that the setter of `negative_prompt` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`negative_prompt` takes text, not `{Self}`",
+        message = "`negative_prompt` requires text, not `{Self}`",
         label = "write a `&str` or a `String`"
     )]
     pub trait NegativePromptValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> ::std::string::String;
     }
 
@@ -679,13 +603,13 @@ pub mod rules {
         }
     }
 
-    /// What `seed` takes.
+    /// A type that the setter of `seed` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`seed` takes a checked value, not `{Self}`",
-        label = "write `literal!(parameters::Seed, 2)`, or `.try_seed(value)?` for what is known only at run time"
+        message = "`seed` requires a checked value, not `{Self}`",
+        label = "write `literal!(parameters::Seed, 2)`, or `.try_seed(value)?` for a value known only at run time"
     )]
     pub trait SeedValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> u64;
     }
 
@@ -695,13 +619,13 @@ pub mod rules {
         }
     }
 
-    /// What `guidance_scale` takes.
+    /// A type that the setter of `guidance_scale` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`guidance_scale` takes a checked value, not `{Self}`",
-        label = "write `literal!(parameters::GuidanceScale, 1.5)`, or `.try_guidance_scale(value)?` for what is known only at run time"
+        message = "`guidance_scale` requires a checked value, not `{Self}`",
+        label = "write `literal!(parameters::GuidanceScale, 1.5)`, or `.try_guidance_scale(value)?` for a value known only at run time"
     )]
     pub trait GuidanceScaleValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> f64;
     }
 
@@ -711,13 +635,13 @@ pub mod rules {
         }
     }
 
-    /// What `shift` takes.
+    /// A type that the setter of `shift` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`shift` takes a checked value, not `{Self}`",
-        label = "write `literal!(parameters::Shift, 0.5)`, or `.try_shift(value)?` for what is known only at run time"
+        message = "`shift` requires a checked value, not `{Self}`",
+        label = "write `literal!(parameters::Shift, 0.5)`, or `.try_shift(value)?` for a value known only at run time"
     )]
     pub trait ShiftValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> f64;
     }
 
@@ -727,13 +651,13 @@ pub mod rules {
         }
     }
 
-    /// What `size` takes.
+    /// A type that the setter of `size` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`size` takes a checked value, not `{Self}`",
-        label = "write `literal!(parameters::Size, \"1024x1024\")`, or `.try_size(value)?` for what is known only at run time"
+        message = "`size` requires a checked value, not `{Self}`",
+        label = "write `literal!(parameters::Size, \"1024x1024\")`, or `.try_size(value)?` for a value known only at run time"
     )]
     pub trait SizeValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> ::lumenfall::Size;
     }
 
@@ -743,22 +667,31 @@ pub mod rules {
         }
     }
 
-    /// Nothing: text to image has no `image`.
+    /// Has no implementations: `image` is not a parameter of text to image.
     #[diagnostic::on_unimplemented(
         message = "`image` is a parameter of image edit, not of text to image",
-        label = "leave it out, or start the request with `.edit(…)`"
+        label = "remove this call, or start the request with `.edit(..)`"
     )]
     pub trait ImageInTextToImage {}
-    /// Nothing: image edit has no `shift`.
+
+    /// Has no implementations: `strength` is not a parameter of text to image.
+    #[diagnostic::on_unimplemented(
+        message = "`strength` is a parameter of image edit, not of text to image",
+        label = "remove this call, or start the request with `.edit(..)`"
+    )]
+    pub trait StrengthInTextToImage {}
+
+    /// Has no implementations: `shift` is not a parameter of image edit.
     #[diagnostic::on_unimplemented(
         message = "`shift` is a parameter of text to image, not of image edit",
-        label = "leave it out, or start the request with `.generate(…)`"
+        label = "remove this call, or start the request with `.generate(..)`"
     )]
     pub trait ShiftInImageEdit {}
-    /// Nothing: image edit has no `size`.
+
+    /// Has no implementations: `size` is not a parameter of image edit.
     #[diagnostic::on_unimplemented(
         message = "`size` is a parameter of text to image, not of image edit",
-        label = "leave it out, or start the request with `.generate(…)`"
+        label = "remove this call, or start the request with `.generate(..)`"
     )]
     pub trait SizeInImageEdit {}
 }

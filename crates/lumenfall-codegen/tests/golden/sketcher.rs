@@ -8,92 +8,111 @@ pub enum Sketcher1 {}
 impl typed::Model for Sketcher1 {
     const SCHEMA: &'static typed::Schema = &SCHEMA;
     type Requests = Requests;
-    fn requests(client: &::lumenfall::Client) -> Requests {
-        Requests {
-            client: ::core::clone::Clone::clone(client),
-        }
+
+    fn requests(backend: ::std::sync::Arc<dyn ::lumenfall::Backend>) -> Requests {
+        Requests { backend }
     }
 }
 
-/// Where the requests to Sketcher {1} start.
+/// Entry point for requests to Sketcher {1}.
 #[derive(Clone, Debug)]
 pub struct Requests {
-    client: ::lumenfall::Client,
+    backend: ::std::sync::Arc<dyn ::lumenfall::Backend>,
 }
 
 impl Requests {
-    /// Makes images.
+    /// Returns a builder for a request that generates images.
     ///
-    /// - `prompt`: What to draw.
-    /// - `style`: What it looks drawn with.
+    /// - `prompt`: text that describes the drawing.
+    /// - `style`: drawing tool.
     pub fn generate(
         self,
         prompt: impl rules::PromptValue,
         style: impl style::Value,
     ) -> Generate {
-        let mut draft = typed::Draft::new(
-            self.client,
-            &SCHEMA,
-            ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, ""),
-        );
+        let spec = ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, "");
+        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
         draft.spec_mut().prompt = prompt.value();
-        draft.spec_mut().options.extra.insert("style".into(), style.value().into());
-        Generate {
+        draft.options_mut().extra.insert("style".into(), style.value().into());
+        Builder {
             draft,
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// The same from plain data, which is checked when it is sent.
+    /// Returns a request from plain data. It is checked against the model's schema when it is sent.
     pub fn generate_spec(
         self,
         spec: ::lumenfall::backend::GenerateSpec,
     ) -> typed::Draft<::lumenfall::backend::GenerateSpec> {
-        typed::Draft::new(self.client, &SCHEMA, spec)
+        typed::Draft::new(self.backend, &SCHEMA, spec)
     }
 }
 
-/// Text to image with Sketcher {1}.
+/// Builder for a request to Sketcher {1}.
 ///
-/// Its type remembers what rules out later calls.
+/// Its type parameters record which parameters are set, so that a forbidden combination does not compile.
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is sent"]
-pub struct Generate<Answer = ::lumenfall::Address> {
-    draft: typed::Draft<::lumenfall::backend::GenerateSpec, Answer>,
+pub struct Builder<Spec, Delivery = ::lumenfall::Hosted> {
+    draft: typed::Draft<Spec, Delivery>,
     state: ::core::marker::PhantomData<fn() -> ()>,
 }
 
-impl<Answer> Generate<Answer> {
-    /// What it looks drawn on.
+/// Builder for text to image with Sketcher {1}. See [`Builder`] for its methods.
+pub type Generate<Delivery = ::lumenfall::Hosted> = Builder<
+    ::lumenfall::backend::GenerateSpec,
+    Delivery,
+>;
+
+impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
+    /// Sets `paper`: paper that the drawing is on.
     ///
-    /// A value of the module [`paper`]: `White` or `Kraft`.
+    /// Accepts the types of the module [`paper`]: `White` or `Kraft`.
     /// The default is `white`.
     pub fn paper(mut self, paper: impl paper::Value) -> Self {
-        self.draft.spec_mut().options.extra.insert("paper".into(), paper.value().into());
+        self.draft.options_mut().extra.insert("paper".into(), paper.value().into());
         self
     }
 
-    /// Whether the edges fit together.
+    /// Sets `paper` to a value that is known only at run time.
+    ///
+    /// # Errors
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
+    pub fn try_paper(
+        self,
+        paper: impl ::core::convert::Into<::std::string::String>,
+    ) -> ::core::result::Result<Self, ::lumenfall::Error> {
+        ::core::result::Result::Ok(self.paper(parameters::Paper::new(paper)?))
+    }
+
+    /// Sets `tiling`: whether opposite edges match, so that copies can be tiled.
     pub fn tiling(mut self, tiling: bool) -> Self {
-        self.draft.spec_mut().options.extra.insert("tiling".into(), tiling.into());
+        self.draft.options_mut().extra.insert("tiling".into(), tiling.into());
         self
     }
 
-    /// Pins a provider, which gives up the gateway's automatic failover.
+    ::lumenfall::shared_methods! {
+        Spec; user seed steps guidance negative_prompt
+    }
+}
+
+impl<Delivery> Builder<::lumenfall::backend::GenerateSpec, Delivery> {
+    /// Pins the request to a provider. This disables the gateway's automatic failover.
     pub fn pin(mut self, provider: impl rules::RunsTextToImage) -> Self {
-        self.draft.spec_mut().options.provider = ::core::option::Option::Some(
+        self.draft.options_mut().provider = ::core::option::Option::Some(
             provider.slug().into(),
         );
         self
     }
 
-    ::lumenfall::shared_methods! {
-        ::lumenfall::backend::GenerateSpec; user seed steps guidance negative_prompt
-        no_strength
+    #[doc(hidden)]
+    pub fn strength<T: rules::StrengthInTextToImage>(self, _: T) -> Self {
+        self
     }
 }
 
-/// What the model takes, as data.
+/// The model's parameter schema.
 pub static SCHEMA: typed::Schema = typed::Schema {
     id: "sketcher-1",
     name: "Sketcher {1}",
@@ -144,8 +163,7 @@ pub static SCHEMA: typed::Schema = typed::Schema {
             requires: &[],
         },
     ],
-    plain_prompt: ::core::option::Option::None,
-    json: "{\"creator\":\"Example Labs\",\"id\":\"sketcher-1\",\"modes\":[\"text_to_image\"],\"name\":\"Sketcher {1}\",\"parameters\":[{\"description\":\"What to draw\",\"modes\":{\"text_to_image\":\"required\"},\"name\":\"prompt\",\"type\":\"string\"},{\"description\":\"What it looks drawn with\",\"enum\":[\"pencil\",\"ink\",\"3d-print\"],\"modes\":{\"text_to_image\":\"required\"},\"name\":\"style\",\"type\":\"string\"},{\"default\":\"white\",\"description\":\"What it looks drawn on\",\"enum\":[\"white\",\"kraft\"],\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"paper\",\"type\":\"string\"},{\"description\":\"Whether the edges fit together\",\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"tiling\",\"type\":\"boolean\"}],\"providers\":[{\"modes\":[\"text_to_image\"],\"name\":\"In-house\",\"slug\":\"in-house\"}]}",
+    json: "{\"creator\":\"Example Labs\",\"id\":\"sketcher-1\",\"modes\":[\"text_to_image\"],\"name\":\"Sketcher {1}\",\"parameters\":[{\"description\":\"Text that describes the drawing\",\"modes\":{\"text_to_image\":\"required\"},\"name\":\"prompt\",\"type\":\"string\"},{\"description\":\"Drawing tool\",\"enum\":[\"pencil\",\"ink\",\"3d-print\"],\"modes\":{\"text_to_image\":\"required\"},\"name\":\"style\",\"type\":\"string\"},{\"default\":\"white\",\"description\":\"Paper that the drawing is on\",\"enum\":[\"white\",\"kraft\"],\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"paper\",\"type\":\"string\"},{\"description\":\"Whether opposite edges match, so that copies can be tiled\",\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"tiling\",\"type\":\"boolean\"}],\"providers\":[{\"modes\":[\"text_to_image\"],\"name\":\"In-house\",\"slug\":\"in-house\"}]}",
 };
 
 /// The values of `style`.
@@ -153,37 +171,40 @@ pub mod style {
     /// A value of `style`: `Pencil`, `Ink` or `Value3dPrint`.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is not a value of `style` of Sketcher {{1}}",
-        label = "write `Pencil`, `Ink` or `Value3dPrint`"
+        label = "write `Pencil`, `Ink` or `Value3dPrint`, or `parameters::Style::new(value)?` for a value known only at run time"
     )]
     pub trait Value {
-        /// The value itself.
-        fn value(self) -> &'static str;
+        /// Returns the plain value.
+        fn value(self) -> ::std::string::String;
     }
 
     /// `pencil`.
     #[derive(Clone, Copy, Debug)]
     pub struct Pencil;
+
     impl Value for Pencil {
-        fn value(self) -> &'static str {
-            "pencil"
+        fn value(self) -> ::std::string::String {
+            "pencil".into()
         }
     }
 
     /// `ink`.
     #[derive(Clone, Copy, Debug)]
     pub struct Ink;
+
     impl Value for Ink {
-        fn value(self) -> &'static str {
-            "ink"
+        fn value(self) -> ::std::string::String {
+            "ink".into()
         }
     }
 
     /// `3d-print`.
     #[derive(Clone, Copy, Debug)]
     pub struct Value3dPrint;
+
     impl Value for Value3dPrint {
-        fn value(self) -> &'static str {
-            "3d-print"
+        fn value(self) -> ::std::string::String {
+            "3d-print".into()
         }
     }
 }
@@ -193,91 +214,144 @@ pub mod paper {
     /// A value of `paper`: `White` or `Kraft`.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is not a value of `paper` of Sketcher {{1}}",
-        label = "write `White` or `Kraft`"
+        label = "write `White` or `Kraft`, or `.try_paper(value)?` for a value known only at run time"
     )]
     pub trait Value {
-        /// The value itself.
-        fn value(self) -> &'static str;
+        /// Returns the plain value.
+        fn value(self) -> ::std::string::String;
     }
 
     /// `white`.
     #[derive(Clone, Copy, Debug)]
     pub struct White;
+
     impl Value for White {
-        fn value(self) -> &'static str {
-            "white"
+        fn value(self) -> ::std::string::String {
+            "white".into()
         }
     }
 
     /// `kraft`.
     #[derive(Clone, Copy, Debug)]
     pub struct Kraft;
+
     impl Value for Kraft {
-        fn value(self) -> &'static str {
-            "kraft"
+        fn value(self) -> ::std::string::String {
+            "kraft".into()
         }
     }
 }
 
-/// Values that have been checked: while compiling by `literal!`, or at run time by `new`.
+/// Checked values of parameters. `literal!` checks a value at compile time, `new` checks it at run time.
 pub mod parameters {
-    /// A value of `prompt`: text.
+    /// Checked value of `prompt`.
     #[derive(Clone, Debug, PartialEq)]
     pub struct Prompt(::std::borrow::Cow<'static, str>);
+
     impl Prompt {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: &'static str) -> Self {
+        pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
                 ::std::borrow::Cow::Borrowed(
-                    super::typed::text(
-                        value,
-                        usize::MAX,
-                        "`prompt` must be text; shorten it",
-                        ::core::option::Option::Some(
-                            "`prompt` must not be blank; say what it is",
-                        ),
-                    ),
+                    super::typed::text("prompt", value, usize::MAX, "", true),
                 ),
             )
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
             value: impl ::core::convert::Into<::std::string::String>,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
             let value = value.into();
-            super::SCHEMA.check("prompt", &value.as_str().into())?;
+            super::SCHEMA.check_value("prompt", &value.as_str().into())?;
             ::core::result::Result::Ok(Self(value.into()))
         }
 
-        /// The text itself.
+        /// Returns the plain value.
         pub fn get(self) -> ::std::string::String {
             self.0.into_owned()
         }
     }
+
+    /// Checked value of `style`: `pencil`, `ink` or `3d-print`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Style(::std::borrow::Cow<'static, str>);
+
+    impl Style {
+        /// Checks a value that is known only at run time.
+        ///
+        /// # Errors
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
+        pub fn new(
+            value: impl ::core::convert::Into<::std::string::String>,
+        ) -> ::core::result::Result<Self, ::lumenfall::Error> {
+            let value = value.into();
+            super::SCHEMA.check_value("style", &value.as_str().into())?;
+            ::core::result::Result::Ok(Self(value.into()))
+        }
+
+        /// Returns the plain value.
+        pub fn get(self) -> ::std::string::String {
+            self.0.into_owned()
+        }
+    }
+
+    impl super::style::Value for Style {
+        fn value(self) -> ::std::string::String {
+            self.get()
+        }
+    }
+
+    /// Checked value of `paper`: `white` or `kraft`.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Paper(::std::borrow::Cow<'static, str>);
+
+    impl Paper {
+        /// Checks a value that is known only at run time.
+        ///
+        /// # Errors
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
+        pub fn new(
+            value: impl ::core::convert::Into<::std::string::String>,
+        ) -> ::core::result::Result<Self, ::lumenfall::Error> {
+            let value = value.into();
+            super::SCHEMA.check_value("paper", &value.as_str().into())?;
+            ::core::result::Result::Ok(Self(value.into()))
+        }
+
+        /// Returns the plain value.
+        pub fn get(self) -> ::std::string::String {
+            self.0.into_owned()
+        }
+    }
+
+    impl super::paper::Value for Paper {
+        fn value(self) -> ::std::string::String {
+            self.get()
+        }
+    }
 }
 
-/// Who runs the model, for `pin`.
+/// The providers that run the model, for `pin`.
 pub mod providers {
     /// In-house.
     #[derive(Clone, Copy, Debug)]
     pub struct InHouse;
 }
 
-/// The schema's rules, as the compiler reads them.
+/// The schema's rules, as traits that the builder's methods require.
 pub mod rules {
-    /// What `prompt` takes.
+    /// A type that the setter of `prompt` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`prompt` takes text, not `{Self}`",
+        message = "`prompt` requires text, not `{Self}`",
         label = "write a `&str` or a `String`"
     )]
     pub trait PromptValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> ::std::string::String;
     }
 
@@ -305,13 +379,20 @@ pub mod rules {
         }
     }
 
+    /// Has no implementations: `strength` is not a parameter of text to image.
+    #[diagnostic::on_unimplemented(
+        message = "`strength` is a parameter of image edit, not of text to image",
+        label = "remove this call, or start the request with `.edit(..)`"
+    )]
+    pub trait StrengthInTextToImage {}
+
     /// A provider that offers text to image.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` does not offer text to image with Sketcher {{1}}",
-        label = "pin `InHouse`, or leave `pin` out"
+        label = "pin `InHouse`, or remove this call"
     )]
     pub trait RunsTextToImage {
-        /// The provider's name on the wire.
+        /// Returns the provider's name in the API.
         fn slug(self) -> &'static str;
     }
 

@@ -8,120 +8,140 @@ pub enum Upscaler {}
 impl typed::Model for Upscaler {
     const SCHEMA: &'static typed::Schema = &SCHEMA;
     type Requests = Requests;
-    fn requests(client: &::lumenfall::Client) -> Requests {
-        Requests {
-            client: ::core::clone::Clone::clone(client),
-        }
+
+    fn requests(backend: ::std::sync::Arc<dyn ::lumenfall::Backend>) -> Requests {
+        Requests { backend }
     }
 }
 
-/// Where the requests to Upscaler start.
+/// Entry point for requests to Upscaler.
 #[derive(Clone, Debug)]
 pub struct Requests {
-    client: ::lumenfall::Client,
+    backend: ::std::sync::Arc<dyn ::lumenfall::Backend>,
 }
 
 impl Requests {
-    /// Changes images.
+    /// Returns a builder for a request that edits images.
     ///
-    /// - `image`: The image to enlarge.
-    /// - `scale_factor`: How many times as wide and as high.
+    /// - `image`: the image to enlarge.
+    /// - `scale_factor`: factor by which to enlarge both sides.
     pub fn edit(
         self,
         image: ::lumenfall::Input,
         scale_factor: impl rules::ScaleFactorValue,
     ) -> Edit {
-        let mut draft = typed::Draft::new(
-            self.client,
-            &SCHEMA,
-            ::lumenfall::backend::EditSpec::new(SCHEMA.id, []),
-        );
+        let spec = ::lumenfall::backend::EditSpec::new(SCHEMA.id, []);
+        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
         draft.spec_mut().images = ::std::vec![image];
         draft
-            .spec_mut()
-            .options
+            .options_mut()
             .extra
             .insert("scale_factor".into(), scale_factor.value().into());
-        Edit {
+        Builder {
             draft,
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// The same from plain data, which is checked when it is sent.
+    /// Returns a request from plain data. It is checked against the model's schema when it is sent.
     pub fn edit_spec(
         self,
         spec: ::lumenfall::backend::EditSpec,
     ) -> typed::Draft<::lumenfall::backend::EditSpec> {
-        typed::Draft::new(self.client, &SCHEMA, spec)
+        typed::Draft::new(self.backend, &SCHEMA, spec)
     }
 }
 
-/// An edit with Upscaler.
+/// Builder for a request to Upscaler.
 ///
-/// Its type remembers what rules out later calls.
+/// Its type parameters record which parameters are set, so that a forbidden combination does not compile.
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is sent"]
-pub struct Edit<Answer = ::lumenfall::Address> {
-    draft: typed::Draft<::lumenfall::backend::EditSpec, Answer>,
+pub struct Builder<Spec, Delivery = ::lumenfall::Hosted> {
+    draft: typed::Draft<Spec, Delivery>,
     state: ::core::marker::PhantomData<fn() -> ()>,
 }
 
-impl<Answer> Edit<Answer> {
-    /// File format of the image.
+/// Builder for image edit with Upscaler. See [`Builder`] for its methods.
+pub type Edit<Delivery = ::lumenfall::Hosted> = Builder<
+    ::lumenfall::backend::EditSpec,
+    Delivery,
+>;
+
+impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
+    /// Sets `output_format`: file format of the image.
     ///
-    /// A value of the module [`output_format`]: `Png` or `Webp`.
+    /// Accepts the types of the module [`output_format`]: `Png` or `Webp`.
     pub fn output_format(mut self, output_format: impl output_format::Value) -> Self {
-        self.draft.spec_mut().options.output_format = ::core::option::Option::Some(
+        self.draft.options_mut().output_format = ::core::option::Option::Some(
             output_format.value(),
         );
         self
     }
 
-    /// Whether the image comes back as a temporary address or as bytes.
+    /// Sets `output_format` to a value that is known only at run time.
     ///
-    /// A value of the module [`response_format`]: `Url` or `B64Json`.
+    /// # Errors
+    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
+    pub fn try_output_format(
+        self,
+        output_format: ::lumenfall::OutputFormat,
+    ) -> ::core::result::Result<Self, ::lumenfall::Error> {
+        ::core::result::Result::Ok(
+            self.output_format(parameters::OutputFormat::new(output_format)?),
+        )
+    }
+
+    /// Sets `response_format`: whether the response contains a temporary URL or the bytes of the image.
+    ///
+    /// Accepts the types of the module [`response_format`]: `Url` or `B64Json`.
     /// The default is `url`.
     pub fn response_format<Format: response_format::Value>(
         self,
         _: Format,
-    ) -> Edit<Format::Answer> {
-        Edit {
-            draft: self.draft.answered(),
+    ) -> Builder<Spec, Format::Delivery> {
+        Builder {
+            draft: self.draft.delivered_as(),
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// Asks for temporary addresses of the images.
-    pub fn addresses(self) -> Edit<::lumenfall::Address> {
-        Edit {
-            draft: self.draft.answered(),
+    /// Requests the images as temporary URLs.
+    pub fn hosted(self) -> Builder<Spec, ::lumenfall::Hosted> {
+        Builder {
+            draft: self.draft.delivered_as(),
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// Asks for the images' bytes inside the answer.
-    pub fn inline(self) -> Edit<::lumenfall::Inline> {
-        Edit {
-            draft: self.draft.answered(),
+    /// Requests the images as bytes inside the response.
+    pub fn inline(self) -> Builder<Spec, ::lumenfall::Inline> {
+        Builder {
+            draft: self.draft.delivered_as(),
             state: ::core::marker::PhantomData,
         }
     }
 
-    /// Pins a provider, which gives up the gateway's automatic failover.
+    ::lumenfall::shared_methods! {
+        Spec; user seed steps guidance negative_prompt
+    }
+}
+
+impl<Delivery> Builder<::lumenfall::backend::EditSpec, Delivery> {
+    /// Pins the request to a provider. This disables the gateway's automatic failover.
     pub fn pin(mut self, provider: impl rules::RunsImageEdit) -> Self {
-        self.draft.spec_mut().options.provider = ::core::option::Option::Some(
+        self.draft.options_mut().provider = ::core::option::Option::Some(
             provider.slug().into(),
         );
         self
     }
 
     ::lumenfall::shared_methods! {
-        ::lumenfall::backend::EditSpec; user seed steps guidance negative_prompt strength
+        @ strength
     }
 }
 
-/// What the model takes, as data.
+/// The model's parameter schema.
 pub static SCHEMA: typed::Schema = typed::Schema {
     id: "upscaler",
     name: "Upscaler",
@@ -185,8 +205,7 @@ pub static SCHEMA: typed::Schema = typed::Schema {
             requires: &[],
         },
     ],
-    plain_prompt: ::core::option::Option::None,
-    json: "{\"id\":\"upscaler\",\"modes\":[\"image_edit\"],\"name\":\"Upscaler\",\"parameters\":[{\"description\":\"The image to enlarge\",\"media_types\":[\"image/png\"],\"modes\":{\"image_edit\":\"required\"},\"name\":\"image\",\"type\":\"file\"},{\"description\":\"How many times as wide and as high\",\"maximum\":8,\"minimum\":2,\"modes\":{\"image_edit\":\"required\"},\"name\":\"scale_factor\",\"type\":\"integer\"},{\"description\":\"File format of the image\",\"enum\":[\"png\",\"webp\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"output_format\",\"type\":\"string\"},{\"default\":\"url\",\"description\":\"Whether the image comes back as a temporary address or as bytes\",\"enum\":[\"url\",\"b64_json\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"response_format\",\"type\":\"string\"}],\"providers\":[{\"modes\":[\"image_edit\"],\"name\":\"Big\",\"price\":{\"per\":\"image\",\"usd\":0.01},\"slug\":\"big\"},{\"modes\":[],\"name\":\"Small\",\"slug\":\"small\"}]}",
+    json: "{\"id\":\"upscaler\",\"modes\":[\"image_edit\"],\"name\":\"Upscaler\",\"parameters\":[{\"description\":\"The image to enlarge\",\"media_types\":[\"image/png\"],\"modes\":{\"image_edit\":\"required\"},\"name\":\"image\",\"type\":\"file\"},{\"description\":\"Factor by which to enlarge both sides\",\"maximum\":8,\"minimum\":2,\"modes\":{\"image_edit\":\"required\"},\"name\":\"scale_factor\",\"type\":\"integer\"},{\"description\":\"File format of the image\",\"enum\":[\"png\",\"webp\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"output_format\",\"type\":\"string\"},{\"default\":\"url\",\"description\":\"Whether the response contains a temporary URL or the bytes of the image\",\"enum\":[\"url\",\"b64_json\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"response_format\",\"type\":\"string\"}],\"providers\":[{\"modes\":[\"image_edit\"],\"name\":\"Big\",\"price\":{\"per\":\"image\",\"usd\":0.01},\"slug\":\"big\"},{\"modes\":[],\"name\":\"Small\",\"slug\":\"small\"}]}",
 };
 
 /// The values of `output_format`.
@@ -194,16 +213,17 @@ pub mod output_format {
     /// A value of `output_format`: `Png` or `Webp`.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is not a value of `output_format` of Upscaler",
-        label = "write `Png` or `Webp`"
+        label = "write `Png` or `Webp`, or `.try_output_format(value)?` for a value known only at run time"
     )]
     pub trait Value {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> ::lumenfall::OutputFormat;
     }
 
     /// `png`.
     #[derive(Clone, Copy, Debug)]
     pub struct Png;
+
     impl Value for Png {
         fn value(self) -> ::lumenfall::OutputFormat {
             ::lumenfall::OutputFormat::Png
@@ -213,6 +233,7 @@ pub mod output_format {
     /// `webp`.
     #[derive(Clone, Copy, Debug)]
     pub struct Webp;
+
     impl Value for Webp {
         fn value(self) -> ::lumenfall::OutputFormat {
             ::lumenfall::OutputFormat::Webp
@@ -228,17 +249,20 @@ pub mod response_format {
         label = "write `Url` or `B64Json`"
     )]
     pub trait Value {
-        /// How the answer holds its images.
-        type Answer: ::lumenfall::images::Delivery;
-        /// The value itself.
+        /// How the response delivers the images.
+        type Delivery: ::lumenfall::images::Delivery;
+
+        /// Returns the plain value.
         fn value(self) -> ::lumenfall::ResponseFormat;
     }
 
     /// `url`.
     #[derive(Clone, Copy, Debug)]
     pub struct Url;
+
     impl Value for Url {
-        type Answer = ::lumenfall::Address;
+        type Delivery = ::lumenfall::Hosted;
+
         fn value(self) -> ::lumenfall::ResponseFormat {
             ::lumenfall::ResponseFormat::Url
         }
@@ -247,69 +271,96 @@ pub mod response_format {
     /// `b64_json`.
     #[derive(Clone, Copy, Debug)]
     pub struct B64Json;
+
     impl Value for B64Json {
-        type Answer = ::lumenfall::Inline;
+        type Delivery = ::lumenfall::Inline;
+
         fn value(self) -> ::lumenfall::ResponseFormat {
             ::lumenfall::ResponseFormat::B64Json
         }
     }
 }
 
-/// Values that have been checked: while compiling by `literal!`, or at run time by `new`.
+/// Checked values of parameters. `literal!` checks a value at compile time, `new` checks it at run time.
 pub mod parameters {
-    /// A value of `scale_factor`: 2 to 8.
+    /// Checked value of `scale_factor`: 2 to 8.
     #[derive(Clone, Copy, Debug, PartialEq)]
     pub struct ScaleFactor(i64);
+
     impl ScaleFactor {
-        /// For `literal!`, which makes it fail to compile where the value breaks a rule.
         #[doc(hidden)]
         #[track_caller]
-        pub const fn literal(value: i128) -> Self {
+        pub const fn literal(value: i128, source: &str) -> Self {
             Self(
-                super::typed::integer(
-                    value,
-                    2,
-                    8,
-                    "`scale_factor` must be 2 to 8; write `literal!(parameters::ScaleFactor, 2)`",
-                ) as i64,
+                super::typed::integer("scale_factor", value, source, 2, 8, "2 to 8")
+                    as i64,
             )
         }
 
-        /// A value that is known only at run time.
+        /// Checks a value that is known only at run time.
         ///
         /// # Errors
-        /// Where it breaks a rule of the model's schema.
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(value: i64) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check("scale_factor", &value.into())?;
+            super::SCHEMA.check_value("scale_factor", &value.into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
-        /// The value itself.
+        /// Returns the plain value.
         pub const fn get(self) -> i64 {
             self.0
         }
     }
+
+    /// Checked value of `output_format`: `png` or `webp`.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    pub struct OutputFormat(::lumenfall::OutputFormat);
+
+    impl OutputFormat {
+        /// Checks a value that is known only at run time.
+        ///
+        /// # Errors
+        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
+        pub fn new(
+            value: ::lumenfall::OutputFormat,
+        ) -> ::core::result::Result<Self, ::lumenfall::Error> {
+            super::SCHEMA.check_value("output_format", &<&str>::from(value).into())?;
+            ::core::result::Result::Ok(Self(value))
+        }
+
+        /// Returns the plain value.
+        pub const fn get(self) -> ::lumenfall::OutputFormat {
+            self.0
+        }
+    }
+
+    impl super::output_format::Value for OutputFormat {
+        fn value(self) -> ::lumenfall::OutputFormat {
+            self.get()
+        }
+    }
 }
 
-/// Who runs the model, for `pin`.
+/// The providers that run the model, for `pin`.
 pub mod providers {
     /// Big. $0.01 per image.
     #[derive(Clone, Copy, Debug)]
     pub struct Big;
+
     /// Small.
     #[derive(Clone, Copy, Debug)]
     pub struct Small;
 }
 
-/// The schema's rules, as the compiler reads them.
+/// The schema's rules, as traits that the builder's methods require.
 pub mod rules {
-    /// What `scale_factor` takes.
+    /// A type that the setter of `scale_factor` accepts.
     #[diagnostic::on_unimplemented(
-        message = "`scale_factor` takes a checked value, not `{Self}`",
-        label = "write `literal!(parameters::ScaleFactor, 2)`, or `parameters::ScaleFactor::new(value)?` for what is known only at run time"
+        message = "`scale_factor` requires a checked value, not `{Self}`",
+        label = "write `literal!(parameters::ScaleFactor, 2)`, or `parameters::ScaleFactor::new(value)?` for a value known only at run time"
     )]
     pub trait ScaleFactorValue {
-        /// The value itself.
+        /// Returns the plain value.
         fn value(self) -> i64;
     }
 
@@ -322,10 +373,10 @@ pub mod rules {
     /// A provider that offers image edit.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` does not offer image edit with Upscaler",
-        label = "pin `Big`, or leave `pin` out"
+        label = "pin `Big`, or remove this call"
     )]
     pub trait RunsImageEdit {
-        /// The provider's name on the wire.
+        /// Returns the provider's name in the API.
         fn slug(self) -> &'static str;
     }
 

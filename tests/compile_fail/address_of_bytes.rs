@@ -1,9 +1,0 @@
-use lumenfall::{Client, Error};
-
-async fn request(client: &Client) -> Result<(), Error> {
-    let images = client.images().generate("a lighthouse").inline().send().await?;
-    let _ = images[0].url();
-    Ok(())
-}
-
-fn main() {}
