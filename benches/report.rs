@@ -1,18 +1,18 @@
-//! A row per goal: what, ours, the peer's, their ratio, the goal, held or missed.
+//! The table of a benchmark's results: our value, the peer's value, their ratio, and whether it meets the goal.
 
 use std::error::Error;
 use std::fmt;
 
 use serde_json::json;
 
-/// What a benchmark is to reach.
+/// A result and its goal.
 pub(crate) struct Goal {
     what: String,
     unit: &'static str,
     ours: f64,
-    /// Whom ours is compared with; nobody where the limit is one of ours alone.
+    /// The name and the value of the peer. `None` if the limit is absolute.
     peer: Option<(String, f64)>,
-    /// The most that ours may be of the peer's, or without a peer, the most that ours may be.
+    /// The maximum ratio of our value to the peer's. Without a peer, the maximum of our value.
     limit: f64,
 }
 
@@ -22,13 +22,13 @@ pub(crate) struct Report {
 }
 
 impl Goal {
-    /// That the median of `ours` is at most `limit`.
+    /// Requires that the median of `ours` is at most `limit`.
     pub(crate) fn new(what: impl Into<String>, unit: &'static str, ours: Vec<f64>, limit: f64) -> Self {
         Self { what: what.into(), unit, ours: median(ours), peer: None, limit }
     }
 
-    /// That it is at most `limit` times the median of the peer's.
-    pub(crate) fn beside(self, peer: impl Into<String>, peers: Vec<f64>) -> Self {
+    /// Requires that the median of `ours` is at most `limit` times the median of `peers`.
+    pub(crate) fn relative_to(self, peer: impl Into<String>, peers: Vec<f64>) -> Self {
         Self { peer: Some((peer.into(), median(peers))), ..self }
     }
 
@@ -36,7 +36,7 @@ impl Goal {
         self.peer.as_ref().map(|(_, peer)| self.ours / peer)
     }
 
-    fn held(&self) -> bool {
+    fn is_met(&self) -> bool {
         self.ratio().unwrap_or(self.ours) <= self.limit
     }
 }
@@ -46,8 +46,9 @@ impl Report {
         self.goals.push(goal);
     }
 
-    pub(crate) fn held(&self) -> bool {
-        self.goals.iter().all(Goal::held)
+    /// Returns true if every goal is met.
+    pub(crate) fn is_met(&self) -> bool {
+        self.goals.iter().all(Goal::is_met)
     }
 
     pub(crate) fn write_json(&self, path: &str) -> Result<(), Box<dyn Error>> {
@@ -57,7 +58,7 @@ impl Report {
             .map(|goal| {
                 let (name, value) = goal.peer.as_ref().map(|(name, value)| (name, value)).unzip();
                 json!({ "what": goal.what, "unit": goal.unit, "ours": goal.ours, "peer": name, "peers": value,
-                        "ratio": goal.ratio(), "goal": goal.limit, "held": goal.held() })
+                        "ratio": goal.ratio(), "goal": goal.limit, "met": goal.is_met() })
             })
             .collect();
         Ok(std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?)
@@ -72,8 +73,8 @@ impl fmt::Display for Report {
             let peer = peer.as_ref().map_or("none".into(), |(name, value)| format!("{name} {value:.2} {unit}"));
             let ratio = goal.ratio().map_or(String::new(), |ratio| format!("{ratio:.2}"));
             let unit_of_limit = if goal.peer.is_none() { format!(" {unit}") } else { String::new() };
-            let verdict = if goal.held() { "held" } else { "missed" };
-            writeln!(f, "| {what} | {ours:.2} {unit} | {peer} | {ratio} | {limit}{unit_of_limit} | {verdict} |")?;
+            let result = if goal.is_met() { "met" } else { "missed" };
+            writeln!(f, "| {what} | {ours:.2} {unit} | {peer} | {ratio} | {limit}{unit_of_limit} | {result} |")?;
         }
         Ok(())
     }

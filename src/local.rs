@@ -1,43 +1,39 @@
-//! The native pipeline behind the trait: this machine makes the images.
+//! A Stable Diffusion 3.5 model that runs on this machine.
 
 mod options;
+mod worker;
 
-use std::any::Any;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use bytes::Bytes;
 use lumenfall_diffusion as diffusion;
-use lumenfall_diffusion::{
-    Control, FileFormat, LoadOptions, ModelFiles, Parameters, Picture, Pictures, Pipeline, Stage,
-};
-use tokio::sync::oneshot;
+use lumenfall_diffusion::{Callbacks, FileFormat, ModelFiles, Pipeline, PipelineOutput, RgbImage};
+pub use lumenfall_diffusion::{LoadOptions, Ops, WithoutT5};
 
 use crate::backend::{
     Backend, BoxFuture, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata, Output,
-    Progress, Request, RequestContext,
+    Progress, Request, RequestContext, before,
 };
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
-use crate::images::OutputFormat;
+use crate::images::typed::Mode;
+use crate::values::OutputFormat;
+use options::LocalRequest;
+use worker::Worker;
 
-/// A Stable Diffusion 3.5 model on this machine.
+/// A backend that runs a Stable Diffusion 3.5 model on this machine.
 ///
-/// Requests are computed one after the other on a thread of its own, which uses all processors; the caller's async
-/// runtime is never blocked. Dropping a request's future stops its work before the next transformer block. The weights
-/// are read when the first request comes, and to their end even if it is dropped: the next request has them then.
+/// It computes one request at a time, on a dedicated thread and with all CPUs, so it never blocks the async runtime.
+/// Dropping the future of a request stops the computation before the next transformer block. The first request loads the
+/// weights. Loading is not cancelled when that request is dropped, so the next request can use the weights.
 ///
-/// An answer always holds bytes, whatever was asked for, and costs nothing.
+/// Images are always returned as bytes, even if the request asks for URLs, and cost nothing.
 #[derive(Debug)]
 pub struct Local {
     model: Arc<Model>,
-    jobs: mpsc::Sender<Job>,
+    worker: Worker,
 }
-
-type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Debug)]
 struct Model {
@@ -47,17 +43,10 @@ struct Model {
     pipeline: OnceLock<Pipeline>,
 }
 
-/// Tells the worker that nobody waits any more.
-struct StopOnDrop(Arc<AtomicBool>);
-
-impl Drop for StopOnDrop {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Client {
-    /// A client of the model in a folder on this machine, in the layout of the diffusers library.
+    /// Creates a client for a model in a local folder.
+    ///
+    /// The folder must have the layout of the diffusers library. A leading `~` stands for the home directory.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), lumenfall::Error> {
@@ -69,14 +58,15 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Model`] where the folder lacks a part or holds one that is damaged or of another model: it names the
-    /// file and the tensor. The weights' values are read, and checked, by the first request.
+    /// [`ErrorKind::Model`] if a file or tensor is missing, truncated or part of another model. The message names it. The
+    /// values of the weights are read and checked by the first request.
     pub fn local(folder: impl AsRef<Path>) -> Result<Self, Error> {
         Local::open(folder).map(Self::new)
     }
 
-    /// A client of the small demonstration model that comes with this crate: it draws simple shapes in eight colours on
-    /// four backgrounds, in pictures of 64×64 pixels, and knows nothing else.
+    /// Creates a client for the demonstration model, which is part of this crate.
+    ///
+    /// The model draws simple shapes in eight colours on four backgrounds. Its images have 64×64 pixels.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -89,30 +79,31 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// Where no thread can be started.
+    /// [`ErrorKind::Compute`] if the operating system cannot start a thread.
     pub fn demo() -> Result<Self, Error> {
         Local::new("demo".into(), diffusion::demo_files(), LoadOptions::default()).map(Self::new)
     }
 }
 
 impl Local {
-    /// The model in a folder, computed with all processors.
+    /// Opens the model in a folder.
     ///
     /// # Errors
-    /// As [`Client::local`].
+    /// The same as [`Client::local`].
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
         Self::open_with(folder, LoadOptions::default())
     }
 
-    /// The model in a folder, with a say in how it is computed.
+    /// Opens the model in a folder with options, such as the number of threads.
     ///
     /// # Errors
-    /// As [`Client::local`].
+    /// The same as [`Client::local`].
     pub fn open_with(folder: impl AsRef<Path>, options: LoadOptions) -> Result<Self, Error> {
-        let folder = at_home(folder.as_ref());
+        let folder = expand_home(folder.as_ref());
         if !folder.is_dir() {
+            let path = folder.display();
             let message =
-                format!("there is no model folder {}; give the folder that holds model_index.json", folder.display());
+                format!("the folder {path} does not exist; specify the folder that contains model_index.json");
             return Err(Error::new(ErrorKind::Model, message));
         }
         let name = folder.file_name().map_or("local".into(), |name| name.to_string_lossy().into_owned());
@@ -120,95 +111,92 @@ impl Local {
     }
 
     fn new(name: String, files: ModelFiles, options: LoadOptions) -> Result<Self, Error> {
-        Pipeline::check(&files).map_err(from_diffusion)?;
-        let (jobs, queue) = mpsc::channel::<Job>();
-        // It ends when the last sender is dropped, with the backend.
-        std::thread::Builder::new()
-            .name("lumenfall-local".into())
-            .spawn(move || queue.into_iter().for_each(|job| job()))
-            .map_err(|error| {
-                Error::new(
-                    ErrorKind::Compute,
-                    format!("cannot start the thread that computes: {error}; end other programs"),
-                )
-            })?;
-        Ok(Self { model: Arc::new(Model { name, files, options, pipeline: OnceLock::new() }), jobs })
+        Pipeline::check(&files)?;
+        let model = Model { name, files, options, pipeline: OnceLock::new() };
+        Ok(Self { model: Arc::new(model), worker: Worker::start()? })
     }
 
-    /// Runs `make` on the worker and waits for its pictures.
+    /// Runs `compute` on the worker thread and encodes its images.
     async fn run(
         &self,
-        parameters: Parameters,
         format: FileFormat,
         context: RequestContext,
-        make: impl FnOnce(&Pipeline, &Parameters, Control<'_>) -> diffusion::Result<Pictures> + Send + 'static,
+        compute: impl FnOnce(&Pipeline, Callbacks<'_>) -> diffusion::Result<PipelineOutput> + Send + 'static,
     ) -> Result<Output, Error> {
         let started = Instant::now();
-        let stopped = Arc::new(AtomicBool::new(false));
-        let _stop = StopOnDrop(stopped.clone());
-        let (answer, result) = oneshot::channel();
         let model = self.model.clone();
-        let deadline = context.deadline;
-        let job = move || {
-            let stop =
-                || stopped.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            let work = || {
-                let pipeline = model.pipeline(&context, &stop)?;
-                let progress = |stage| tell(&context, stage);
-                make(pipeline, &parameters, Control { stop: &stop, progress: &progress }).map_err(from_diffusion)
-            };
-            // A panic, in the caller's own progress function for one, must not end the thread that serves the others.
-            let output = panic::catch_unwind(AssertUnwindSafe(work))
-                .unwrap_or_else(|payload| Err(panicked(&*payload)))
-                .and_then(|pictures| model.output(&pictures, format, started));
-            // Where nobody waits any more there is nobody to tell.
-            let _ = answer.send(output);
-        };
-        let gone = || Error::new(ErrorKind::Compute, "the thread that computes has ended; make a new client");
-        self.jobs.send(Box::new(job)).map_err(|_| gone())?;
-        let result = match deadline {
-            // The worker watches the deadline, too, but other requests may come before this one.
-            Some(deadline) => tokio::time::timeout_at(deadline.into(), result).await.map_err(|_| timed_out())?,
-            None => result.await,
-        };
-        result.map_err(|_| gone())?
+        let progress = context.progress.unwrap_or_else(|| Arc::new(|_| {}));
+        let job = self.worker.run(move |is_cancelled| {
+            let pipeline = model.pipeline(&*progress)?;
+            let on_progress = |event| from_pipeline(event).into_iter().for_each(&*progress);
+            let output = compute(pipeline, Callbacks::new(is_cancelled, &on_progress))?;
+            model.encode(&output, format, started)
+        });
+        let message = "the deadline passed; allow more time or request fewer steps";
+        before(context.deadline, || Error::new(ErrorKind::Timeout, message), job).await?
     }
 }
 
 impl Model {
-    fn pipeline(&self, context: &RequestContext, stop: &dyn Fn() -> bool) -> Result<&Pipeline, Error> {
-        if stop() {
-            return Err(timed_out());
-        }
+    fn pipeline(&self, on_progress: &dyn Fn(Progress)) -> Result<&Pipeline, Error> {
         if let Some(pipeline) = self.pipeline.get() {
             return Ok(pipeline);
         }
-        if let Some(progress) = &context.progress {
-            progress(Progress::Loading);
-        }
-        let pipeline = Pipeline::load(&self.files, &self.options).map_err(from_diffusion)?;
+        on_progress(Progress::Loading);
+        let pipeline = Pipeline::load(&self.files, &self.options)?;
         Ok(self.pipeline.get_or_init(|| pipeline))
     }
 
-    fn output(&self, pictures: &Pictures, format: FileFormat, started: Instant) -> Result<Output, Error> {
-        let image = |(index, picture): (u64, &Picture)| {
-            Ok(ImageData {
-                content: Content::Bytes(Bytes::from(picture.encode(format).map_err(from_diffusion)?)),
-                revised_prompt: None,
-                seed: Some(pictures.seed.wrapping_add(index)),
-            })
-        };
-        let images = (0..).zip(&pictures.pictures).map(image).collect::<Result<_, Error>>()?;
+    fn encode(&self, output: &PipelineOutput, format: FileFormat, started: Instant) -> Result<Output, Error> {
+        let mut images = Vec::with_capacity(output.images.len());
+        for (index, image) in (0..).zip(&output.images) {
+            let content = Content::Bytes(image.encode(format)?.into());
+            images.push(ImageData { content, revised_prompt: None, seed: Some(output.seed.wrapping_add(index)) });
+        }
         let metadata = Metadata {
             backend: "local".into(),
             model: Some(self.name.clone()),
-            steps: Some(pictures.steps),
+            steps: Some(output.steps),
             cost: Some(Cost::nothing()),
             elapsed: started.elapsed(),
-            warnings: pictures.warnings.clone(),
+            warnings: output.warnings.clone(),
             ..Metadata::default()
         };
         Ok(Output::new(images, metadata))
+    }
+}
+
+impl Local {
+    async fn execute(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        match request {
+            Request::Generate(GenerateSpec { model: _, prompt, options }) => {
+                let request = LocalRequest::new(Mode::TextToImage, prompt, options)?;
+                self.run(request.format, context, move |pipeline, callbacks| {
+                    pipeline.generate(&request.parameters(pipeline, None), callbacks)
+                })
+                .await
+            }
+            Request::Edit(EditSpec { model: _, images, mask, prompt, options }) => {
+                if mask.is_some() {
+                    let reason = "is not supported by the local backend; leave the mask out";
+                    return Err(options::unsupported("mask", reason));
+                }
+                let [image] = images.as_slice() else {
+                    let count = images.len();
+                    let message = format!("the edit has {count} images; the local backend requires one per edit");
+                    let kind = if images.is_empty() { ErrorKind::InvalidRequest } else { ErrorKind::Unsupported };
+                    return Err(Error::new(kind, message).with_parameter("image"));
+                };
+                let request = LocalRequest::new(Mode::ImageEdit, prompt.unwrap_or_default(), options)?;
+                let file = image.read().await?;
+                self.run(request.format, context, move |pipeline, callbacks| {
+                    let source = RgbImage::decode(&file)?;
+                    let parameters = request.parameters(pipeline, Some((source.width(), source.height())));
+                    pipeline.edit(&source, request.strength, &parameters, callbacks)
+                })
+                .await
+            }
+        }
     }
 }
 
@@ -217,14 +205,14 @@ impl Backend for Local {
         "local"
     }
 
-    /// The folder, how it is loaded, and this crate's version, since another may round otherwise.
+    /// Returns the folder, the options that change images, and this crate's version, because versions may round differently.
     fn identity(&self) -> String {
         let Model { files, options, .. } = &*self.model;
-        let place = match files {
+        let folder = match files {
             ModelFiles::Folder(folder) => folder.canonicalize().unwrap_or_else(|_| folder.clone()),
             ModelFiles::Embedded(_) => PathBuf::new(),
         };
-        format!("local {} {place:?} {:?} {:?}", env!("CARGO_PKG_VERSION"), options.without_t5, options.ops)
+        format!("local {} {folder:?} {:?} {:?}", env!("CARGO_PKG_VERSION"), options.without_t5, options.ops)
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -237,56 +225,8 @@ impl Backend for Local {
         }
     }
 
-    fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        Box::pin(async move {
-            let GenerateSpec { model: _, prompt, options } = spec;
-            let (request, format) = options::read(prompt, options)?;
-            if request.strength.is_some() {
-                return Err(Error::new(
-                    ErrorKind::InvalidRequest,
-                    "`strength` belongs to an edit; an image made from a prompt alone has no source: leave it out",
-                )
-                .with_parameter("strength"));
-            }
-            self.run(request.parameters(), format, context, move |pipeline, parameters, control| {
-                pipeline.generate(&request.sized(parameters, pipeline, None), control)
-            })
-            .await
-        })
-    }
-
-    fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        Box::pin(async move {
-            let EditSpec { model: _, images, mask, prompt, options } = spec;
-            if mask.is_some() {
-                return Err(options::unsupported(
-                    "mask",
-                    "an edit on this machine changes the whole image; leave the mask out",
-                ));
-            }
-            let image = match images.as_slice() {
-                [image] => image,
-                [] => {
-                    let message = "an edit needs an image to change; give one";
-                    return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("image"));
-                }
-                several => {
-                    let why = format!(
-                        "an edit on this machine takes one image, not {}; edit one after the other",
-                        several.len()
-                    );
-                    return Err(options::unsupported("image", &why));
-                }
-            };
-            let (request, format) = options::read(prompt.unwrap_or_default(), options)?;
-            let file = image.read().await?;
-            self.run(request.parameters(), format, context, move |pipeline, parameters, control| {
-                let source = Picture::decode(&file)?;
-                let own = (source.width(), source.height());
-                pipeline.edit(&source, &request.sized(parameters, pipeline, Some(own)), control)
-            })
-            .await
-        })
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(self.execute(request, context))
     }
 
     fn estimate<'a>(&'a self, _request: Request, _context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
@@ -294,56 +234,40 @@ impl Backend for Local {
     }
 }
 
-fn tell(context: &RequestContext, stage: Stage) {
-    let Some(progress) = &context.progress else { return };
-    match stage {
-        Stage::EncodingPrompt => progress(Progress::EncodingPrompt),
-        Stage::Step { image, step, steps } => progress(Progress::Step { image, step, steps }),
-        Stage::Decoding { image } => progress(Progress::Decoding { image }),
-        // Stages that later versions add are told when this crate knows them.
-        _ => {}
+fn from_pipeline(progress: diffusion::Progress) -> Option<Progress> {
+    match progress {
+        diffusion::Progress::EncodingPrompt => Some(Progress::EncodingPrompt),
+        diffusion::Progress::Step { image, step, steps } => Some(Progress::Step { image, step, steps }),
+        diffusion::Progress::Decoding { image } => Some(Progress::Decoding { image }),
+        _ => None,
     }
 }
 
-/// `~/models` as a shell would read it.
-fn at_home(folder: &Path) -> PathBuf {
+fn expand_home(folder: &Path) -> PathBuf {
     match (folder.strip_prefix("~"), std::env::home_dir()) {
         (Ok(rest), Some(home)) => home.join(rest),
         _ => folder.to_path_buf(),
     }
 }
 
-fn panicked(payload: &(dyn Any + Send)) -> Error {
-    let said = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref::<&str>().copied());
-    let said = said.unwrap_or("it said nothing");
-    let message = format!("the work panicked: {said}; mend your progress function, or else report a defect");
-    Error::new(ErrorKind::Compute, message)
-}
-
-fn timed_out() -> Error {
-    let message = "time ran out before the image was made; allow more of it or ask for fewer steps";
-    Error::new(ErrorKind::Timeout, message)
-}
-
-fn from_diffusion(error: diffusion::Error) -> Error {
-    use diffusion::Error as E;
-    let kind = match &error {
-        E::Cancelled => return timed_out(),
-        E::MissingFile { .. } | E::Malformed { .. } | E::Tensor { .. } | E::NotFinite(_) => ErrorKind::Model,
-        E::File { .. } => ErrorKind::Io,
-        E::Parameter { .. } | E::Image(_) | E::Tokenizer(_) => ErrorKind::InvalidRequest,
-        _ => ErrorKind::Compute,
-    };
-    let parameter = match &error {
-        // A request has one size, whichever of its functions set it.
-        E::Parameter { parameter: "width" | "height", .. } => Some("size"),
-        E::Parameter { parameter, .. } => Some(*parameter),
-        E::Image(_) => Some("image"),
-        _ => None,
-    };
-    let error = Error::new(kind, error.to_string());
-    match parameter {
-        Some(parameter) => error.with_parameter(parameter),
-        None => error,
+impl From<diffusion::Error> for Error {
+    fn from(error: diffusion::Error) -> Self {
+        use diffusion::Error as E;
+        let (kind, parameter) = match &error {
+            E::MissingFile { .. } | E::Malformed { .. } | E::Tensor { .. } | E::NotFinite(_) => {
+                (ErrorKind::Model, None)
+            }
+            E::File { .. } => (ErrorKind::Io, None),
+            E::Image(_) => (ErrorKind::InvalidRequest, Some("image")),
+            E::Tokenizer(_) => (ErrorKind::InvalidRequest, Some("prompt")),
+            E::Parameter { parameter: "width" | "height", .. } => (ErrorKind::InvalidRequest, Some("size")),
+            E::Parameter { parameter, .. } => (ErrorKind::InvalidRequest, Some(*parameter)),
+            _ => (ErrorKind::Compute, None),
+        };
+        let error = Self::new(kind, error.to_string());
+        match parameter {
+            Some(parameter) => error.with_parameter(parameter),
+            None => error,
+        }
     }
 }

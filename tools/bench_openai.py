@@ -1,4 +1,4 @@
-"""openai-python as a client of `cargo xtask bench remote`: does what each line on its input says, answers with a line."""
+"""Runs openai-python for `cargo xtask bench remote`: one command and one result per line."""
 
 import base64
 import json
@@ -26,10 +26,10 @@ def main():
             for _ in range(int(argument)):
                 images = client.images.generate(model=MODEL, prompt="a red circle").data
         elif command == "large":
-            answer = client.images.generate(model=MODEL, prompt="large", response_format="b64_json")
-            images = [base64.b64decode(image.b64_json) for image in answer.data]
+            response = client.images.generate(model=MODEL, prompt="large", response_format="b64_json")
+            images = [base64.b64decode(image.b64_json) for image in response.data]
         else:
-            sys.exit(f"there is no command {command!r}")
+            sys.exit(f"unknown command {command!r}")
         seconds = time.perf_counter() - started
         assert images
         print(json.dumps({"seconds": seconds, "growth": max(memory("VmHWM:") - before, 0)}), flush=True)

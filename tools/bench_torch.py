@@ -1,6 +1,7 @@
-"""A peer to time against: diffusers on torch with random weights of Stable Diffusion 3.5 Medium's widths, f32.
+"""Measures diffusers and torch with the widths of Stable Diffusion 3.5 Medium, random weights and f32.
 
-Prints `ready` after a warm-up. Then runs once for every line on its standard input and prints the seconds; ends with it.
+Prints `ready` after a warm-up run. Then computes once for each line of its standard input and prints the time in
+seconds.
 """
 
 import argparse
@@ -10,8 +11,8 @@ import time
 import torch
 from diffusers import AutoencoderKL, SD3Transformer2DModel
 
-# 77 rows of CLIP and 256 of T5.
-TEXT_ROWS = 333
+# 77 tokens of CLIP and 256 of T5.
+TEXT_TOKENS = 333
 
 
 def denoiser(blocks, size, _channels_last):
@@ -26,7 +27,7 @@ def denoiser(blocks, size, _channels_last):
         caption_projection_dim=1536,
         pooled_projection_dim=2048,
         out_channels=16,
-        # The full model's table has 384; it is only looked up, and this one covers 2048 pixels.
+        # The full model has 384. The size of this table does not affect the time, and 128 is enough for 2048 pixels.
         pos_embed_max_size=128,
         dual_attention_layers=tuple(range(blocks // 2)),
         qk_norm="rms_norm",
@@ -34,7 +35,7 @@ def denoiser(blocks, size, _channels_last):
     inputs = {
         "hidden_states": torch.randn(1, 16, size // 8, size // 8),
         "timestep": torch.tensor([500.0]),
-        "encoder_hidden_states": torch.randn(1, TEXT_ROWS, 4096),
+        "encoder_hidden_states": torch.randn(1, TEXT_TOKENS, 4096),
         "pooled_projections": torch.randn(1, 2048),
     }
     return lambda: model(**inputs)
@@ -61,10 +62,10 @@ def vae(_blocks, size, channels_last):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=["denoiser", "vae"])
-    parser.add_argument("--blocks", type=int, default=4, help="of the denoiser, half of them with the second attention")
-    parser.add_argument("--size", type=int, default=512, help="of the square picture, in pixels")
+    parser.add_argument("--blocks", type=int, default=4, help="denoiser blocks, half with a second self-attention")
+    parser.add_argument("--size", type=int, default=512, help="width and height of the image in pixels")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--channels-last", action="store_true", help="memory layout of the VAE")
+    parser.add_argument("--channels-last", action="store_true", help="use the channels-last memory layout in the VAE")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     run = {"denoiser": denoiser, "vae": vae}[args.part](args.blocks, args.size, args.channels_last)

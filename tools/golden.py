@@ -1,7 +1,7 @@
-"""Writes the reference values that the Rust pipeline is tested against, computed by diffusers in f32.
+"""Writes the golden values for the tests of the Rust pipeline, computed by diffusers in f32.
 
-The model is a tiny Stable Diffusion 3.5 with random weights; every weight is random, because the usual zeros and ones of
-gates and norms would hide mistakes. README.md says what each tensor is.
+The model is a tiny Stable Diffusion 3.5. All its weights are random, because the usual initial zeros and ones of gates
+and norms would hide mistakes. README.md describes each tensor.
 """
 
 import argparse
@@ -128,7 +128,7 @@ def save_model(folder, seed):
     for model in (transformer, vae, *encoders):
         randomise(model, generator)
     with torch.no_grad():
-        # Most of the picture inside 0..255, so that clamping hides little.
+        # Keeps most pixels inside 0..255, because clamping would hide mistakes.
         vae.decoder.conv_out.weight *= 0.3
     pipeline = StableDiffusion3Pipeline(
         transformer=transformer,
@@ -142,7 +142,7 @@ def save_model(folder, seed):
         tokenizer_3=tokenizers[2],
     )
     pipeline.save_pretrained(folder)
-    # The full model's third encoder comes in two files with an index; so does this one.
+    # As in the full model, the third encoder is in two files with an index.
     t5 = folder / "text_encoder_3"
     size = (t5 / "model.safetensors").stat().st_size
     shutil.rmtree(t5)
@@ -182,7 +182,7 @@ class Scenarios:
         for i in (0, len(PROMPTS) - 1):
             tensors[f"{i}.prompt_embeds"], tensors[f"{i}.pooled_prompt_embeds"] = self.encode(pipe, PROMPTS[i])
         tensors["no_t5.prompt_embeds"], tensors["no_t5.pooled_prompt_embeds"] = self.encode(self.without_t5(), PROMPT)
-        # The usual length of 256, for the long prompt: relative positions beyond the last bucket.
+        # The long prompt with the default length of 256 has relative positions beyond the last bucket.
         ids = pipe.tokenizer_3(PROMPTS[-1], padding="max_length", max_length=256, truncation=True, return_tensors="pt")
         tensors["long.t5.ids"] = ids.input_ids
         tensors["long.t5.output"] = pipe.text_encoder_3(ids.input_ids)[0]
@@ -232,12 +232,12 @@ class Scenarios:
         sizes = {"square": (48, 48), "wide": (32, 80)}
         for name, (height, width) in sizes.items():
             latents = torch.randn(1, 16, height // 8, width // 8, generator=generator)
-            picture = torch.rand(1, 3, height, width, generator=generator) * 2 - 1
-            posterior = vae.encode(picture).latent_dist
+            image = torch.rand(1, 3, height, width, generator=generator) * 2 - 1
+            posterior = vae.encode(image).latent_dist
             tensors |= {
                 f"{name}.latents": latents,
                 f"{name}.decoded": vae.decode(latents).sample,
-                f"{name}.picture": picture,
+                f"{name}.picture": image,
                 f"{name}.mean": posterior.mean,
                 f"{name}.logvar": posterior.logvar,
                 f"{name}.sample": posterior.sample(torch.Generator().manual_seed(13)),
@@ -256,7 +256,7 @@ class Scenarios:
             run |= {"steps": 4, "prompt": PROMPT, "negative": NEGATIVE, "t5_length": T5_LENGTH}
             pipe = self.pipeline if run["t5"] else self.without_t5()
             with recorded(pipe.scheduler, tensors, name):
-                pictures = pipe(
+                images = pipe(
                     run["prompt"],
                     negative_prompt=run["negative"],
                     height=run["height"],
@@ -269,8 +269,8 @@ class Scenarios:
                 ).images
             keep_schedule(tensors, name, pipe.scheduler)
             if name == "square":
-                tensors[f"{name}.decoded"] = torch.from_numpy(pictures[0]).permute(2, 0, 1)
-            tensors[f"{name}.picture"] = torch.from_numpy((pictures[0] * 255).round().astype(np.uint8))
+                tensors[f"{name}.decoded"] = torch.from_numpy(images[0]).permute(2, 0, 1)
+            tensors[f"{name}.picture"] = torch.from_numpy((images[0] * 255).round().astype(np.uint8))
         self.save("txt2img", tensors, runs)
 
     def img2img(self):
@@ -280,12 +280,12 @@ class Scenarios:
         for name, run in runs.items():
             run |= {"steps": 5, "strength": 0.6, "guidance": 4.5, "prompt": PROMPT, "negative": NEGATIVE}
             run |= {"t5_length": T5_LENGTH}
-            picture = gradient(run["height"], run["width"])
+            image = gradient(run["height"], run["width"])
             with recorded(pipe.scheduler, tensors, name):
                 output = pipe(
                     run["prompt"],
                     negative_prompt=run["negative"],
-                    image=picture,
+                    image=image,
                     height=run["height"],
                     width=run["width"],
                     strength=run["strength"],
@@ -296,9 +296,9 @@ class Scenarios:
                     output_type="np",
                 ).images[0]
             keep_schedule(tensors, name, pipe.scheduler)
-            # What the pipeline did inside: the posterior is sampled first, then the noise, from one generator.
+            # Like the pipeline, this samples first the posterior and then the noise from one generator.
             generator = torch.Generator().manual_seed(run["seed"])
-            preprocessed = pipe.image_processor.preprocess(picture, height=run["height"], width=run["width"])
+            preprocessed = pipe.image_processor.preprocess(image, height=run["height"], width=run["width"])
             encoded = pipe.vae.encode(preprocessed).latent_dist.sample(generator)
             encoded = (encoded - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor
             noise = torch.randn(encoded.shape, generator=generator)
@@ -306,7 +306,7 @@ class Scenarios:
             start = sigma * noise + (1 - sigma) * encoded
             torch.testing.assert_close(start, tensors[f"{name}.initial"])
             tensors |= {
-                f"{name}.input": torch.from_numpy(np.array(picture)),
+                f"{name}.input": torch.from_numpy(np.array(image)),
                 f"{name}.preprocessed": preprocessed,
                 f"{name}.encoded": encoded,
                 f"{name}.noise": noise,
@@ -336,7 +336,7 @@ class Scenarios:
 
 
 def keep(tensors, *names):
-    """A hook that keeps a module's output, or the parts of it, under these names."""
+    """Returns a hook that stores a module's outputs under these names."""
 
     def hook(_module, _inputs, output):
         for name, value in zip(names, output if isinstance(output, tuple) else (output,)):
@@ -347,7 +347,7 @@ def keep(tensors, *names):
 
 
 class recorded:
-    """While it lasts, keeps what goes in and out of each of the scheduler's steps."""
+    """A context manager that stores the inputs and outputs of each scheduler step."""
 
     def __init__(self, scheduler, tensors, name):
         self.scheduler, self.tensors, self.name, self.count = scheduler, tensors, name, 0
@@ -359,7 +359,7 @@ class recorded:
             prefix = f"{self.name}.step{self.count}"
             self.count += 1
             result = step(prediction, timestep, sample, **kwargs)
-            # Later steps start from the latents that the step before them left.
+            # The input of later steps is the output of the previous step.
             self.tensors.setdefault(f"{self.name}.initial", sample)
             self.tensors[f"{prefix}.prediction"] = prediction
             self.tensors[f"{prefix}.latents"] = result[0]
@@ -377,7 +377,7 @@ def keep_schedule(tensors, name, scheduler):
 
 
 def gradient(height, width):
-    """A picture in which no two directions look alike."""
+    """Returns an image without symmetries."""
     y, x = np.mgrid[:height, :width]
     channels = [255 * x / width, 255 * y / height, 127 + 120 * np.sin(x / 5 + y / 9)]
     return Image.fromarray(np.stack(channels, -1).astype(np.uint8))
@@ -388,7 +388,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
-    # One thread, so that sums are added in the same order everywhere.
+    # With one thread, the order of sums does not depend on the machine.
     torch.set_num_threads(1)
     shutil.rmtree(folder, ignore_errors=True)
     save_model(folder / "model", seed=10)

@@ -1,4 +1,4 @@
-"""Says what a picture of the demonstration model shows. The Rust tests hold a twin of this file."""
+"""Recognises the subject of an image of the demonstration model, like the smaller `tests/local/judge.rs`."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ from shapes import BACKGROUNDS, COLOURS, SHAPES
 
 MIN_IOU = 0.85
 MIN_MARGIN = 0.03
-# A picture whose pixels all lie closer to the background than this has no subject.
+# An image whose pixels are all closer to the background has no subject.
 MIN_CONTRAST = 40.0
 
 
 @dataclass
 class Verdict:
     background: str
-    colour: str | None  # None: no subject
-    shape: str | None  # None: no subject, or no template fits well and clearly
+    colour: str | None  # None without a subject
+    shape: str | None  # None without a subject, or if no shape fits well and better than the others
     iou: dict
 
 
@@ -24,9 +24,9 @@ def nearest(rgb, names):
     return min(names, key=lambda name: np.sum((np.array(names[name], float) - rgb) ** 2))
 
 
-def judge(picture):
-    """Judge an RGB picture (size x size x 3, uint8)."""
-    pixels = picture.astype(float)
+def judge(image):
+    """Judges an RGB image (size x size x 3, uint8)."""
+    pixels = image.astype(float)
     border = np.concatenate([pixels[0], pixels[-1], pixels[1:-1, 0], pixels[1:-1, -1]])
     background = np.median(border, axis=0)
     name = nearest(background, BACKGROUNDS)
@@ -36,9 +36,9 @@ def judge(picture):
         return Verdict(name, None, None, {})
     colour = np.median(pixels[distance > distance.max() / 2], axis=0)
 
-    # A pixel belongs to the subject if it lies past half of the way from the background's colour to the subject's.
-    way = colour - background
-    mask = (pixels - background) @ way > 0.5 * way @ way
+    # A pixel belongs to the subject if its colour is closer to the subject's colour than to the background.
+    direction = colour - background
+    mask = (pixels - background) @ direction > 0.5 * direction @ direction
     iou = {shape: best_iou(mask, shape) for shape in SHAPES}
     first, second = sorted(iou, key=iou.get, reverse=True)[:2]
     clear = iou[first] >= MIN_IOU and iou[first] - iou[second] >= MIN_MARGIN
@@ -46,12 +46,12 @@ def judge(picture):
 
 
 def moments(mask):
-    """Area and centroid (x, y) of a mask, in pixels."""
+    """Returns area and centroid (x, y) of a mask, in pixels."""
     y, x = np.nonzero(mask)
     return len(x), x.mean() + 0.5, y.mean() + 0.5
 
 
-# Area and centroid of each shape of width 1 about (0, 0), measured on a grid of 200 x 200 points over [-0.6, 0.6].
+# The area and centroid of each shape with a width of 1 around (0, 0), on a grid of 200 x 200 points in [-0.6, 0.6].
 GRID = (np.arange(200) + 0.5) / 200 * 1.2 - 0.6
 UNIT = {}
 for _shape, _inside in SHAPES.items():
@@ -60,7 +60,7 @@ for _shape, _inside in SHAPES.items():
 
 
 def best_iou(mask, shape):
-    """Best overlap of the shape with the mask over sizes and places near those that the mask's moments suggest."""
+    """Returns the best intersection over union with the mask, for sizes and positions near those of the mask."""
     area, x, y = moments(mask)
     unit_area, unit_x, unit_y = UNIT[shape]
     pixel = np.arange(mask.shape[0]) + 0.5

@@ -1,9 +1,9 @@
-"""Chooses the inputs of a fuzzing run that are worth keeping: few, small, and reaching what the others do not.
+"""Adds the best inputs of a fuzzing run to fuzz/corpus/TARGET: small inputs that reach code that no others reach.
 
-    cargo fuzz run -s none answer found/answer fuzz/corpus/answer -- -max_total_time=600
-    python tools/keep_inputs.py answer found/answer
+    cargo fuzz run -s none images found/images fuzz/corpus/images -- -max_total_time=600
+    python tools/keep_inputs.py images found/images
 
-It adds at most --most of them to fuzz/corpus/TARGET, where an ordinary test runs them.
+An ordinary test runs all inputs in fuzz/corpus.
 """
 
 import argparse
@@ -16,7 +16,7 @@ FUZZ = Path(__file__).parent.parent / "fuzz"
 
 
 def reached(program, path):
-    """The edges of the program that the input reaches, by libFuzzer's numbers."""
+    """Returns libFuzzer's numbers of the edges that the input reaches."""
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         for name in ("alone", "merged"):
@@ -31,24 +31,25 @@ def reached(program, path):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target")
-    parser.add_argument("found", type=Path, help="the corpus that the run has grown")
-    parser.add_argument("--most", type=int, default=48)
+    parser.add_argument("found", type=Path, help="the corpus of the fuzzing run")
+    parser.add_argument("--max", type=int, default=48, help="maximum number of new inputs")
     args = parser.parse_args()
     program = FUZZ / "target/x86_64-unknown-linux-gnu/release" / args.target
     kept = FUZZ / "corpus" / args.target
 
     with tempfile.TemporaryDirectory() as fewer:
-        # libFuzzer's own merge first: each input costs a process here.
+        # libFuzzer's merge is fast; `reached` starts a process for each input.
         subprocess.run([program, "-merge=1", "-use_counters=0", fewer, args.found], stderr=subprocess.DEVNULL, check=True)
         edges = {path: reached(program, path) for path in sorted(Path(fewer).iterdir())}
         missing = set().union(*edges.values()) - set().union(*(reached(program, path) for path in kept.iterdir()))
-        for _ in range(args.most):
+        for _ in range(args.max):
             best = max(edges, key=lambda path: len(edges[path] & missing) / (path.stat().st_size + 300))
             if not edges[best] & missing:
                 break
             missing -= edges[best]
             shutil.copy(best, kept)
-    print(f"{args.target}: {len(list(kept.iterdir()))} inputs, {len(missing)} edges left to the inputs that are not kept")
+    count = len(list(kept.iterdir()))
+    print(f"{args.target}: {count} inputs in the corpus; {len(missing)} edges are reached only by other inputs")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The demonstration model's task: captioned pictures of one coloured shape on a plain background."""
+"""The training data of the demonstration model: images of one coloured shape on a plain background, with captions."""
 
 from dataclasses import dataclass, replace
 
@@ -22,9 +22,9 @@ BACKGROUNDS = {
     "gray": (128, 128, 128),
     "brown": (110, 65, 30),
 }
-# A subject's width as a share of the picture's, by the word that asks for it.
+# The ratio of the subject's width to the image's width, for each word in the caption.
 SIZES = {"small": 0.36, None: 0.5, "large": 0.7}
-# Directions from the centre; (0, 0) has no word of its own in most captions.
+# The directions from the centre. Most captions of centred subjects do not mention the position.
 POSITIONS = {
     "left": (-1, 0),
     "right": (1, 0),
@@ -36,7 +36,7 @@ POSITIONS = {
     "bottom right": (1, 1),
 }
 
-# Never shown to the denoiser. Every colour and every shape still appears in other pairs.
+# Pairs that are not in the denoiser's training data, although each colour and each shape is, in other pairs.
 HELD_OUT = {
     ("green", "circle"),
     ("orange", "square"),
@@ -53,7 +53,7 @@ STAR = [
 
 
 def inside_star(u, v):
-    """Even-odd rule over the star's ten edges."""
+    """Applies the even-odd rule to the edges of the star."""
     inside = np.zeros(np.broadcast(u, v).shape, bool)
     for (x0, y0), (x1, y1) in zip(STAR, STAR[1:] + STAR[:1]):
         crosses = (y0 > v) != (y1 > v)
@@ -61,7 +61,8 @@ def inside_star(u, v):
     return inside
 
 
-# Each shape as a test of points; u runs right and v down, and the shape is about one unit wide.
+# For each shape, whether it contains the point (u, v). u increases to the right, v downwards. A shape is about one unit
+# wide.
 SHAPES = {
     "circle": lambda u, v: u * u + v * v <= 0.25,
     "square": lambda u, v: np.maximum(abs(u), abs(v)) <= 0.44,
@@ -82,14 +83,14 @@ class Scene:
 
 
 def coverage(shape, width, x, y, size=SIZE, samples=4):
-    """How much of each pixel the shape covers (size x size, 0 to 1)."""
+    """Returns the covered fraction of each pixel (size x size, 0 to 1)."""
     grid = (np.arange(size * samples) + 0.5) / samples
     inside = SHAPES[shape]((grid[None, :] - x) / width, (grid[:, None] - y) / width)
     return inside.reshape(size, samples, size, samples).mean((1, 3))
 
 
 def render(scene, rng, colour=None, background=None):
-    """The scene as an RGB picture, uint8. `rng` moves and scales the subject a little."""
+    """Draws the scene as an RGB image (uint8). `rng` slightly changes the position and the size."""
     width = SIZE * SIZES[scene.size] * rng.uniform(0.94, 1.06)
     dx, dy = POSITIONS.get(scene.position, (0, 0))
     reach = max(SIZE / 2 - 0.56 * width - 1, 0)
@@ -102,7 +103,7 @@ def render(scene, rng, colour=None, background=None):
 
 
 def random_scene(rng, held_out):
-    """A scene of the training distribution, with or without the held-out pairs."""
+    """Returns a random scene, with or without the held-out pairs."""
     while True:
         scene = Scene(
             rng.choice(list(COLOURS)),
@@ -110,7 +111,7 @@ def random_scene(rng, held_out):
             rng.choice(list(BACKGROUNDS)),
             rng.choice(np.array([None, "small", "large"]), p=[0.76, 0.14, 0.10]),
         )
-        # A large subject has no room to move.
+        # A large subject is always in the centre.
         if scene.size != "large" and rng.random() < 0.15:
             scene = replace(scene, position=rng.choice(list(POSITIONS)))
         if held_out or (scene.colour, scene.shape) not in HELD_OUT:
@@ -121,38 +122,38 @@ LEADS = ["", "draw ", "a picture of ", "an image of ", "a photo of ", "please dr
 
 
 def caption(scene, rng):
-    """One way to describe the scene, and the scene with None for everything the caption leaves out."""
+    """Returns a caption of the scene, and the scene with None for each attribute that the caption does not mention."""
     if rng.random() < 0.1:
         return "", Scene(None, None, None)
-    said = scene
+    mentioned = scene
     if rng.random() < 0.12:
-        said = replace(said, colour=None)
+        mentioned = replace(mentioned, colour=None)
     if rng.random() < 0.12:
-        said = replace(said, shape=None)
+        mentioned = replace(mentioned, shape=None)
     if rng.random() < 0.4:
-        said = replace(said, background=None)
+        mentioned = replace(mentioned, background=None)
     if rng.random() < 0.1:
-        said = replace(said, position=None)
+        mentioned = replace(mentioned, position=None)
     if rng.random() < 0.1:
-        said = replace(said, size=None)
+        mentioned = replace(mentioned, size=None)
 
     bare = rng.random() < 0.2
-    noun = said.shape or ("" if bare else rng.choice(["shape", "something"]))
+    noun = mentioned.shape or ("" if bare else rng.choice(["shape", "something"]))
     if noun == "something":
-        words = [noun, said.size, said.colour]
+        words = [noun, mentioned.size, mentioned.colour]
     else:
-        words = [said.size, said.colour, noun]
+        words = [mentioned.size, mentioned.colour, noun]
     subject = " ".join(word for word in words if word)
     if subject and noun != "something" and not bare:
         article = "an" if subject[0] in "aeiou" else "a"
         subject = f"{rng.choice([article, article, 'the'])} {subject}"
     text = subject
-    if said.position:
-        text += f" {rng.choice(['at', 'on', 'in'])} the {said.position}"
+    if mentioned.position:
+        text += f" {rng.choice(['at', 'on', 'in'])} the {mentioned.position}"
     elif scene.position is None and rng.random() < 0.05:
         text += " in the middle"
-    if said.background:
-        name = said.background
+    if mentioned.background:
+        name = mentioned.background
         if name == "gray" and rng.random() < 0.3:
             name = "grey"
         text += rng.choice([f" on a {name} background", f" on a {name} background", f" on {name}", f", {name} background"])
@@ -161,10 +162,10 @@ def caption(scene, rng):
         text = text[:1].upper() + text[1:]
     if text and rng.random() < 0.05:
         text += "."
-    return text, said
+    return text, mentioned
 
 
-# Words of the captions, and others that people may type; each is one token.
+# The words of the captions and other words that users may type. Each is one token.
 WORDS = sorted(
     {
         *COLOURS, *BACKGROUNDS, *SHAPES, "small", "large", "left", "right", "top", "bottom", "grey",

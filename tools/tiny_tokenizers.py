@@ -1,4 +1,4 @@
-"""Small tokenizers of the kinds that Stable Diffusion 3.5 uses: two byte-level BPEs (CLIP) and a Unigram (T5)."""
+"""Creates small tokenizers like those of Stable Diffusion 3.5: two of byte-level BPE (CLIP) and one of Unigram (T5)."""
 
 import json
 import string
@@ -10,15 +10,15 @@ from shapes import WORDS
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 
-# The 256 letters of byte-level BPE in the order of CLIP's vocabulary: printable bytes stand for themselves and come
-# first, the others borrow letters from U+0100 on.
+# The characters that represent the 256 bytes, in the order of CLIP's vocabulary: first the printable bytes themselves,
+# then characters from U+0100 for the other bytes.
 BYTE_LETTERS = [chr(b) for b in (*range(33, 127), *range(161, 173), *range(174, 256))]
 BYTE_LETTERS += [chr(256 + i) for i in range(256 - len(BYTE_LETTERS))]
 
 
 def merges_for(words):
-    """Merges that make one token of every word. A merge ranks after those that earlier words need, so it cannot
-    disturb them."""
+    """Returns merges that result in one token for each word. The merges of a word follow those of earlier words, so
+    they do not change how those are tokenized."""
     merges = []
     for word in words:
         pieces = [*word[:-1], word[-1] + "</w>"]
@@ -35,7 +35,7 @@ def merges_for(words):
 
 
 def save_clip(folder, merges, pad, max_length):
-    """The files of a CLIP tokenizer as the Stable Diffusion repositories hold them."""
+    """Writes the files of a CLIP tokenizer, as in the Stable Diffusion repositories."""
     tokens = BYTE_LETTERS + [c + "</w>" for c in BYTE_LETTERS] + [a + b for a, b in merges] + [START, END]
     vocab = {token: i for i, token in enumerate(tokens)}
     special = {"bos_token": START, "eos_token": END, "pad_token": pad, "unk_token": END}
@@ -67,14 +67,14 @@ def save_clip(folder, merges, pad, max_length):
 
 
 def save_t5(folder, max_length):
-    """A T5 tokenizer of whole words, with single characters to fall back on."""
+    """Writes a T5 tokenizer of whole words, with single characters for other words."""
     words = [form for word in WORDS for form in (word, word.capitalize())]
     vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
     vocab += [("▁" + word, -2.0) for word in dict.fromkeys(words)]
     vocab += [(c, -8.0) for c in string.ascii_letters + string.digits + string.punctuation]
     tokenizer = T5TokenizerFast(vocab=vocab, extra_ids=0, model_max_length=max_length)
     tokenizer.save_pretrained(folder)
-    # The same text whatever version of the library wrote it.
+    # These files do not depend on the library's version.
     special = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     write_json(Path(folder) / "special_tokens_map.json", special)
     write_json(
@@ -88,11 +88,11 @@ def write_json(path, value):
 
 
 def save_all(folder, clip_length, t5_length):
-    """All three tokenizers under their names in a pipeline's folder."""
+    """Writes all three tokenizers to the folder of a pipeline."""
     folder = Path(folder)
     merges = merges_for(WORDS)
     save_clip(folder / "tokenizer", merges, END, clip_length)
-    # The larger CLIP pads with "!", whose number is 0.
+    # The padding token of the larger CLIP is "!", whose id is 0.
     save_clip(folder / "tokenizer_2", merges, "!", clip_length)
     save_t5(folder / "tokenizer_3", t5_length)
 

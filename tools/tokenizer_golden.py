@@ -1,4 +1,4 @@
-"""Writes token ids of varied prompts under the full tokenizers of Stable Diffusion 3.5, as transformers gives them."""
+"""Writes token ids that transformers computes with the full tokenizers of Stable Diffusion 3.5."""
 
 import argparse
 import json
@@ -66,7 +66,7 @@ def main():
         return tokenizer(PROMPTS, padding="max_length", max_length=length, truncation=True).input_ids
 
     rows = [
-        # Padding is left out: CLIP-L pads with 49407 (its end token), CLIP-G and T5 with 0.
+        # Without padding, which is 49407 (the end token) for CLIP-L and 0 for CLIP-G and T5.
         {
             "prompt": prompt,
             "clip_l": without_padding(l, clip_l.eos_token_id),
@@ -80,7 +80,7 @@ def main():
 
 
 def without_padding(ids, end):
-    """Up to and with the last end token that something else precedes."""
+    """Returns the ids up to the end token, without the padding."""
     stop = len(ids)
     while stop > 1 and (ids[stop - 1] != end or ids[stop - 2] == end):
         stop -= 1

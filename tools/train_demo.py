@@ -1,7 +1,7 @@
-"""Trains the demonstration model: Stable Diffusion 3.5's architecture, small enough for a processor and an hour or two.
+"""Trains the demonstration model, which has the architecture of Stable Diffusion 3.5, in less than two hours on a CPU.
 
-Runs in stages (tokenizers and pictures, text encoders, VAE, latents, denoiser). Each leaves a file in the --state folder
-and is skipped when its file is there, so that an interrupted run continues where it stopped.
+The stages are tokenizers and images, text encoders, VAE, latents and denoiser. Each stage writes a file to the --state
+folder and is skipped if the file exists, so an interrupted run can be resumed.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-# Threads that wait must sleep: spinning doubles the cost of a step on a machine that others use, too.
+# Waiting threads sleep, because spinning would double the time of a step on a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 import tiny_tokenizers
-from evaluate import evaluate
+from evaluate import draw_with_diffusers, evaluate
 from shapes import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, caption, random_scene, render
 
 TEXT_LENGTH = 24
@@ -37,12 +37,12 @@ def log(state, line):
 
 
 def step_rng(seed, step):
-    """Every step draws from its own generator, so a resumed run draws what an unbroken one would have."""
+    """Returns the generator of a step, so that a resumed run draws the same numbers as an uninterrupted one."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
 def rate(step, steps, peak, warm_up, hold):
-    """Linear warm-up, constant until `hold` of the run, then a cosine down to 2 % of the peak."""
+    """Returns the learning rate: linear warm-up, constant until the fraction `hold` of the run, cosine down to 2 %."""
     if step < warm_up:
         return peak * (step + 1) / warm_up
     done = max((step / steps - hold) / (1 - hold), 0)
@@ -50,7 +50,7 @@ def rate(step, steps, peak, warm_up, hold):
 
 
 class Trainer:
-    """Steps AdamW, keeps an average of the weights and saves both."""
+    """Optimizes with AdamW, averages the weights and saves both."""
 
     def __init__(self, model, path, peak, warm_up, hold, ema):
         self.model, self.path = model, path
@@ -85,27 +85,27 @@ class Trainer:
         self.path.with_suffix(".tmp").replace(self.path)
 
 
-# Pictures and captions
+# Images and captions
 
 
-def make_pictures(state, seed, count):
-    """Pictures of the denoiser's training, and two captions for each."""
-    path = state / "pictures.pt"
+def make_images(state, seed, count):
+    """Returns the training images of the denoiser with two captions each."""
+    path = state / "images.pt"
     if not path.exists():
         rng = np.random.default_rng(seed)
-        pictures, captions = [], []
+        images, captions = [], []
         for _ in range(count):
             scene = random_scene(rng, held_out=False)
-            pictures.append(render(scene, rng))
+            images.append(render(scene, rng))
             captions.append([caption(scene, rng)[0] for _ in range(2)])
-        torch.save({"pictures": torch.from_numpy(np.stack(pictures)), "captions": captions}, path)
-        log(state, f"pictures: {count}")
+        torch.save({"images": torch.from_numpy(np.stack(images)), "captions": captions}, path)
+        log(state, f"images: {count}")
     return torch.load(path)
 
 
-def to_tensor(pictures):
-    """uint8 [n, h, w, 3] to float [n, 3, h, w] in -1..1."""
-    return pictures.permute(0, 3, 1, 2).float() / 127.5 - 1
+def to_tensor(images):
+    """Converts uint8 [n, h, w, 3] to float [n, 3, h, w] in -1..1."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 # Text encoders
@@ -151,7 +151,7 @@ def encode_text(tokenizers, encoders, captions):
         pooled.append(out.text_embeds)
     ids = tokenizers[2](captions, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
     t5 = encoders[2](ids.input_ids)[0]
-    # The CLIP widths add up to T5's, so nothing is left to pad with zeros.
+    # The sum of the CLIP widths equals T5's width, so no padding is necessary.
     return torch.cat([torch.cat(penultimate, -1), t5], 1), torch.cat(pooled, -1)
 
 
@@ -165,8 +165,8 @@ ATTRIBUTES = {
 
 
 def train_text(state, seed, tokenizers, steps, batch=48):
-    """Teaches the encoders to tell what a caption says, from each of their outputs. Captions of held-out pairs take part:
-    what is held out is that the denoiser sees such a picture."""
+    """Trains the encoders to predict the attributes in a caption from each of their outputs. This includes captions of
+    held-out pairs: only the denoiser never sees images of them."""
     torch.manual_seed(seed)
     encoders = new_text_encoders(tokenizers)
     path = state / "text.pt"
@@ -192,7 +192,7 @@ def train_text(state, seed, tokenizers, steps, batch=48):
             }
             loss, right = 0.0, []
             for name, values in ATTRIBUTES.items():
-                target = torch.tensor([values.index(getattr(said, name)) for _, said in pairs])
+                target = torch.tensor([values.index(getattr(mentioned, name)) for _, mentioned in pairs])
                 for output, feature in features.items():
                     guess = heads[f"{output} {name}"](feature)
                     loss = loss + F.cross_entropy(guess, target)
@@ -216,7 +216,7 @@ def train_text(state, seed, tokenizers, steps, batch=48):
 
 
 def new_vae():
-    """With diffusers' initial values the VAE settles on a flat background; these let it out."""
+    """Creates a VAE with other initial values than in diffusers, with which it learns only a flat background."""
     vae = AutoencoderKL(
         block_out_channels=(16, 32, 64, 64),
         down_block_types=["DownEncoderBlock2D"] * 4,
@@ -241,33 +241,32 @@ def new_vae():
 
 
 def difference(y, x, sharpness):
-    """Small subjects and those close to their background make small errors; they get the same say here."""
+    """Returns the loss, which gives the same weight to subjects that are small or similar to their background."""
     weight = 1 / x.std((1, 2, 3), keepdim=True).clamp(min=0.1)
     error = (y - x) * (weight / weight.mean())
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
     return (error * (y - x)).mean() + 0.5 * error.abs().mean() + sharpness * edges
 
 
-def vae_batch(pictures, generator, batch):
-    """Pictures, some of them with other colours (a negative, swapped channels), so that the VAE serves pictures that
-    users bring, too."""
-    x = to_tensor(pictures[torch.randint(len(pictures), (batch,), generator=generator)])
+def vae_batch(images, generator, batch):
+    """Returns images, some with inverted colours or swapped channels, so that the VAE also supports users' images."""
+    x = to_tensor(images[torch.randint(len(images), (batch,), generator=generator)])
     x[:2] = x[:2, torch.randperm(3, generator=generator)]
     x[1] = -x[1]
     return x
 
 
-def train_vae(state, seed, pictures, steps, batch=8):
+def train_vae(state, seed, images, steps, batch=8):
     torch.manual_seed(seed)
     vae = new_vae()
     trainer = Trainer(vae, state / "vae.pt", peak=1e-3, warm_up=50, hold=0.5, ema=0.995)
     while trainer.step < steps:
         step = trainer.step
         generator = step_rng(seed + 2, step)
-        x = vae_batch(pictures, generator, batch)
+        x = vae_batch(images, generator, batch)
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample(generator)).sample
-        # Sharpness counts once the pictures are there at all.
+        # The sharpness is ignored until the images are recognisable.
         loss = difference(y, x, sharpness=0.3 if step > steps * 0.15 else 0.0) + 1e-4 * posterior.kl().mean() / 64
         trainer.update(loss, steps)
         if trainer.step % 100 == 0:
@@ -279,26 +278,26 @@ def train_vae(state, seed, pictures, steps, batch=8):
 
 
 @torch.no_grad()
-def encode_pictures(state, vae, pictures):
-    """Latents of all pictures, normalised, and the shift and factor that normalise them."""
+def encode_images(state, vae, images):
+    """Returns the normalised latents of all images, with the shift and the factor of the normalisation."""
     path = state / "latents.pt"
     if not path.exists():
-        raw = torch.cat([vae.encode(to_tensor(part)).latent_dist.mean for part in pictures.split(250)])
+        raw = torch.cat([vae.encode(to_tensor(part)).latent_dist.mean for part in images.split(250)])
         shift, scale = raw.mean().item(), 1 / raw.std().item()
         torch.save({"latents": (raw - shift) * scale, "shift": shift, "scale": scale}, path)
         log(state, f"latents: shift {shift:.4f}, scale {scale:.4f}")
     return torch.load(path)
 
 
-def polish_decoder(state, seed, vae, encoded, pictures, steps, batch=8):
-    """Trains the decoder alone, on latents that are a little off as the denoiser's are. The latents stay as they are."""
+def polish_decoder(state, seed, vae, encoded, images, steps, batch=8):
+    """Trains only the decoder, with noise on the latents, because those of the denoiser are not exact."""
     trainer = Trainer(vae.decoder, state / "decoder.pt", peak=5e-4, warm_up=20, hold=0.3, ema=0.99)
     while trainer.step < steps:
         generator = step_rng(seed + 4, trainer.step)
-        chosen = torch.randint(len(pictures), (batch,), generator=generator)
+        chosen = torch.randint(len(images), (batch,), generator=generator)
         latents = encoded["latents"][chosen]
         latents = latents + 0.2 * torch.randn(latents.shape, generator=generator)
-        x = to_tensor(pictures[chosen])
+        x = to_tensor(images[chosen])
         y = vae.decode(latents / encoded["scale"] + encoded["shift"]).sample
         loss = difference(y, x, sharpness=0.3)
         trainer.update(loss, steps)
@@ -338,7 +337,7 @@ def new_denoiser():
 
 @torch.no_grad()
 def embed_captions(state, tokenizers, encoders, captions):
-    """Every different caption once: its embeddings, and for each picture the rows of its two captions."""
+    """Returns the embeddings of the distinct captions, and the indices of the two captions of each image."""
     path = state / "captions.pt"
     if path.exists():
         return torch.load(path)
@@ -388,8 +387,8 @@ def train_denoiser(state, seed, args, parts, latents, captions):
 
 
 def keep_best(state, out, parts, trainer, best):
-    """Scores the averaged weights, exports the model if it is as good as the best so far, and returns the best score."""
-    figures = evaluate(assemble(parts, trainer.average), state / f"sheet-{trainer.step:06}.png")
+    """Grades the averaged weights, exports the model if no earlier one was better, and returns the best score."""
+    figures = evaluate(draw_with_diffusers(assemble(parts, trainer.average)), state / f"sheet-{trainer.step:06}.png")
     log(state, f"denoiser {trainer.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
     score = sum(figures.values())
     if score < best:
@@ -418,7 +417,7 @@ def assemble(parts, denoiser):
 
 
 def export(parts, denoiser, folder):
-    """The model as a diffusers folder in f16, with the tokenizer files that the real repository has."""
+    """Writes the model as a diffusers folder in f16, with the same tokenizer files as the full model."""
     halves = {
         "vae": copy.deepcopy(parts["vae"]).half(),
         "encoders": [copy.deepcopy(encoder).half() for encoder in parts["encoders"]],
@@ -433,14 +432,14 @@ def export(parts, denoiser, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints, log and contact sheets")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the best model so far")
+    parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints, the log and contact sheets")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the best model")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--pictures", type=int, default=30000)
+    parser.add_argument("--images", type=int, default=30000)
     parser.add_argument("--text-steps", type=int, default=600)
     parser.add_argument("--vae-steps", type=int, default=3000)
     parser.add_argument("--decoder-steps", type=int, default=3000)
-    parser.add_argument("--steps", type=int, default=5000, help="of the denoiser; may be changed when resuming")
+    parser.add_argument("--steps", type=int, default=5000, help="steps of the denoiser; may change when resuming")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1.5e-3)
     parser.add_argument("--evaluate-every", type=int, default=5000)
@@ -450,11 +449,11 @@ def main():
 
     tiny_tokenizers.save_all(args.state / "tokenizers", TEXT_LENGTH, TEXT_LENGTH)
     tokenizers = tiny_tokenizers.load_all(args.state / "tokenizers")
-    data = make_pictures(args.state, args.seed, args.pictures)
+    data = make_images(args.state, args.seed, args.images)
     encoders = train_text(args.state, args.seed, tokenizers, args.text_steps)
-    vae = train_vae(args.state, args.seed, data["pictures"], args.vae_steps)
-    encoded = encode_pictures(args.state, vae, data["pictures"])
-    polish_decoder(args.state, args.seed, vae, encoded, data["pictures"], args.decoder_steps)
+    vae = train_vae(args.state, args.seed, data["images"], args.vae_steps)
+    encoded = encode_images(args.state, vae, data["images"])
+    polish_decoder(args.state, args.seed, vae, encoded, data["images"], args.decoder_steps)
     vae.eval().requires_grad_(False).register_to_config(shift_factor=encoded["shift"], scaling_factor=encoded["scale"])
     parts = {"tokenizers": tokenizers, "encoders": encoders, "vae": vae}
     train_denoiser(args.state, args.seed, args, parts, encoded["latents"], data["captions"])

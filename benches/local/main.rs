@@ -1,8 +1,8 @@
-//! The native pipeline beside torch, in one run: `cargo xtask bench denoiser`, `cargo xtask bench vae`.
+//! Compares the native pipeline with torch: `cargo xtask bench denoiser`, `cargo xtask bench vae`.
 //!
-//! Both sides compute the same model at full width with random weights in f32, in turn, so that a machine whose speed
-//! drifts slows both. The peer is `tools/bench_torch.py`, run by the python that `LUMENFALL_BENCH_PYTHON` names (`python3`
-//! where it is not set), which needs `tools/requirements.txt`.
+//! Both compute the same model at full width with random weights in f32. Their runs alternate, so that a change of the
+//! machine's speed affects both. The peer is `tools/bench_torch.py`. The environment variable `LUMENFALL_BENCH_PYTHON` sets the
+//! Python interpreter (default: `python3`), which needs the packages in `tools/requirements.txt`.
 
 mod peer;
 #[path = "../report.rs"]
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     match run(&arguments) {
         Ok(report) => {
             println!("{report}");
-            if report.held() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+            if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {
             eprintln!("{error}");
@@ -51,7 +51,7 @@ fn run(arguments: &[String]) -> Result<Report, Box<dyn Error>> {
                 let peer = Peer::start(&["vae", "--size", "512"])?;
                 report.add(compare("VAE decode, 512x512", 1.5, peer, || model.run())?);
             }
-            other => return Err(format!("there is no benchmark {other:?}; there are denoiser and vae").into()),
+            other => return Err(format!("unknown benchmark {other:?}; use denoiser or vae").into()),
         }
     }
     if let Some(path) = json {
@@ -60,7 +60,7 @@ fn run(arguments: &[String]) -> Result<Report, Box<dyn Error>> {
     Ok(report)
 }
 
-/// Both sides in turn, after one run of each that does not count.
+/// Measures alternating runs of ours and the peer, after a warm-up run of each.
 fn compare(
     what: &str,
     limit: f64,
@@ -76,5 +76,5 @@ fn compare(
         peer_seconds.push(peer.run()?);
     }
     eprintln!("{what}: ours {our_seconds:.2?} s, torch {peer_seconds:.2?} s");
-    Ok(Goal::new(what, "s", our_seconds, limit).beside("torch f32", peer_seconds))
+    Ok(Goal::new(what, "s", our_seconds, limit).relative_to("torch f32", peer_seconds))
 }

@@ -1,4 +1,4 @@
-//! The other side of a comparison: a process that runs once for every line it is sent.
+//! The peer: a process that computes once for each line of its standard input.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
@@ -11,7 +11,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// Starts `tools/bench_torch.py` and waits until it is warm.
+    /// Starts `tools/bench_torch.py` and waits for its warm-up run.
     pub(crate) fn start(arguments: &[&str]) -> Result<Self, Box<dyn Error>> {
         let python = std::env::var("LUMENFALL_BENCH_PYTHON").unwrap_or("python3".into());
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tools/bench_torch.py");
@@ -21,20 +21,21 @@ impl Peer {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("cannot start {python}: {error}; set LUMENFALL_BENCH_PYTHON"))?;
-        let input = process.stdin.take().ok_or("the peer has no input")?;
-        let output = BufReader::new(process.stdout.take().ok_or("the peer has no output")?);
+            .map_err(|error| {
+                format!("cannot start {python}: {error}; set LUMENFALL_BENCH_PYTHON to a Python interpreter")
+            })?;
+        let input = process.stdin.take().ok_or("the peer has no standard input")?;
+        let output = BufReader::new(process.stdout.take().ok_or("the peer has no standard output")?);
         let mut peer = Self { process, input, output };
         match peer.line()?.as_str() {
             "ready" => Ok(peer),
             other => {
-                Err(format!("the peer said {other:?} instead of ready; does python have tools/requirements.txt?")
-                    .into())
+                Err(format!("the peer wrote {other:?} instead of \"ready\"; install tools/requirements.txt").into())
             }
         }
     }
 
-    /// Runs it once and returns the seconds.
+    /// Runs the peer once and returns the time in seconds.
     pub(crate) fn run(&mut self) -> Result<f64, Box<dyn Error>> {
         writeln!(self.input, "run")?;
         self.input.flush()?;
@@ -50,7 +51,6 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // It only computes: nothing is lost, and a failure to end it has no one to be told.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

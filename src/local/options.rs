@@ -1,163 +1,109 @@
-//! What of a request this machine can honour, and in which terms the pipeline takes it.
+//! Conversion of a request to the parameters of the pipeline.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use lumenfall_diffusion::{FileFormat, Parameters, Pipeline};
+use lumenfall_diffusion::{DEFAULT_STRENGTH, FileFormat, Parameters, Pipeline};
 
 use crate::backend::Options;
 use crate::error::{Error, ErrorKind};
-use crate::images::{AspectRatio, OutputFormat, Resolution, Sampling, Size};
+use crate::images::typed::{Mode, check};
+use crate::values::{AspectRatio, OutputFormat, Resolution, Sampling, Size};
 
-/// JPEG's quality where the request names none.
-const JPEG_QUALITY: u8 = 90;
+/// The default quality of JPEG files.
+const JPEG_QUALITY: u32 = 90;
 
-/// A request in the pipeline's terms, but for its size, which depends on the model.
-#[derive(Clone)]
+/// A request whose size is still unknown, because it depends on the model and on the source of an edit.
 pub(super) struct LocalRequest {
-    prompt: String,
-    layout: Layout,
-    count: u32,
-    seed: u64,
-    steps: Option<u32>,
-    guidance: Option<f32>,
-    negative_prompt: Option<String>,
-    pub(super) strength: Option<f32>,
-}
-
-#[derive(Clone, Copy)]
-enum Layout {
-    Pixels { width: u32, height: u32 },
-    Shaped { ratio: Option<AspectRatio>, resolution: Option<Resolution> },
-}
-
-/// Takes a request apart. Each field is used or refused by name: the patterns without `..` make the compiler ask about new
-/// ones.
-pub(super) fn read(prompt: String, options: Options) -> Result<(LocalRequest, FileFormat), Error> {
-    let Options {
-        provider,
-        size,
-        aspect_ratio,
-        resolution,
-        // The answer holds bytes in any case, and `Image` serves both ways of asking.
-        response_format: _,
-        output_format,
-        output_compression,
-        n,
-        // A name for the service's statistics, which do not exist here.
-        user: _,
-        sampling,
-        extra,
-    } = options;
-    let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance } = sampling;
-    if provider.is_some() {
-        return Err(unsupported("provider", "no provider can be pinned on this machine; leave it out"));
-    }
-    if skip_layer_guidance.is_some() {
-        return Err(unsupported(
-            "skip_layer_guidance",
-            "this version does not compute it on this machine; leave it out",
-        ));
-    }
-    if let Some(name) = extra.keys().next() {
-        return Err(unsupported(name, "the pipeline on this machine does not know this parameter; leave it out"));
-    }
-    let layout = match size {
-        Some(Size::Pixels { width, height }) => Layout::Pixels { width, height },
-        Some(Size::Ratio(ratio)) => Layout::Shaped { ratio: Some(ratio), resolution: None },
-        None => Layout::Shaped { ratio: aspect_ratio, resolution },
-    };
-    let format = file_format(output_format, output_compression)?;
-    let request = LocalRequest {
-        prompt,
-        layout,
-        count: n.unwrap_or(1),
-        seed: seed.unwrap_or_else(any_seed),
-        steps,
-        guidance,
-        negative_prompt,
-        strength,
-    };
-    Ok((request, format))
-}
-
-pub(super) fn unsupported(parameter: &str, why: &str) -> Error {
-    Error::new(ErrorKind::Unsupported, format!("`{parameter}`: {why}")).with_parameter(parameter)
+    parameters: Parameters,
+    size: Option<Size>,
+    aspect_ratio: Option<AspectRatio>,
+    resolution: Option<Resolution>,
+    pub(super) strength: f32,
+    pub(super) format: FileFormat,
 }
 
 impl LocalRequest {
-    /// Everything but the size.
-    pub(super) fn parameters(&self) -> Parameters {
-        let mut parameters = Parameters::new(self.prompt.clone());
-        parameters.negative_prompt.clone_from(&self.negative_prompt);
-        parameters.steps = self.steps;
-        parameters.guidance = self.guidance;
-        parameters.strength = self.strength;
-        parameters.seed = self.seed;
-        parameters.count = self.count;
-        parameters
+    /// Converts a request. The patterns have no `..`, so a new option does not compile until it is used or refused here.
+    pub(super) fn new(mode: Mode, prompt: String, options: Options) -> Result<Self, Error> {
+        check::check_sampling(mode, &options.sampling)?;
+        let Options {
+            provider,
+            size,
+            aspect_ratio,
+            resolution,
+            // `Image` reads bytes in the same way as a URL.
+            response_format: _,
+            output_format,
+            output_compression,
+            n,
+            // A name for the statistics of a remote service.
+            user: _,
+            sampling,
+            extra,
+        } = options;
+        let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance } = sampling;
+        let refused = provider.map(|_| "provider").or(skip_layer_guidance.map(|_| "skip_layer_guidance"));
+        if let Some(name) = refused.or(extra.keys().next().map(String::as_str)) {
+            return Err(unsupported(name, "is not supported by the local backend; leave it out"));
+        }
+        let format = file_format(output_format.unwrap_or(OutputFormat::Png), output_compression)?;
+        let mut parameters = Parameters::new(prompt);
+        parameters.negative_prompt = negative_prompt;
+        parameters.steps = steps;
+        parameters.guidance = guidance;
+        // 32 bits are easy to type, and the noise does not depend on the others.
+        parameters.seed = seed.unwrap_or_else(|| fastrand::u32(..).into());
+        parameters.count = n.unwrap_or(1);
+        let strength = strength.unwrap_or(DEFAULT_STRENGTH);
+        Ok(Self { parameters, size, aspect_ratio, resolution, strength, format })
     }
 
-    /// With the size that the request asks of this model. `source` is the size of the image to edit.
-    pub(super) fn sized(&self, parameters: &Parameters, pipeline: &Pipeline, source: Option<(u32, u32)>) -> Parameters {
-        let mut parameters = parameters.clone();
-        let (width, height) = match self.layout {
-            Layout::Pixels { width, height } => (Some(width), Some(height)),
-            // The pipeline has its own rule for an edit without a size.
-            Layout::Shaped { ratio: None, resolution: None } => (None, None),
-            Layout::Shaped { ratio, resolution } => {
-                let side = resolution.map_or(pipeline.default_size(), |tier| tier.kilopixels().saturating_mul(1024));
-                let shape = ratio.map(|ratio| (ratio.width(), ratio.height())).or(source).unwrap_or((1, 1));
-                let (width, height) = fit(side, shape, pipeline.size_step());
-                (Some(width), Some(height))
+    /// Returns the parameters with the size that the request implies. `source` is the size of the image to edit.
+    pub(super) fn parameters(&self, pipeline: &Pipeline, source: Option<(u32, u32)>) -> Parameters {
+        let mut parameters = self.parameters.clone();
+        let ratio = match self.size {
+            Some(Size::Pixels { width, height }) => {
+                (parameters.width, parameters.height) = (Some(width), Some(height));
+                return parameters;
             }
+            Some(Size::Ratio(ratio)) => Some(ratio),
+            None => self.aspect_ratio,
         };
-        (parameters.width, parameters.height) = (width, height);
+        if ratio.is_some() || self.resolution.is_some() {
+            let side = self.resolution.map_or(pipeline.default_side(), |tier| tier.kilopixels().saturating_mul(1024));
+            let shape = ratio.map(|ratio| (ratio.width(), ratio.height())).or(source).unwrap_or((1, 1));
+            let (width, height) = fit(side, shape, pipeline.side_multiple());
+            (parameters.width, parameters.height) = (Some(width), Some(height));
+        }
         parameters
     }
 }
 
-/// Width and height of the given shape with the area of a square of `side`, in multiples of `step`.
-fn fit(side: u32, shape: (u32, u32), step: u32) -> (u32, u32) {
+pub(super) fn unsupported(parameter: &str, reason: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unsupported, format!("`{parameter}` {reason}")).with_parameter(parameter)
+}
+
+/// Returns the width and height with the ratio of `shape` and about the area of a square of `side`, as multiples of
+/// `multiple`.
+fn fit(side: u32, shape: (u32, u32), multiple: u32) -> (u32, u32) {
     let ratio = f64::from(shape.0) / f64::from(shape.1);
-    let rounded = |length: f64| ((length / f64::from(step)).round().max(1.0) * f64::from(step)) as u32;
+    let rounded = |length: f64| ((length / f64::from(multiple)).round().max(1.0) * f64::from(multiple)) as u32;
     (rounded(f64::from(side) * ratio.sqrt()), rounded(f64::from(side) / ratio.sqrt()))
 }
 
-fn file_format(format: Option<OutputFormat>, compression: Option<u32>) -> Result<FileFormat, Error> {
-    match (format.unwrap_or(OutputFormat::Png), compression) {
+fn file_format(format: OutputFormat, compression: Option<u32>) -> Result<FileFormat, Error> {
+    let name = <&str>::from(format);
+    match (format, compression) {
         (OutputFormat::Png, None) => Ok(FileFormat::Png),
         (OutputFormat::Webp, None) => Ok(FileFormat::WebpLossless),
-        (OutputFormat::Jpeg, None) => Ok(FileFormat::Jpeg { quality: JPEG_QUALITY }),
-        (OutputFormat::Jpeg, Some(level)) => Ok(FileFormat::Jpeg { quality: level.clamp(1, 100) as u8 }),
-        (OutputFormat::Webp, Some(_)) => Err(unsupported(
-            "output_compression",
-            "WebP is written without loss on this machine; leave it out, or choose jpeg",
-        )),
-        (OutputFormat::Png, Some(_)) => {
-            Err(unsupported("output_compression", "PNG has no lossy compression; leave it out, or choose jpeg"))
+        (OutputFormat::Jpeg, level) => {
+            Ok(FileFormat::Jpeg { quality: level.unwrap_or(JPEG_QUALITY).clamp(1, 100) as u8 })
         }
-        (format @ (OutputFormat::Gif | OutputFormat::Avif), _) => {
-            let why =
-                format!("this machine writes png, jpeg and webp, not {}; choose one of these", <&str>::from(format));
-            Err(unsupported("output_format", &why))
+        (OutputFormat::Png | OutputFormat::Webp, Some(_)) => {
+            let reason = format_args!("has no effect, because the local backend writes lossless {name}; choose jpeg");
+            Err(unsupported("output_compression", reason))
         }
-    }
-}
-
-/// A seed that is another one each time, small enough to be typed again.
-fn any_seed() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    (now.as_nanos() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shape_keeps_the_area_and_fits_the_grid() {
-        assert_eq!(fit(1024, (1, 1), 16), (1024, 1024));
-        assert_eq!(fit(1024, (16, 9), 16), (1360, 768));
-        assert_eq!(fit(64, (1, 1000), 16), (16, 2016));
+        (OutputFormat::Gif | OutputFormat::Avif, _) => {
+            let reason = format_args!("is {name}, but the local backend only writes png, jpeg and webp; choose one");
+            Err(unsupported("output_format", reason))
+        }
     }
 }

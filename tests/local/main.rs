@@ -1,21 +1,25 @@
-//! The local backend behind the typed calls, on the tiny random model that the reference values were made with.
+//! The local backend through the typed API.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests may panic")]
 #![cfg(feature = "local")]
 
-mod bad_input;
 mod demo;
-mod judge;
-mod runs;
+mod refusals;
+mod requests;
 
-use std::path::PathBuf;
+use lumenfall::backend::GenerateSpec;
+use lumenfall::{Client, Size};
 
-use lumenfall::Client;
-
-/// A model of the real architecture whose weights are random: it paints noise, quickly.
-fn random_model() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("crates/lumenfall-diffusion/tests/golden/model")
+/// Returns a client for a tiny model with random weights.
+fn client() -> Client {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/lumenfall-diffusion/tests/golden/model");
+    Client::local(folder).unwrap()
 }
 
-fn client() -> Client {
-    Client::local(random_model()).unwrap()
+/// Returns a request for a small image with one step, after `change`.
+fn spec(change: impl FnOnce(&mut GenerateSpec)) -> GenerateSpec {
+    let mut spec = GenerateSpec::new("stable-diffusion-3.5-medium", "a star");
+    spec.options.size = Some(Size::Pixels { width: 32, height: 32 });
+    spec.options.sampling.steps = Some(1);
+    change(&mut spec);
+    spec
 }

@@ -1,4 +1,4 @@
-//! The heavy parts at full width with random weights, for the repository's benchmarks.
+//! The denoiser and the VAE decoder at full width with random weights, for the repository's benchmarks.
 
 use candle_core::{Device, Tensor};
 
@@ -10,14 +10,14 @@ use crate::ops::Ops;
 use crate::vae::Vae;
 use crate::weights::Weights;
 
-/// Text tokens of a usual prompt: 77 of CLIP and 256 of T5.
+/// The default number of text tokens: 77 of CLIP and 256 of T5.
 const TEXT_TOKENS: usize = 333;
 
 fn normal(shape: &[usize]) -> Result<Tensor> {
     Ok(Tensor::from_vec(Generator::new(0).normal(shape.iter().product()), shape, &Device::Cpu)?)
 }
 
-/// The first blocks of the denoiser of Stable Diffusion 3.5 Medium, half of them with the second attention.
+/// The first blocks of Stable Diffusion 3.5 Medium's denoiser. Half of them have the second self-attention.
 #[derive(Debug)]
 pub struct Denoiser {
     denoiser: Mmdit,
@@ -27,7 +27,7 @@ pub struct Denoiser {
 }
 
 impl Denoiser {
-    /// `blocks` blocks over a picture of `size`·`size` pixels.
+    /// Creates a denoiser of `blocks` blocks for an image of `size`×`size` pixels.
     pub fn new(blocks: usize, size: usize) -> Result<Self> {
         let config = DenoiserConfig {
             sample_size: 128,
@@ -44,20 +44,20 @@ impl Denoiser {
             qk_norm: Some("rms_norm".into()),
         };
         Ok(Self {
-            denoiser: Mmdit::load(Weights::random(&Device::Cpu), config, Ops::Kernel)?,
+            denoiser: Mmdit::load(Weights::random(&Device::Cpu), config, Ops::Fused)?,
             latent: normal(&[16, size / 8, size / 8])?,
             context: normal(&[TEXT_TOKENS, 4096])?,
             pooled: normal(&[2048])?,
         })
     }
 
-    /// One forward pass.
+    /// Computes one forward pass.
     pub fn run(&self) -> Result<()> {
         self.denoiser.forward(&self.latent, 500.0, &self.context, &self.pooled, &|| Ok(())).map(|_| ())
     }
 }
 
-/// The decoder of Stable Diffusion 3.5's autoencoder.
+/// The decoder of Stable Diffusion 3.5's image autoencoder.
 #[derive(Debug)]
 pub struct Decoder {
     vae: Vae,
@@ -65,7 +65,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// For a picture of `size`·`size` pixels.
+    /// Creates a decoder for an image of `size`×`size` pixels.
     pub fn new(size: usize) -> Result<Self> {
         let config = VaeConfig {
             in_channels: 3,
@@ -77,11 +77,11 @@ impl Decoder {
             scaling_factor: 1.5305,
             shift_factor: 0.0609,
         };
-        let vae = Vae::load(&Weights::random(&Device::Cpu), config, Ops::Kernel)?;
+        let vae = Vae::load(&Weights::random(&Device::Cpu), config, Ops::Fused)?;
         Ok(Self { vae, latent: normal(&[16, size / 8, size / 8])? })
     }
 
-    /// One decoding.
+    /// Decodes one latent.
     pub fn run(&self) -> Result<()> {
         self.vae.decode(&self.latent, &|| Ok(())).map(|_| ())
     }

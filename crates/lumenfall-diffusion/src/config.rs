@@ -1,4 +1,4 @@
-//! What a model folder's `config.json` files say. Every dimension of the models comes from here.
+//! The `config.json` files of a model folder, which determine every dimension.
 
 use serde::Deserialize;
 
@@ -18,10 +18,10 @@ pub(crate) struct DenoiserConfig {
     pub(crate) joint_attention_dim: usize,
     pub(crate) pooled_projection_dim: usize,
     pub(crate) pos_embed_max_size: usize,
-    /// The blocks with a second self-attention over the image.
+    /// The indices of the blocks that have a second self-attention over the image.
     #[serde(default)]
     pub(crate) dual_attention_layers: Vec<usize>,
-    /// `"rms_norm"` in Stable Diffusion 3.5, nothing in Stable Diffusion 3.
+    /// `"rms_norm"` in Stable Diffusion 3.5, absent in Stable Diffusion 3.
     #[serde(default)]
     pub(crate) qk_norm: Option<String>,
 }
@@ -47,7 +47,7 @@ pub(crate) struct VaeConfig {
 }
 
 impl VaeConfig {
-    /// Pixels of a picture per latent pixel, along a side.
+    /// The ratio of the image's side to the latent's side.
     pub(crate) fn downscale(&self) -> usize {
         1 << self.block_out_channels.len().saturating_sub(1)
     }
@@ -123,18 +123,18 @@ pub(crate) fn denoiser(files: &ModelFiles) -> Result<DenoiserConfig> {
         ("num_attention_heads", config.num_attention_heads),
         ("pos_embed_max_size", config.pos_embed_max_size),
     ];
-    check(files, name, &positive)?;
+    check_positive(files, name, &positive)?;
     if config.out_channels != config.in_channels {
         return Err(Error::malformed(
             files.path(name),
-            "`out_channels` differs from `in_channels`; this is no SD 3.5 denoiser: download one",
+            "`out_channels` differs from `in_channels`, so this is not an SD 3.5 denoiser; download one",
         ));
     }
     match config.qk_norm.as_deref() {
         None | Some("rms_norm") => Ok(config),
         Some(other) => Err(Error::malformed(
             files.path(name),
-            format!("`qk_norm` is {other:?}; only \"rms_norm\" is known: download an SD 3.5 denoiser"),
+            format!("`qk_norm` is {other:?}; only \"rms_norm\" is supported: download an SD 3.5 denoiser"),
         )),
     }
 }
@@ -147,7 +147,7 @@ pub(crate) fn vae(files: &ModelFiles) -> Result<VaeConfig> {
     let positive: Vec<_> = widths
         .chain([("latent_channels", config.latent_channels), ("norm_num_groups", config.norm_num_groups)])
         .collect();
-    check(files, name, &positive)?;
+    check_positive(files, name, &positive)?;
     let groups_fit = config.block_out_channels.iter().all(|width| width % config.norm_num_groups == 0);
     if !groups_fit
         || config.scaling_factor == 0.0
@@ -157,8 +157,9 @@ pub(crate) fn vae(files: &ModelFiles) -> Result<VaeConfig> {
     {
         return Err(Error::malformed(
             files.path(name),
-            "is no configuration of an SD 3.5 autoencoder (`in_channels` and `out_channels` 3, \
-             `block_out_channels` multiples of `norm_num_groups`, `scaling_factor` not 0); download it again",
+            "is not the configuration of an SD 3.5 autoencoder, which has 3 `in_channels` and `out_channels`, \
+             `block_out_channels` that are multiples of `norm_num_groups`, and a `scaling_factor` other than 0; \
+             download it again",
         ));
     }
     Ok(config)
@@ -174,12 +175,14 @@ pub(crate) fn clip(files: &ModelFiles, folder: &str) -> Result<ClipConfig> {
         ("num_attention_heads", config.num_attention_heads),
         ("max_position_embeddings", config.max_position_embeddings),
     ];
-    check(files, &name, &positive)?;
+    check_positive(files, &name, &positive)?;
     match config.hidden_act.as_str() {
         "quick_gelu" | "gelu" => Ok(config),
         other => Err(Error::malformed(
             files.path(&name),
-            format!("`hidden_act` is {other:?}; \"quick_gelu\" and \"gelu\" are known: download CLIP's own file"),
+            format!(
+                "`hidden_act` is {other:?}; only \"quick_gelu\" and \"gelu\" are supported: download an SD 3.5 text encoder"
+            ),
         )),
     }
 }
@@ -193,12 +196,12 @@ pub(crate) fn t5(files: &ModelFiles) -> Result<T5Config> {
         ("num_heads", config.num_heads),
         ("relative_attention_num_buckets", config.relative_attention_num_buckets),
     ];
-    check(files, name, &positive)?;
+    check_positive(files, name, &positive)?;
     if config.feed_forward_proj != "gated-gelu" {
         return Err(Error::malformed(
             files.path(name),
             format!(
-                "`feed_forward_proj` is {:?}; Stable Diffusion 3.5 uses T5 v1.1 with \"gated-gelu\": download that",
+                "`feed_forward_proj` is {:?}; Stable Diffusion 3.5 uses T5 v1.1 with \"gated-gelu\": download that encoder",
                 config.feed_forward_proj
             ),
         ));
@@ -206,24 +209,24 @@ pub(crate) fn t5(files: &ModelFiles) -> Result<T5Config> {
     Ok(config)
 }
 
-/// Reads and checks the sampler's configuration.
+/// Reads and checks the scheduler's configuration.
 pub(crate) fn scheduler(files: &ModelFiles) -> Result<SchedulerConfig> {
     let name = "scheduler/scheduler_config.json";
     let config: SchedulerConfig = files.json(name)?;
-    check(files, name, &[("num_train_timesteps", config.num_train_timesteps)])?;
+    check_positive(files, name, &[("num_train_timesteps", config.num_train_timesteps)])?;
     if config.use_dynamic_shifting || config.shift <= 0.0 {
         return Err(Error::malformed(
             files.path(name),
-            "asks for dynamic shifting or a shift that is not positive; SD 3.5 uses a fixed shift of 3: download its file",
+            "has dynamic shifting or a shift that is not positive; SD 3.5 has a fixed shift of 3: download its file",
         ));
     }
     Ok(config)
 }
 
-fn check(files: &ModelFiles, name: &str, positive: &[(&str, usize)]) -> Result<()> {
+fn check_positive(files: &ModelFiles, name: &str, positive: &[(&str, usize)]) -> Result<()> {
     match positive.iter().find(|(_, value)| *value == 0) {
         Some((key, _)) => {
-            Err(Error::malformed(files.path(name), format!("`{key}` is 0; the file is damaged: download it again")))
+            Err(Error::malformed(files.path(name), format!("`{key}` is 0, so the file is corrupt; download it again")))
         }
         None => Ok(()),
     }

@@ -1,72 +1,72 @@
-//! What can go wrong in the native pipeline.
+//! The error type of the pipeline.
 
 use std::path::{Path, PathBuf};
 
-/// Shorthand for a result of this crate.
+/// A result with this crate's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What can go wrong, each naming the file, tensor or parameter at fault.
+/// An error of the pipeline. Each message names the file, tensor or parameter at fault and says what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A part of the model folder is not there.
+    /// A required file of the model does not exist.
     #[error("the model has no {path}: {remedy}", path = path.display())]
     MissingFile {
-        /// The file that was looked for.
+        /// The path of the missing file.
         path: PathBuf,
         /// What to do about it.
         remedy: String,
     },
-    /// A file could not be read or written.
-    #[error("cannot {action} {path}: {source}; check that it is whole and may be read", path = path.display())]
+    /// A file could not be read.
+    #[error("cannot {action} {path}: {source}; check that the file is complete and readable", path = path.display())]
     File {
-        /// What was tried, such as `read`.
+        /// The failed operation, such as `read`.
         action: &'static str,
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why it failed.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A file of the model is not what it should be.
+    /// A file of the model is corrupt or belongs to a model that is not supported.
     #[error("{path}: {reason}", path = path.display())]
     Malformed {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// The problem and what to do about it.
         reason: String,
     },
-    /// A tensor is missing, of the wrong shape or not finite.
+    /// A tensor is missing, has the wrong shape, or contains a value that is not finite.
     #[error("{path}: tensor `{tensor}` {reason}", path = path.display())]
     Tensor {
-        /// The weight file.
+        /// The path of the weight file.
         path: PathBuf,
         /// The tensor's name in the file.
         tensor: String,
-        /// What is wrong with it, and what to do.
+        /// The problem and what to do about it.
         reason: String,
     },
-    /// A parameter of the request cannot be used.
+    /// A parameter of the request is invalid.
     #[error("`{parameter}` {reason}")]
     Parameter {
         /// The parameter's name.
         parameter: &'static str,
-        /// What is wrong with it, and what to do.
+        /// The problem and what to do about it.
         reason: String,
     },
-    /// An image could not be decoded or encoded.
+    /// An image could not be decoded, encoded or resized.
     #[error("{0}")]
     Image(String),
-    /// The prompt could not be turned into tokens.
+    /// The prompt could not be converted to tokens.
     #[error("{0}")]
     Tokenizer(String),
-    /// The computation gave numbers that are no image.
+    /// The model produced values that are NaN or infinite.
     #[error("{0}")]
     NotFinite(String),
-    /// The work was stopped because nobody waits for it any more.
-    #[error("the work was cancelled")]
+    /// The caller cancelled the request.
+    #[error("the request was cancelled")]
     Cancelled,
-    /// The tensor library failed.
-    #[error("the tensor computation failed: {0}; take all the model's files from one source, or report a defect")]
+    /// A tensor operation failed.
+    #[error("a tensor operation failed: {0}; download all model files from one source, or report a bug")]
     Compute(#[from] candle_core::Error),
 }
 

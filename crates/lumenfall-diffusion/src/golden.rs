@@ -1,5 +1,5 @@
-//! Holds every component, in both forms of the operations, against the reference values that `tools/golden.py` had
-//! diffusers compute for a tiny random model.
+//! Compares every component with the golden values that `tools/golden.py` computed with diffusers for a tiny random model.
+//! Each comparison runs with both implementations of the operations.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -7,19 +7,20 @@ use std::path::PathBuf;
 use candle_core::{DType, Device, Tensor};
 
 use crate::config;
+use crate::image::RgbImage;
 use crate::mmdit::Mmdit;
 use crate::noise::Generator;
 use crate::ops::Ops;
-use crate::picture::Picture;
-use crate::pipeline::{Control, LoadOptions, Parameters, Pipeline};
-use crate::schedule::Schedule;
+use crate::parameters::{Callbacks, LoadOptions, Parameters};
+use crate::pipeline::Pipeline;
+use crate::scheduler::Scheduler;
 use crate::text::{TextEncoders, WithoutT5};
 use crate::vae::Vae;
 use crate::weights::{ModelFiles, Read, Weights};
 
-const FORMS: [Ops; 2] = [Ops::Kernel, Ops::Composed];
-const COMPONENT: f32 = 1e-4;
-const LATENTS: f32 = 1e-3;
+const IMPLEMENTATIONS: [Ops; 2] = [Ops::Fused, Ops::Reference];
+const COMPONENT_TOLERANCE: f32 = 1e-4;
+const LATENT_TOLERANCE: f32 = 1e-3;
 const T5_TOKENS: usize = 32;
 
 fn folder() -> PathBuf {
@@ -42,7 +43,7 @@ impl Golden {
         self.0.get(name).unwrap_or_else(|| panic!("no golden tensor {name}")).clone()
     }
 
-    /// Without the batch dimension, of which the first entry is taken.
+    /// Returns the first entry of the batch dimension.
     fn first(&self, name: &str) -> Tensor {
         self.get(name).get(0).unwrap()
     }
@@ -52,7 +53,7 @@ impl Golden {
     }
 }
 
-/// The golden texts and parameters.
+/// Returns the prompts and parameters of the golden values.
 fn parameters() -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(folder().join("golden.json")).unwrap()).unwrap()
 }
@@ -65,20 +66,20 @@ fn assert_close(actual: &Tensor, expected: &Tensor, tolerance: f32) {
     assert!(difference <= tolerance, "differs by {difference}, more than {tolerance}");
 }
 
-fn nothing() -> crate::Result<()> {
+fn never_cancelled() -> crate::error::Result<()> {
     Ok(())
 }
 
-/// `[channels, height, width]` to `[height, width, channels]`.
-fn channels_last(picture: &Tensor) -> Tensor {
-    picture.permute((1, 2, 0)).unwrap().contiguous().unwrap()
+/// Converts `[channels, height, width]` to `[height, width, channels]`.
+fn channels_last(image: &Tensor) -> Tensor {
+    image.permute((1, 2, 0)).unwrap().contiguous().unwrap()
 }
 
 fn text_encoders(files: &ModelFiles, ops: Ops) -> TextEncoders {
     TextEncoders::load(files, 64, 40, WithoutT5::Zeros, Read::Values, &Device::Cpu, ops).unwrap()
 }
 
-/// The golden model without its third text encoder.
+/// Returns a copy of the golden model without the T5 encoder.
 fn files_without_t5() -> (tempfile::TempDir, ModelFiles) {
     let copy = tempfile::tempdir().unwrap();
     for part in ["transformer", "vae", "scheduler", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"] {
@@ -93,7 +94,7 @@ fn files_without_t5() -> (tempfile::TempDir, ModelFiles) {
 }
 
 #[test]
-fn noise_is_that_of_torch() {
+fn noise_equals_that_of_torch() {
     let golden = Golden::open("rng");
     for (name, expected) in &golden.0 {
         let parts: Vec<&str> = name.split('.').collect();
@@ -111,91 +112,99 @@ fn noise_is_that_of_torch() {
 }
 
 #[test]
-fn sigmas_are_those_of_diffusers() {
+fn sigmas_equal_those_of_diffusers() {
     let golden = Golden::open("scheduler");
     let config = config::scheduler(&files()).unwrap();
     for count in [1, 2, 4, 20, 28, 40] {
-        let steps = Schedule::new(&config, count).unwrap().steps();
+        let steps = Scheduler::new(&config, count).unwrap().steps();
         let sigmas: Vec<f32> = golden.get(&format!("{count}.sigmas")).to_vec1().unwrap();
         let timesteps: Vec<f32> = golden.get(&format!("{count}.timesteps")).to_vec1().unwrap();
         assert_eq!(steps.len(), timesteps.len());
         for (i, step) in steps.iter().enumerate() {
             assert!((step.sigma - sigmas[i]).abs() <= 1e-6, "{count} steps, sigma {i}");
-            assert!((step.next - sigmas[i + 1]).abs() <= 1e-6, "{count} steps, sigma {}", i + 1);
+            assert!((step.next_sigma - sigmas[i + 1]).abs() <= 1e-6, "{count} steps, sigma {}", i + 1);
             assert!((step.timestep - timesteps[i]).abs() <= 1e-3, "{count} steps, timestep {i}");
         }
     }
 }
 
 #[test]
-fn prompts_are_encoded_as_by_transformers() {
+fn encoded_prompts_equal_those_of_transformers() {
     let golden = Golden::open("text");
     let parameters = parameters();
-    for ops in FORMS {
+    for ops in IMPLEMENTATIONS {
         let encoders = text_encoders(&files(), ops);
         for (i, prompt) in parameters["text"]["prompts"].as_array().unwrap().iter().enumerate() {
             let prompt = prompt.as_str().unwrap();
-            for (name, (tokenizer, clip)) in [("clip_l", encoders.clip_l()), ("clip_g", encoders.clip_g())] {
+            for (name, (tokenizer, clip)) in [("clip_l", &encoders.clip_l), ("clip_g", &encoders.clip_g)] {
                 let tokens = tokenizer.encode(prompt, 77).unwrap();
                 assert_eq!(tokens.ids, golden.ids(&format!("{i}.{name}.ids")), "{name} of {prompt:?}");
                 let output = clip.forward(&tokens.ids).unwrap();
-                assert_close(&output.features, &golden.first(&format!("{i}.{name}.penultimate")), COMPONENT);
-                assert_close(&output.pooled, &golden.first(&format!("{i}.{name}.pooled")), COMPONENT);
+                assert_close(&output.features, &golden.first(&format!("{i}.{name}.penultimate")), COMPONENT_TOLERANCE);
+                assert_close(&output.pooled, &golden.first(&format!("{i}.{name}.pooled")), COMPONENT_TOLERANCE);
             }
-            let (tokenizer, t5) = encoders.t5().unwrap();
+            let (tokenizer, t5) = encoders.t5.as_ref().unwrap();
             let tokens = tokenizer.encode(prompt, T5_TOKENS).unwrap();
             assert_eq!(tokens.ids, golden.ids(&format!("{i}.t5.ids")), "T5 of {prompt:?}");
             assert_close(
-                &t5.forward(&tokens.ids, &nothing).unwrap(),
+                &t5.forward(&tokens.ids, &never_cancelled).unwrap(),
                 &golden.first(&format!("{i}.t5.output")),
-                COMPONENT,
+                COMPONENT_TOLERANCE,
             );
         }
-        let (tokenizer, t5) = encoders.t5().unwrap();
+        let (tokenizer, t5) = encoders.t5.as_ref().unwrap();
         let long = tokenizer.encode(parameters["text"]["long"].as_str().unwrap(), 256).unwrap();
         assert_eq!(long.ids, golden.ids("long.t5.ids"));
-        assert_close(&t5.forward(&long.ids, &nothing).unwrap(), &golden.first("long.t5.output"), COMPONENT);
+        assert_close(
+            &t5.forward(&long.ids, &never_cancelled).unwrap(),
+            &golden.first("long.t5.output"),
+            COMPONENT_TOLERANCE,
+        );
     }
 }
 
 #[test]
-fn conditioning_is_that_of_the_diffusers_pipeline() {
+fn conditioning_equals_that_of_diffusers() {
     let golden = Golden::open("text");
     let parameters = parameters();
     let prompts = parameters["text"]["prompts"].as_array().unwrap();
     let (_folder, without_t5) = files_without_t5();
-    for ops in FORMS {
+    for ops in IMPLEMENTATIONS {
         let encoders = text_encoders(&files(), ops);
         for i in [0, prompts.len() - 1] {
             let mut warnings = Vec::new();
-            let conditioning =
-                encoders.encode(prompts[i].as_str().unwrap(), Some(T5_TOKENS), &mut warnings, &nothing).unwrap();
-            assert_close(&conditioning.context, &golden.first(&format!("{i}.prompt_embeds")), COMPONENT);
-            assert_close(&conditioning.pooled, &golden.first(&format!("{i}.pooled_prompt_embeds")), COMPONENT);
-            let cut = warnings.len();
-            assert_eq!(cut, if i == 0 { 0 } else { 3 }, "{warnings:?}");
+            let conditioning = encoders
+                .encode(prompts[i].as_str().unwrap(), Some(T5_TOKENS), &mut warnings, &never_cancelled)
+                .unwrap();
+            assert_close(&conditioning.context, &golden.first(&format!("{i}.prompt_embeds")), COMPONENT_TOLERANCE);
+            assert_close(
+                &conditioning.pooled,
+                &golden.first(&format!("{i}.pooled_prompt_embeds")),
+                COMPONENT_TOLERANCE,
+            );
+            // The last prompt exceeds the length of all three encoders.
+            assert_eq!(warnings.len(), if i == 0 { 0 } else { 3 }, "{warnings:?}");
         }
         let conditioning = text_encoders(&without_t5, ops)
-            .encode(prompts[0].as_str().unwrap(), Some(T5_TOKENS), &mut Vec::new(), &nothing)
+            .encode(prompts[0].as_str().unwrap(), Some(T5_TOKENS), &mut Vec::new(), &never_cancelled)
             .unwrap();
-        assert_close(&conditioning.context, &golden.first("no_t5.prompt_embeds"), COMPONENT);
-        assert_close(&conditioning.pooled, &golden.first("no_t5.pooled_prompt_embeds"), COMPONENT);
+        assert_close(&conditioning.context, &golden.first("no_t5.prompt_embeds"), COMPONENT_TOLERANCE);
+        assert_close(&conditioning.pooled, &golden.first("no_t5.pooled_prompt_embeds"), COMPONENT_TOLERANCE);
     }
 }
 
 #[test]
-fn t5_rows_can_be_omitted() {
+fn without_t5_its_tokens_can_be_omitted() {
     let (_folder, files) = files_without_t5();
-    let encoders =
-        TextEncoders::load(&files, 64, 40, WithoutT5::Omit, Read::Values, &Device::Cpu, Ops::Kernel).unwrap();
-    let conditioning = encoders.encode("a star", None, &mut Vec::new(), &nothing).unwrap();
+    let encoders = TextEncoders::load(&files, 64, 40, WithoutT5::Omit, Read::Values, &Device::Cpu, Ops::Fused).unwrap();
+    let conditioning = encoders.encode("a star", None, &mut Vec::new(), &never_cancelled).unwrap();
     assert_eq!(conditioning.context.dims(), [77, 64]);
 }
 
 #[test]
-fn denoiser_agrees_on_square_and_other_sizes() {
+fn denoiser_output_equals_that_of_diffusers() {
     let golden = Golden::open("denoiser");
-    for ops in FORMS {
+    for ops in IMPLEMENTATIONS {
         let weights =
             Weights::open(&files(), "transformer", "diffusion_pytorch_model", Read::Values, &Device::Cpu).unwrap();
         let denoiser = Mmdit::load(weights, config::denoiser(&files()).unwrap(), ops).unwrap();
@@ -204,9 +213,9 @@ fn denoiser_agrees_on_square_and_other_sizes() {
             for entry in 0..2 {
                 let input = |name: &str| golden.get(&format!("{size}.{name}")).get(entry).unwrap();
                 let output = denoiser
-                    .forward(&input("latents"), timestep, &input("context"), &input("pooled"), &nothing)
+                    .forward(&input("latents"), timestep, &input("context"), &input("pooled"), &never_cancelled)
                     .unwrap();
-                assert_close(&output, &input("output"), COMPONENT);
+                assert_close(&output, &input("output"), COMPONENT_TOLERANCE);
             }
             let blocks = denoiser
                 .trace(
@@ -217,11 +226,11 @@ fn denoiser_agrees_on_square_and_other_sizes() {
                 )
                 .unwrap();
             let (image, _) = &blocks[0];
-            assert_close(image, &golden.first(&format!("{size}.patches")), COMPONENT);
+            assert_close(image, &golden.first(&format!("{size}.patches")), COMPONENT_TOLERANCE);
             for (i, (image, text)) in blocks[1..].iter().enumerate() {
-                assert_close(image, &golden.first(&format!("{size}.block{i}.hidden")), COMPONENT);
+                assert_close(image, &golden.first(&format!("{size}.block{i}.hidden")), COMPONENT_TOLERANCE);
                 if i + 2 < blocks.len() {
-                    assert_close(text, &golden.first(&format!("{size}.block{i}.context")), COMPONENT);
+                    assert_close(text, &golden.first(&format!("{size}.block{i}.context")), COMPONENT_TOLERANCE);
                 }
             }
         }
@@ -229,34 +238,34 @@ fn denoiser_agrees_on_square_and_other_sizes() {
 }
 
 #[test]
-fn autoencoder_agrees_both_ways() {
+fn autoencoder_output_equals_that_of_diffusers() {
     let golden = Golden::open("vae");
-    for ops in FORMS {
+    for ops in IMPLEMENTATIONS {
         let weights = Weights::open(&files(), "vae", "diffusion_pytorch_model", Read::Values, &Device::Cpu).unwrap();
         let vae = Vae::load(&weights, config::vae(&files()).unwrap(), ops).unwrap();
         for size in ["square", "wide"] {
             let value = |name: &str| golden.first(&format!("{size}.{name}"));
-            // The golden latents are raw, as the autoencoder itself takes them.
+            // The golden latents are not normalized.
             let latents = vae.normalize(&value("latents")).unwrap();
-            let decoded = vae.decode(&latents, &nothing).unwrap();
-            assert_close(&decoded, &channels_last(&value("decoded")), COMPONENT);
-            let posterior = vae.encode(&channels_last(&value("picture")), &nothing).unwrap();
-            assert_close(&posterior.mean, &value("mean"), COMPONENT);
-            assert_close(&posterior.log_variance, &value("logvar"), COMPONENT);
+            let decoded = vae.decode(&latents, &never_cancelled).unwrap();
+            assert_close(&decoded, &channels_last(&value("decoded")), COMPONENT_TOLERANCE);
+            let posterior = vae.encode(&channels_last(&value("picture")), &never_cancelled).unwrap();
+            assert_close(&posterior.mean, &value("mean"), COMPONENT_TOLERANCE);
+            assert_close(&posterior.log_variance, &value("logvar"), COMPONENT_TOLERANCE);
             let noise = Generator::new(13).normal(posterior.mean.elem_count());
             let noise = Tensor::from_vec(noise, posterior.mean.shape(), &Device::Cpu).unwrap();
-            assert_close(&posterior.sample(&noise).unwrap(), &value("sample"), COMPONENT);
+            assert_close(&posterior.sample(&noise).unwrap(), &value("sample"), COMPONENT_TOLERANCE);
         }
     }
 }
 
-/// Runs one golden scenario through the whole pipeline and compares latents and picture.
-fn assert_run_agrees(pipeline: &Pipeline, golden: &Golden, scenario: &str, name: &str, source: Option<&Picture>) {
+/// Runs the pipeline with the parameters of a golden image and compares the latents and the image.
+fn assert_same_image(pipeline: &Pipeline, golden: &Golden, scenario: &str, name: &str, source: Option<&RgbImage>) {
     let run = &parameters()[scenario][name];
     let number = |key: &str| run[key].as_f64().unwrap();
     let guidance = number("guidance") as f32;
     let mut request = Parameters::new(run["prompt"].as_str().unwrap());
-    // diffusers drops the negative prompt silently where guidance is off; here that would be an error.
+    // Without guidance, diffusers ignores the negative prompt. Our pipeline returns an error.
     request.negative_prompt = (guidance > 1.0).then(|| run["negative"].as_str().unwrap().to_owned());
     request.width = Some(number("width") as u32);
     request.height = Some(number("height") as u32);
@@ -264,22 +273,21 @@ fn assert_run_agrees(pipeline: &Pipeline, golden: &Golden, scenario: &str, name:
     request.guidance = Some(guidance);
     request.seed = run["seed"].as_u64().unwrap();
     request.t5_tokens = Some(T5_TOKENS);
-    request.strength = run["strength"].as_f64().map(|strength| strength as f32);
     let latents = std::sync::Mutex::new(Vec::new());
-    let control = Control::none();
-    let keep = |latent: &Tensor| latents.lock().unwrap().push(latent.clone());
-    let pictures = match source {
-        Some(source) => pipeline.edit_observed(source, &request, control, &keep).unwrap(),
-        None => pipeline.generate_observed(&request, control, &keep).unwrap(),
+    let record = |latent: &Tensor| latents.lock().unwrap().push(latent.clone());
+    let callbacks = Callbacks::none().with_latents(&record);
+    let output = match source {
+        Some(source) => pipeline.edit(source, number("strength") as f32, &request, callbacks).unwrap(),
+        None => pipeline.generate(&request, callbacks).unwrap(),
     };
     let latents = latents.into_inner().unwrap();
-    assert_close(&latents[0], &golden.first(&format!("{name}.initial")), COMPONENT);
+    assert_close(&latents[0], &golden.first(&format!("{name}.initial")), COMPONENT_TOLERANCE);
     for (i, latent) in latents[1..].iter().enumerate() {
-        assert_close(latent, &golden.first(&format!("{name}.step{i}.latents")), LATENTS);
+        assert_close(latent, &golden.first(&format!("{name}.step{i}.latents")), LATENT_TOLERANCE);
     }
-    assert_eq!(latents.len() as u32 - 1, pictures.steps);
+    assert_eq!(latents.len() as u32 - 1, output.steps);
     let expected: Vec<u8> = golden.get(&format!("{name}.picture")).flatten_all().unwrap().to_vec1().unwrap();
-    let actual = pictures.pictures[0].rgb();
+    let actual = output.images[0].pixels();
     assert_eq!(actual.len(), expected.len());
     let worst = actual.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     assert!(worst <= 1, "{scenario} {name}: a pixel differs by {worst}");
@@ -290,35 +298,35 @@ fn pipeline(files: &ModelFiles, ops: Ops) -> Pipeline {
 }
 
 #[test]
-fn text_to_image_agrees_end_to_end() {
+fn generated_images_equal_those_of_diffusers() {
     let golden = Golden::open("txt2img");
     let (_folder, without_t5) = files_without_t5();
-    for ops in FORMS {
-        let whole = pipeline(&files(), ops);
+    for ops in IMPLEMENTATIONS {
+        let with_t5 = pipeline(&files(), ops);
         for name in ["square", "wide", "no_guidance"] {
-            assert_run_agrees(&whole, &golden, "txt2img", name, None);
+            assert_same_image(&with_t5, &golden, "txt2img", name, None);
         }
-        assert_run_agrees(&pipeline(&without_t5, ops), &golden, "txt2img", "no_t5", None);
+        assert_same_image(&pipeline(&without_t5, ops), &golden, "txt2img", "no_t5", None);
     }
 }
 
 #[test]
-fn image_to_image_agrees_end_to_end() {
+fn edited_images_equal_those_of_diffusers() {
     let golden = Golden::open("img2img");
-    for ops in FORMS {
+    for ops in IMPLEMENTATIONS {
         let pipeline = pipeline(&files(), ops);
         for name in ["square", "wide"] {
             let input = golden.get(&format!("{name}.input"));
             let (height, width, _) = input.dims3().unwrap();
             let rgb = input.flatten_all().unwrap().to_vec1().unwrap();
-            let source = Picture::from_rgb(width as u32, height as u32, rgb).unwrap();
-            assert_run_agrees(&pipeline, &golden, "img2img", name, Some(&source));
+            let source = RgbImage::new(width as u32, height as u32, rgb).unwrap();
+            assert_same_image(&pipeline, &golden, "img2img", name, Some(&source));
         }
     }
 }
 
 #[test]
-fn sixteen_bit_weights_are_widened_exactly() {
+fn sixteen_bit_weights_are_converted_exactly() {
     for dtype in ["bf16", "f16"] {
         let copy = tempfile::tempdir().unwrap();
         let target = copy.path().join("text_encoder");

@@ -1,21 +1,24 @@
-//! Stable Diffusion 3.5 Medium in Rust: tokenizers, text encoders, MMDiT-X, image autoencoder and sampler.
+//! Stable Diffusion 3.5 Medium in Rust: tokenizers, text encoders, the MMDiT-X denoiser, the image autoencoder and the
+//! scheduler.
 //!
-//! This is the engine under the `local` feature of the `lumenfall` crate, which most programs want instead: it has the
-//! same call for this machine and for a remote service. Here is no HTTP and no async runtime.
+//! This crate is synchronous and contains no HTTP code. Most programs should use it through the `local` feature of the
+//! `lumenfall` crate, whose async client has the same methods for a local model and for a remote service.
 //!
-//! A model is a folder in the layout of the diffusers library, with weights in safetensors files of f32, f16 or bf16. The
-//! `config.json` files decide every dimension. diffusers is the reference: the same seed makes the same picture.
+//! A model is a folder in the layout of the diffusers library with safetensors weights in f32, f16 or bf16. Its
+//! `config.json` files determine every dimension. The same seed generates the same image as in diffusers, up to rounding.
 //!
 //! ```no_run
-//! use lumenfall_diffusion::{Control, FileFormat, LoadOptions, ModelFiles, Parameters, Pipeline};
+//! use lumenfall_diffusion::{Callbacks, FileFormat, LoadOptions, ModelFiles, Parameters, Pipeline};
 //!
 //! let files = ModelFiles::Folder("models/stable-diffusion-3.5-medium".into());
 //! let pipeline = Pipeline::load(&files, &LoadOptions::default())?;
-//! let control = Control { stop: &|| false, progress: &|stage| println!("{stage:?}") };
-//! let result = pipeline.generate(&Parameters::new("a lighthouse at dusk"), control)?;
-//! let file = result.pictures[0].encode(FileFormat::Png)?;
+//! let callbacks = Callbacks::new(&|| false, &|progress| println!("{progress:?}"));
+//! let output = pipeline.generate(&Parameters::new("a lighthouse at dusk"), callbacks)?;
+//! let file = output.images[0].encode(FileFormat::Png)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[doc(hidden)]
 pub mod bench;
@@ -24,22 +27,24 @@ mod demo;
 mod error;
 #[cfg(test)]
 mod golden;
+mod image;
 mod mmdit;
 mod noise;
 mod ops;
-mod picture;
+mod parameters;
 mod pipeline;
-mod schedule;
+mod scheduler;
 mod text;
 mod vae;
 mod weights;
 
 pub use demo::demo_files;
 pub use error::{Error, Result};
+pub use image::{FileFormat, RgbImage};
 pub use ops::Ops;
-pub use picture::{FileFormat, Picture};
-pub use pipeline::{
-    Control, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, Pictures, Pipeline, Stage,
+pub use parameters::{
+    Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Progress,
 };
+pub use pipeline::Pipeline;
 pub use text::WithoutT5;
 pub use weights::{EmbeddedFile, ModelFiles};

@@ -1,27 +1,27 @@
-//! The numbers that torch's processor generator draws.
+//! The random numbers of torch's CPU generator, so that a seed generates the same image as in diffusers.
 //!
-//! A seed makes the same picture here and in diffusers. The algorithm is that of `torch.randn` in f32:
-//! MT19937, and Box–Muller over blocks of 16 (below 16 values a double-precision variant).
+//! `torch.randn` in f32 applies the Box–Muller transform to blocks of 16 values of MT19937. For fewer than 16 values it uses
+//! a variant in double precision.
 
 use std::f64::consts::TAU;
 
 const STATE: usize = 624;
 const SHIFT: usize = 397;
 
-/// Values that one Box–Muller block transforms.
+/// The number of values in a Box–Muller block.
 const BLOCK: usize = 16;
 
-/// A generator in the state that `torch.Generator().manual_seed(seed)` starts from.
+/// Equivalent to `torch.Generator().manual_seed(seed)`.
 #[derive(Clone, Debug)]
 pub(crate) struct Generator {
     state: [u32; STATE],
     next: usize,
-    /// The second value of the last double-precision pair.
+    /// The unused second value of the last double-precision pair.
     spare: Option<f64>,
 }
 
 impl Generator {
-    /// Torch uses the low 32 bits of a seed.
+    /// Creates a generator. Only the low 32 bits of `seed` have an effect, as in torch.
     pub(crate) fn new(seed: u64) -> Self {
         let mut previous = seed as u32;
         let state = std::array::from_fn(|index| {
@@ -33,16 +33,16 @@ impl Generator {
         Self { state, next: STATE, spare: None }
     }
 
-    /// `count` values of the standard normal distribution.
+    /// Returns `count` values of the standard normal distribution.
     pub(crate) fn normal(&mut self, count: usize) -> Vec<f32> {
         if count < BLOCK {
-            return (0..count).map(|_| self.double_normal() as f32).collect();
+            return (0..count).map(|_| self.normal_f64() as f32).collect();
         }
         let mut values: Vec<f32> = (0..count).map(|_| self.uniform()).collect();
         let (blocks, rest) = values.as_chunks_mut::<BLOCK>();
         blocks.iter_mut().for_each(box_muller);
         if !rest.is_empty() {
-            // Torch draws the last 16 values anew where the count is no multiple of 16.
+            // If the count is not a multiple of 16, torch replaces the last 16 values.
             if let Some(last) = values.last_chunk_mut::<BLOCK>() {
                 last.iter_mut().for_each(|value| *value = self.uniform());
                 box_muller(last);
@@ -55,18 +55,18 @@ impl Generator {
         (self.next_u32() & 0x00ff_ffff) as f32 / 16_777_216.0
     }
 
-    fn double_uniform(&mut self) -> f64 {
+    fn uniform_f64(&mut self) -> f64 {
         let high = u64::from(self.next_u32());
         let bits = (high << 32) | u64::from(self.next_u32());
         (bits & ((1 << 53) - 1)) as f64 / (1u64 << 53) as f64
     }
 
-    fn double_normal(&mut self) -> f64 {
+    fn normal_f64(&mut self) -> f64 {
         if let Some(spare) = self.spare.take() {
             return spare;
         }
-        let angle = TAU * self.double_uniform();
-        let radius = (-2.0 * (-self.double_uniform()).ln_1p()).sqrt();
+        let angle = TAU * self.uniform_f64();
+        let radius = (-2.0 * (-self.uniform_f64()).ln_1p()).sqrt();
         self.spare = Some(radius * angle.sin());
         radius * angle.cos()
     }

@@ -1,33 +1,33 @@
-//! The attention of a block: queries, keys and values of one stream, and attention over one stream or two.
+//! The attention of a block: queries, keys and values of one stream, and attention over one or two streams.
 
 use candle_core::Tensor;
 
-use super::block::NORM_EPS;
+use super::modulation::NORM_EPS;
 use crate::config::DenoiserConfig;
 use crate::error::Result;
 use crate::ops::{Linear, Mask, Ops};
 use crate::weights::Scope;
 
 /// Queries, keys and values, each `[tokens, width]`.
-pub(crate) struct Qkv {
+pub(super) struct Qkv {
     q: Tensor,
     k: Tensor,
     v: Tensor,
 }
 
-/// The layers that make queries, keys and values from one stream.
+/// The projections from one stream to its queries, keys and values.
 #[derive(Debug)]
-pub(crate) struct QkvProjection {
+pub(super) struct QkvProjection {
     q: Linear,
     k: Linear,
     v: Linear,
-    /// RMS norms over each head's width.
+    /// The weights `[head width]` of the RMS norms of queries and keys.
     norms: Option<(Tensor, Tensor)>,
 }
 
 impl QkvProjection {
-    /// `names` are those of query, key and value and of the two norms.
-    pub(crate) fn load(scope: &Scope<'_>, config: &DenoiserConfig, names: [&str; 5]) -> Result<Self> {
+    /// Reads the projections. `names` are the tensor names of query, key, value, query norm and key norm.
+    pub(super) fn load(scope: &Scope<'_>, config: &DenoiserConfig, names: [&str; 5]) -> Result<Self> {
         let [q, k, v, norm_q, norm_k] = names;
         let (width, head) = (config.width(), config.attention_head_dim);
         let linear = |name: &str| Linear::load(&scope.at(name), width, width);
@@ -43,7 +43,7 @@ impl QkvProjection {
         })
     }
 
-    pub(crate) fn forward(&self, ops: Ops, x: &Tensor) -> Result<Qkv> {
+    pub(super) fn forward(&self, ops: Ops, x: &Tensor) -> Result<Qkv> {
         let (q, k, v) = (ops.linear(x, &self.q)?, ops.linear(x, &self.k)?, ops.linear(x, &self.v)?);
         Ok(match &self.norms {
             Some((norm_q, norm_k)) => {
@@ -55,8 +55,8 @@ impl QkvProjection {
 }
 
 impl Qkv {
-    /// The tokens of both streams in one sequence.
-    pub(crate) fn join(&self, other: &Self) -> Result<Self> {
+    /// Concatenates the tokens of two streams.
+    pub(super) fn concat(&self, other: &Self) -> Result<Self> {
         Ok(Self {
             q: Tensor::cat(&[&self.q, &other.q], 0)?,
             k: Tensor::cat(&[&self.k, &other.k], 0)?,
@@ -64,8 +64,8 @@ impl Qkv {
         })
     }
 
-    /// Every token attends to every token: `[tokens, width]`.
-    pub(crate) fn attend(&self, ops: Ops, heads: usize) -> Result<Tensor> {
+    /// Computes full attention: `[tokens, width]`.
+    pub(super) fn attention(&self, ops: Ops, heads: usize) -> Result<Tensor> {
         let scale = 1.0 / ((self.q.dim(1)? / heads) as f32).sqrt();
         Ok(ops.attention(&self.q, &self.k, &self.v, heads, scale, Mask::None)?)
     }

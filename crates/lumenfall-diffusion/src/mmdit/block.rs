@@ -1,31 +1,30 @@
-//! One transformer block: two streams, image and text, that meet in the attention.
+//! A transformer block with an image stream and a text stream, joined by one attention.
 
 use candle_core::Tensor;
 
-use super::attention::QkvProjection;
-use super::chunks;
+use super::attention::{Qkv, QkvProjection};
+use super::modulation::{Modulation, NORM_EPS, chunks};
 use crate::config::DenoiserConfig;
 use crate::error::Result;
 use crate::ops::{Activation, Linear, Ops};
 use crate::weights::Scope;
 
-/// What every norm of the denoiser adds to the variance.
-pub(crate) const NORM_EPS: f64 = 1e-6;
-
-/// The hidden width of a block's MLP over its width.
+/// The ratio of the MLP's hidden width to the block's width.
 const MLP_RATIO: usize = 4;
 
-/// One transformer block.
+const IMAGE_NAMES: [&str; 5] = ["to_q", "to_k", "to_v", "norm_q", "norm_k"];
+const TEXT_NAMES: [&str; 5] = ["add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k"];
+
 #[derive(Debug)]
-pub(crate) struct Block {
+pub(super) struct Block {
     heads: usize,
     image: Stream,
-    /// The second self-attention of the image stream, with its output layer.
-    image_only: Option<(QkvProjection, Linear)>,
+    /// The second self-attention of the image stream, with its output projection.
+    second_attention: Option<(QkvProjection, Linear)>,
     text: TextStream,
 }
 
-/// A stream that is changed by the block.
+/// The layers of one stream.
 #[derive(Debug)]
 struct Stream {
     modulation: Linear,
@@ -35,25 +34,15 @@ struct Stream {
     down: Linear,
 }
 
-/// The text side: in the last block only read, since nothing after it looks at the text.
+/// The text stream. The last block only reads it, because no later layer uses its output.
 #[derive(Debug)]
 enum TextStream {
     Full(Stream),
     ReadOnly { modulation: Linear, qkv: QkvProjection },
 }
 
-/// Shift, scale and gate of one branch of a block, each `[width]`.
-struct Modulation {
-    shift: Tensor,
-    scale: Tensor,
-    gate: Tensor,
-}
-
-const IMAGE_NAMES: [&str; 5] = ["to_q", "to_k", "to_v", "norm_q", "norm_k"];
-const TEXT_NAMES: [&str; 5] = ["add_q_proj", "add_k_proj", "add_v_proj", "norm_added_q", "norm_added_k"];
-
 impl Block {
-    pub(crate) fn load(scope: &Scope<'_>, config: &DenoiserConfig, index: usize) -> Result<Self> {
+    pub(super) fn load(scope: &Scope<'_>, config: &DenoiserConfig, index: usize) -> Result<Self> {
         let width = config.width();
         let attention = scope.at("attn");
         let stream = |modulation: &str, parts: usize, names, output: &str, mlp: &str| -> Result<Stream> {
@@ -67,7 +56,7 @@ impl Block {
         };
         let dual = config.dual_attention_layers.contains(&index);
         let image = stream("norm1.linear", if dual { 9 } else { 6 }, IMAGE_NAMES, "to_out.0", "ff")?;
-        let image_only = match dual {
+        let second_attention = match dual {
             true => {
                 let second = scope.at("attn2");
                 let qkv = QkvProjection::load(&second, config, IMAGE_NAMES)?;
@@ -82,11 +71,11 @@ impl Block {
             },
             false => TextStream::Full(stream("norm1_context.linear", 6, TEXT_NAMES, "to_add_out", "ff_context")?),
         };
-        Ok(Self { heads: config.num_attention_heads, image, image_only, text })
+        Ok(Self { heads: config.num_attention_heads, image, second_attention, text })
     }
 
-    /// `image` and `text` are `[tokens, width]`, `condition` `[1, width]`.
-    pub(crate) fn forward(
+    /// Computes the block. `image` and `text` are `[tokens, width]`, `condition` is `[1, width]`.
+    pub(super) fn forward(
         &self,
         ops: Ops,
         image: &Tensor,
@@ -94,58 +83,50 @@ impl Block {
         condition: &Tensor,
     ) -> Result<(Tensor, Tensor)> {
         let modulation = ops.linear(condition, &self.image.modulation)?.squeeze(0)?;
-        let (attention, mlp, second) = if self.image_only.is_some() {
+        let (attention, mlp, second) = if self.second_attention.is_some() {
             let [shift, scale, gate, shift_mlp, scale_mlp, gate_mlp, shift2, scale2, gate2] = chunks(&modulation)?;
             let second = Modulation { shift: shift2, scale: scale2, gate: gate2 };
-            (
-                Modulation { shift, scale, gate },
-                Modulation { shift: shift_mlp, scale: scale_mlp, gate: gate_mlp },
-                Some(second),
-            )
+            let mlp = Modulation { shift: shift_mlp, scale: scale_mlp, gate: gate_mlp };
+            (Modulation { shift, scale, gate }, mlp, Some(second))
         } else {
-            let (attention, mlp) = six(&modulation)?;
+            let (attention, mlp) = attention_and_mlp(&modulation)?;
             (attention, mlp, None)
         };
         let image_qkv = self.image.qkv.forward(ops, &attention.norm(ops, image)?)?;
         let image_tokens = image.dim(0)?;
-        let (text_qkv, text_modulation) = self.read_text(ops, text, condition)?;
-        let attended = image_qkv.join(&text_qkv)?.attend(ops, self.heads)?;
+        let (text_qkv, text_modulation) = self.text_qkv(ops, text, condition)?;
+        let joint = image_qkv.concat(&text_qkv)?.attention(ops, self.heads)?;
 
-        let attended_image = ops.linear(&attended.narrow(0, 0, image_tokens)?, &self.image.output)?;
-        let mut result = ops.gated_residual(image, &attended_image, &attention.gate)?;
-        if let (Some((qkv, output)), Some(second)) = (&self.image_only, &second) {
-            // The second attention starts from the block's input, as the first does.
-            let own = qkv.forward(ops, &second.norm(ops, image)?)?.attend(ops, self.heads)?;
-            result = ops.gated_residual(&result, &ops.linear(&own, output)?, &second.gate)?;
+        let image_attention = ops.linear(&joint.narrow(0, 0, image_tokens)?, &self.image.output)?;
+        let mut new_image = ops.gated_residual(image, &image_attention, &attention.gate)?;
+        if let (Some((qkv, output)), Some(second)) = (&self.second_attention, &second) {
+            // Like the first attention, the second one has the block's input as its input.
+            let attended = qkv.forward(ops, &second.norm(ops, image)?)?.attention(ops, self.heads)?;
+            new_image = ops.gated_residual(&new_image, &ops.linear(&attended, output)?, &second.gate)?;
         }
-        let image = self.image.mlp(ops, &result, &mlp)?;
+        let new_image = self.image.mlp(ops, &new_image, &mlp)?;
 
-        let text = match (&self.text, text_modulation) {
+        let new_text = match (&self.text, text_modulation) {
             (TextStream::Full(stream), Some((attention, mlp))) => {
-                let attended = attended.narrow(0, image_tokens, text.dim(0)?)?;
-                let text = ops.gated_residual(text, &ops.linear(&attended, &stream.output)?, &attention.gate)?;
-                stream.mlp(ops, &text, &mlp)?
+                let text_attention = ops.linear(&joint.narrow(0, image_tokens, text.dim(0)?)?, &stream.output)?;
+                stream.mlp(ops, &ops.gated_residual(text, &text_attention, &attention.gate)?, &mlp)?
             }
             _ => text.clone(),
         };
-        Ok((image, text))
+        Ok((new_image, new_text))
     }
 
-    /// Queries, keys and values of the text, and what modulates the rest of its way, where there is one.
-    fn read_text(
-        &self,
-        ops: Ops,
-        text: &Tensor,
-        condition: &Tensor,
-    ) -> Result<(super::attention::Qkv, Option<(Modulation, Modulation)>)> {
+    /// Returns queries, keys and values of the text and, except in the last block, the modulation of its attention and MLP.
+    fn text_qkv(&self, ops: Ops, text: &Tensor, condition: &Tensor) -> Result<(Qkv, Option<(Modulation, Modulation)>)> {
         match &self.text {
             TextStream::Full(stream) => {
-                let (attention, mlp) = six(&ops.linear(condition, &stream.modulation)?.squeeze(0)?)?;
+                let modulation = ops.linear(condition, &stream.modulation)?.squeeze(0)?;
+                let (attention, mlp) = attention_and_mlp(&modulation)?;
                 let qkv = stream.qkv.forward(ops, &attention.norm(ops, text)?)?;
                 Ok((qkv, Some((attention, mlp))))
             }
             TextStream::ReadOnly { modulation, qkv } => {
-                // Here, unlike anywhere else in the blocks, the scale comes first.
+                // Only here the scale precedes the shift.
                 let [scale, shift] = chunks(&ops.linear(condition, modulation)?.squeeze(0)?)?;
                 Ok((qkv.forward(ops, &ops.norm_modulate(text, &shift, &scale, NORM_EPS)?)?, None))
             }
@@ -155,18 +136,12 @@ impl Block {
 
 impl Stream {
     fn mlp(&self, ops: Ops, x: &Tensor, modulation: &Modulation) -> Result<Tensor> {
-        let inner = ops.linear_activation(&modulation.norm(ops, x)?, &self.up, Activation::GeluTanh)?;
-        Ok(ops.gated_residual(x, &ops.linear(&inner, &self.down)?, &modulation.gate)?)
+        let hidden = ops.linear_activation(&modulation.norm(ops, x)?, &self.up, Activation::GeluTanh)?;
+        Ok(ops.gated_residual(x, &ops.linear(&hidden, &self.down)?, &modulation.gate)?)
     }
 }
 
-impl Modulation {
-    fn norm(&self, ops: Ops, x: &Tensor) -> Result<Tensor> {
-        Ok(ops.norm_modulate(x, &self.shift, &self.scale, NORM_EPS)?)
-    }
-}
-
-fn six(modulation: &Tensor) -> Result<(Modulation, Modulation)> {
+fn attention_and_mlp(modulation: &Tensor) -> Result<(Modulation, Modulation)> {
     let [shift, scale, gate, shift_mlp, scale_mlp, gate_mlp] = chunks(modulation)?;
     Ok((Modulation { shift, scale, gate }, Modulation { shift: shift_mlp, scale: scale_mlp, gate: gate_mlp }))
 }

@@ -1,28 +1,30 @@
-//! MMDiT-X, the denoiser of Stable Diffusion 3.5: a transformer over image and text tokens that predicts the
-//! flow from noise to picture.
+//! MMDiT-X, the denoiser of Stable Diffusion 3.5: a transformer over image and text tokens that predicts the velocity of
+//! the rectified flow from image to noise.
 //!
-//! Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (2024), with the second
-//! self-attention that Stability added in 3.5 Medium.
+//! Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (2024). Stable Diffusion 3.5
+//! Medium adds a second self-attention over the image to some blocks.
 
 mod attention;
 mod block;
-mod embed;
+mod embedding;
+mod modulation;
 
 use candle_core::Tensor;
 
 use crate::config::DenoiserConfig;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::{Linear, Ops};
 use crate::weights::Weights;
-use block::{Block, NORM_EPS};
-use embed::{PatchEmbed, TimeTextEmbed};
+use block::Block;
+use embedding::{PatchEmbedding, TimestepTextEmbedding};
+use modulation::{NORM_EPS, chunks};
 
 /// The denoiser.
 #[derive(Debug)]
 pub(crate) struct Mmdit {
     config: DenoiserConfig,
-    patch_embed: PatchEmbed,
-    time_text_embed: TimeTextEmbed,
+    patch_embedding: PatchEmbedding,
+    timestep_text_embedding: TimestepTextEmbedding,
     context_embedder: Linear,
     blocks: Vec<Block>,
     norm_out: Linear,
@@ -35,32 +37,32 @@ impl Mmdit {
         let width = config.width();
         let patch = config.patch_size * config.patch_size * config.out_channels;
         let root = weights.root();
-        let time_text_embed = TimeTextEmbed::load(&root.at("time_text_embed"), &config)?;
+        let timestep_text_embedding = TimestepTextEmbedding::load(&root.at("time_text_embed"), &config)?;
         let context_embedder = Linear::load(&root.at("context_embedder"), config.joint_attention_dim, width)?;
         let blocks = (0..config.num_layers)
             .map(|i| Block::load(&root.at(format_args!("transformer_blocks.{i}")), &config, i))
             .collect::<Result<_>>()?;
         let norm_out = Linear::load(&root.at("norm_out.linear"), width, 2 * width)?;
         let proj_out = Linear::load(&root.at("proj_out"), width, patch)?;
-        let patch_embed = PatchEmbed::load(weights, &config)?;
-        Ok(Self { config, patch_embed, time_text_embed, context_embedder, blocks, norm_out, proj_out, ops })
+        let patch_embedding = PatchEmbedding::load(weights, &config)?;
+        Ok(Self { config, patch_embedding, timestep_text_embedding, context_embedder, blocks, norm_out, proj_out, ops })
     }
 
-    /// Predicts the flow of a latent `[channels, height, width]` at `timestep` (1000·sigma), in the latent's shape.
+    /// Predicts the velocity of a latent `[channels, height, width]` at `timestep` (1000 * sigma), in the same shape.
     ///
-    /// `context` is `[tokens, joint width]`, `pooled` `[pooled width]`. `check` runs before each block and may stop the work.
+    /// `context` is `[tokens, joint width]`, `pooled` is `[pooled width]`. `check_cancelled` is called before each block.
     pub(crate) fn forward(
         &self,
         latent: &Tensor,
         timestep: f32,
         context: &Tensor,
         pooled: &Tensor,
-        check: &dyn Fn() -> Result<()>,
+        check_cancelled: &dyn Fn() -> Result<()>,
     ) -> Result<Tensor> {
         let (_, height, width) = latent.dims3()?;
         let (mut image, mut text, condition) = self.embed(latent, timestep, context, pooled)?;
         for block in &self.blocks {
-            check()?;
+            check_cancelled()?;
             (image, text) = block.forward(self.ops, &image, &text, &condition)?;
         }
         let modulation = self.ops.linear(&condition, &self.norm_out)?.squeeze(0)?;
@@ -69,7 +71,7 @@ impl Mmdit {
         self.unpatchify(&self.ops.linear(&image, &self.proj_out)?, height, width)
     }
 
-    /// Image tokens and text tokens, and `silu(time + pooled)` `[1, width]`, the one input of every modulation.
+    /// Returns the image tokens, the text tokens and the input of every modulation `[1, width]`.
     fn embed(
         &self,
         latent: &Tensor,
@@ -78,13 +80,13 @@ impl Mmdit {
         pooled: &Tensor,
     ) -> Result<(Tensor, Tensor, Tensor)> {
         Ok((
-            self.patch_embed.forward(self.ops, latent)?,
+            self.patch_embedding.forward(self.ops, latent)?,
             self.ops.linear(context, &self.context_embedder)?,
-            self.time_text_embed.forward(self.ops, timestep, pooled)?,
+            self.timestep_text_embedding.forward(self.ops, timestep, pooled)?,
         ))
     }
 
-    /// Image and text tokens before the first block and after each.
+    /// Returns the image and text tokens before the first block and after each block.
     #[cfg(test)]
     pub(crate) fn trace(
         &self,
@@ -102,7 +104,7 @@ impl Mmdit {
         Ok(states)
     }
 
-    /// `[tokens, patch·patch·channels]` to `[channels, height, width]`.
+    /// Converts `[tokens, patch * patch * channels]` to `[channels, height, width]`.
     fn unpatchify(&self, tokens: &Tensor, height: usize, width: usize) -> Result<Tensor> {
         let (patch, channels) = (self.config.patch_size, self.config.out_channels);
         let (rows, columns) = (height / patch, width / patch);
@@ -114,14 +116,4 @@ impl Mmdit {
     pub(crate) fn config(&self) -> &DenoiserConfig {
         &self.config
     }
-}
-
-/// Cuts a vector into `N` equal parts.
-fn chunks<const N: usize>(vector: &Tensor) -> Result<[Tensor; N]> {
-    vector.chunk(N, 0)?.try_into().map_err(|parts: Vec<Tensor>| {
-        Error::malformed(
-            "transformer",
-            format!("a modulation has {} parts where {N} are expected; download an SD 3.5 denoiser", parts.len()),
-        )
-    })
 }

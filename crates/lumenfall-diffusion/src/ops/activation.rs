@@ -1,37 +1,37 @@
-//! The non-linearities of the models.
+//! Activation functions.
 
 use candle_core::{Result, Tensor};
 use pulp::Arch;
 use rayon::prelude::*;
 
+use super::implementation::Ops;
+use super::math;
 use super::view::with_values;
-use super::{Ops, math};
 
-/// Values handled by one task.
+/// The number of values that one task processes.
 pub(super) const CHUNK: usize = 16 * 1024;
 
-/// A non-linearity.
+/// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Activation {
-    /// GELU by the tanh formula (MMDiT and T5).
+    /// GELU, approximated with tanh (MMDiT and T5).
     GeluTanh,
-    /// GELU by the error function (CLIP-G).
+    /// GELU, exact (CLIP-G).
     GeluErf,
-    /// `x · sigmoid(1.702·x)` (CLIP-L).
+    /// `x * sigmoid(1.702 * x)` (CLIP-L).
     QuickGelu,
-    /// `x · sigmoid(x)`.
+    /// `x * sigmoid(x)`.
     Silu,
 }
 
 impl Activation {
-    /// Applies it to a row in place, after adding `bias` where there is one.
     #[inline(always)]
     fn apply(self, row: &mut [f32]) {
         match self {
             Self::GeluTanh => row.iter_mut().for_each(|x| *x = math::gelu_tanh(*x)),
             Self::QuickGelu => row.iter_mut().for_each(|x| *x = math::swish(*x, 1.702)),
             Self::Silu => row.iter_mut().for_each(|x| *x = math::swish(*x, 1.0)),
-            // The error function has no short vector form; CLIP-G is a small part of the work.
+            // The error function does not vectorize well, but CLIP-G is a small part of the work.
             Self::GeluErf => row.iter_mut().for_each(|x| {
                 let wide = f64::from(*x);
                 *x = (0.5 * wide * (1.0 + candle_core::cpu::erf::erf_f64(wide * std::f64::consts::FRAC_1_SQRT_2)))
@@ -63,16 +63,16 @@ pub(super) fn bias_activation(values: &mut [f32], width: usize, bias: Option<&[f
 }
 
 impl Ops {
-    /// Applies a non-linearity to every value.
+    /// Applies an activation function to every value.
     pub(crate) fn activate(self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         match self {
-            Self::Composed => match activation {
+            Self::Reference => match activation {
                 Activation::GeluTanh => x.gelu(),
                 Activation::GeluErf => x.gelu_erf(),
                 Activation::QuickGelu => x / ((x * -1.702)?.exp()? + 1.0)?,
                 Activation::Silu => x.silu(),
             },
-            Self::Kernel => with_values(x, |values| {
+            Self::Fused => with_values(x, |values| {
                 let mut out = values.to_vec();
                 let width = x.dims().last().copied().unwrap_or(1);
                 bias_activation(&mut out, width, None, Some(activation));

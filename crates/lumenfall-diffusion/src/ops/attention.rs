@@ -1,30 +1,32 @@
-//! Attention without the whole matrix of scores in memory.
+//! Attention that never stores the whole score matrix.
 
 use candle_core::{D, DType, Result, Tensor, bail};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, Threads, Write, matmul};
+use super::implementation::Ops;
+use super::math;
 use super::view::{Rows, with_rows, with_values};
-use super::{Ops, math};
 
-/// Queries handled by one task: its scores against all keys stay in the second-level cache.
+/// The number of queries that one task processes. Their scores for all keys fit into the L2 cache.
 const QUERY_BLOCK: usize = 64;
 
-/// Which keys a query sees, and with what added to its score.
+/// The keys that each query attends to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mask<'a> {
     /// All keys.
     None,
-    /// Keys at its own position and before.
+    /// The keys at the query's position and before it.
     Causal,
-    /// All keys, with `[heads, queries, keys]` added to the scores.
+    /// All keys, with a bias `[heads, queries, keys]` added to the scores.
     Bias(&'a Tensor),
 }
 
 impl Ops {
-    /// `softmax(scale·q·kᵀ + mask)·v` for each head: `[queries, width]`, `[keys, width]` twice, to `[queries, width]`.
-    /// The heads lie side by side in the width.
+    /// Computes `softmax(scale * q·kᵀ + mask)·v` for each head: `[queries, width]`.
+    ///
+    /// `q` is `[queries, width]`, `k` and `v` are `[keys, width]`. The width is the concatenation of all heads.
     pub(crate) fn attention(
         self,
         q: &Tensor,
@@ -39,22 +41,22 @@ impl Ops {
             bail!("attention of {heads} heads over {:?}, {:?}, {:?}", q.shape(), k.shape(), v.shape());
         }
         match self {
-            Self::Composed => composed(q, k, v, heads, scale, mask),
-            Self::Kernel => with_rows(q, |q_rows| {
+            Self::Reference => reference(q, k, v, heads, scale, mask),
+            Self::Fused => with_rows(q, |q_rows| {
                 with_rows(k, |k_rows| {
                     with_rows(v, |v_rows| {
                         let out = match mask {
-                            Mask::None => kernel(q_rows, k_rows, v_rows, heads, scale, |_, _, _| {}),
-                            Mask::Causal => kernel(q_rows, k_rows, v_rows, heads, scale, |_, query, scores| {
+                            Mask::None => fused(q_rows, k_rows, v_rows, heads, scale, |_, _, _| {}),
+                            Mask::Causal => fused(q_rows, k_rows, v_rows, heads, scale, |_, query, scores| {
                                 scores.iter_mut().skip(query + 1).for_each(|score| *score = f32::NEG_INFINITY);
                             }),
                             Mask::Bias(bias) => {
                                 if bias.dims() != [heads, q_rows.rows, k_rows.rows] {
-                                    bail!("an attention bias has the shape {:?}", bias.shape());
+                                    bail!("the attention bias has an unexpected shape {:?}", bias.shape());
                                 }
                                 with_values(bias, |bias| {
                                     let bias = Rows::packed(bias, k_rows.rows);
-                                    Ok(kernel(q_rows, k_rows, v_rows, heads, scale, |head, query, scores| {
+                                    Ok(fused(q_rows, k_rows, v_rows, heads, scale, |head, query, scores| {
                                         let row = bias.row(head * q_rows.rows + query);
                                         scores.iter_mut().zip(row).for_each(|(score, bias)| *score += bias);
                                     }))
@@ -69,7 +71,7 @@ impl Ops {
     }
 }
 
-fn composed(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f32, mask: Mask<'_>) -> Result<Tensor> {
+fn reference(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f32, mask: Mask<'_>) -> Result<Tensor> {
     // [tokens, heads·dim] -> [heads, tokens, dim]
     let split = |x: &Tensor| -> Result<Tensor> {
         let (tokens, width) = x.dims2()?;
@@ -93,9 +95,9 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, scale: f32, mask: 
     weights.matmul(&split(v)?)?.transpose(0, 1)?.contiguous()?.reshape((queries, width))
 }
 
-/// `adjust` gets head, query and that query's scores, and may change them.
+/// Calls `adjust(head, query, scores)` before the softmax, which may change the scores of the query.
 #[allow(clippy::indexing_slicing, reason = "offsets are multiples of the head width below the row width")]
-fn kernel(
+fn fused(
     q: Rows<'_>,
     k: Rows<'_>,
     v: Rows<'_>,

@@ -1,21 +1,21 @@
-//! Convolutions over channels-last pictures.
+//! Convolution and upsampling of channels-last images.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::Ops;
 use super::gemm::{Matrix, Threads, Write, matmul};
+use super::implementation::Ops;
 use super::view::{with_rows, with_values};
 use crate::weights::Scope;
 
-/// Output pixels that one task computes: enough to make packing the weights cheap, few enough that the
-/// task's input and output stay in cache.
+/// The number of output pixels that one task computes: large enough to make packing the weights cheap, small enough that
+/// input and output fit into the cache.
 const STRIPE_PIXELS: usize = 1024;
 
-/// A square convolution.
+/// A convolution with a square kernel.
 #[derive(Clone, Debug)]
 pub(crate) struct Conv2d {
-    /// `[kernel, kernel, in, out]`: for each tap a matrix, and the taps of a kernel row one taller matrix.
+    /// `[kernel, kernel, in, out]`: one matrix per kernel element, so that a kernel row is one tall matrix.
     weight: Tensor,
     /// `[out]`
     bias: Tensor,
@@ -24,7 +24,7 @@ pub(crate) struct Conv2d {
     padding: Padding,
 }
 
-/// Rows and columns of zeros around the picture.
+/// The number of zero rows and columns around the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Padding {
     before: usize,
@@ -32,14 +32,14 @@ struct Padding {
 }
 
 impl Conv2d {
-    /// Reads `weight` `[out, in, kernel, kernel]` and `bias` below `scope`; stride 1, and the picture keeps its size.
-    pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize, kernel: usize) -> crate::Result<Self> {
+    /// Reads `weight` `[out, in, kernel, kernel]` and `bias` of a convolution that preserves the image's size.
+    pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize, kernel: usize) -> crate::error::Result<Self> {
         let padding = Padding { before: kernel / 2, after: kernel / 2 };
         Self::load_with(scope, inputs, outputs, kernel, 1, padding)
     }
 
-    /// Reads a 3×3 convolution that halves the picture, padded on the right and at the bottom only.
-    pub(crate) fn load_downsample(scope: &Scope<'_>, channels: usize) -> crate::Result<Self> {
+    /// Reads a 3×3 convolution that halves the image's size, with padding only at the right and at the bottom.
+    pub(crate) fn load_downsample(scope: &Scope<'_>, channels: usize) -> crate::error::Result<Self> {
         Self::load_with(scope, channels, channels, 3, 2, Padding { before: 0, after: 1 })
     }
 
@@ -50,7 +50,7 @@ impl Conv2d {
         kernel: usize,
         stride: usize,
         padding: Padding,
-    ) -> crate::Result<Self> {
+    ) -> crate::error::Result<Self> {
         let weight = scope.tensor("weight", &[outputs, inputs, kernel, kernel])?;
         Ok(Self {
             weight: weight.permute((2, 3, 1, 0))?.contiguous()?,
@@ -63,15 +63,15 @@ impl Conv2d {
 }
 
 impl Ops {
-    /// Convolves `[height, width, in]` to `[height', width', out]`.
+    /// Convolves `[height, width, in]` to `[new height, new width, out]`.
     pub(crate) fn conv2d(self, x: &Tensor, conv: &Conv2d) -> Result<Tensor> {
         let (height, width, inputs) = x.dims3()?;
         let (_, _, expected, _) = conv.weight.dims4()?;
         if inputs != expected {
-            bail!("a convolution of {expected} channels was given {inputs}");
+            bail!("a convolution of {expected} channels received {inputs} channels");
         }
         match self {
-            Self::Composed => {
+            Self::Reference => {
                 let Padding { before, after } = conv.padding;
                 // [height, width, channels] -> [1, channels, height, width]
                 let x = x.permute((2, 0, 1))?.unsqueeze(0)?.contiguous()?;
@@ -80,11 +80,11 @@ impl Ops {
                 let y = x.conv2d(&weight, 0, conv.stride, 1, 1)?;
                 y.squeeze(0)?.permute((1, 2, 0))?.contiguous()?.broadcast_add(&conv.bias)
             }
-            Self::Kernel => with_rows(&x.contiguous()?, |pixels| {
+            Self::Fused => with_rows(&x.contiguous()?, |pixels| {
                 with_values(&conv.weight, |weight| {
                     with_values(&conv.bias, |bias| {
-                        let picture = Picture { data: pixels.data, height, width, channels: inputs };
-                        let (out, height, width) = kernel(picture, conv, weight, bias);
+                        let image = Image { data: pixels.data, height, width, channels: inputs };
+                        let (out, height, width) = fused(image, conv, weight, bias);
                         Tensor::from_vec(out, (height, width, bias.len()), x.device())
                     })
                 })
@@ -92,11 +92,11 @@ impl Ops {
         }
     }
 
-    /// Doubles a picture's sides, each pixel becoming four.
+    /// Doubles an image's width and height by repeating each pixel.
     pub(crate) fn upsample(self, x: &Tensor) -> Result<Tensor> {
         let (height, width, channels) = x.dims3()?;
         match self {
-            Self::Composed => {
+            Self::Reference => {
                 let x = x.contiguous()?.reshape((height, 1, width, 1, channels))?;
                 x.broadcast_as((height, 2, width, 2, channels))?.contiguous()?.reshape((
                     2 * height,
@@ -104,7 +104,7 @@ impl Ops {
                     channels,
                 ))
             }
-            Self::Kernel => with_values(x, |pixels| {
+            Self::Fused => with_values(x, |pixels| {
                 let mut out = vec![0f32; 4 * pixels.len()];
                 let row = width * channels;
                 out.par_chunks_mut(4 * row).zip(pixels.par_chunks(row)).for_each(|(out, pixels)| {
@@ -123,18 +123,18 @@ impl Ops {
 }
 
 #[derive(Clone, Copy)]
-struct Picture<'a> {
+struct Image<'a> {
     data: &'a [f32],
     height: usize,
     width: usize,
     channels: usize,
 }
 
-/// Works on stripes of output rows. Each copies the input rows it needs into a padded buffer; there the taps
-/// of one kernel row are neighbours in memory, so that a kernel row is one matrix product whose left side is the
-/// buffer itself, read with overlapping rows: no unfolded copy of the input is made.
+/// Processes stripes of output rows in parallel. Each task copies its input rows into a padded buffer, where the inputs of
+/// a kernel row are contiguous. A kernel row is then one matrix product whose left matrix is the buffer read with
+/// overlapping rows, so im2col needs no copy.
 #[allow(clippy::indexing_slicing, reason = "every range is computed from the buffers' own sizes")]
-fn kernel(x: Picture<'_>, conv: &Conv2d, weight: &[f32], bias: &[f32]) -> (Vec<f32>, usize, usize) {
+fn fused(x: Image<'_>, conv: &Conv2d, weight: &[f32], bias: &[f32]) -> (Vec<f32>, usize, usize) {
     let Conv2d { kernel, stride, padding, .. } = *conv;
     let outputs = bias.len();
     let padded_width = x.width + padding.before + padding.after;
@@ -149,7 +149,7 @@ fn kernel(x: Picture<'_>, conv: &Conv2d, weight: &[f32], bias: &[f32]) -> (Vec<f
         let input = padded_rows(x, padding, first * stride, (rows - 1) * stride + kernel);
         let row_length = padded_width * x.channels;
         if stride == 1 {
-            // One product over all rows of the stripe: the columns that straddle a row's end are computed and dropped.
+            // One product computes all rows of the stripe. Its columns that cross the end of a row are discarded.
             let pixels = (rows - 1) * padded_width + out_width;
             let mut wide = vec![0f32; pixels * outputs];
             for tap_row in 0..kernel {
@@ -179,9 +179,9 @@ fn kernel(x: Picture<'_>, conv: &Conv2d, weight: &[f32], bias: &[f32]) -> (Vec<f
     (out, out_height, out_width)
 }
 
-/// Copies `count` rows from padded row `first` on, with their zeros.
+/// Copies `count` rows of the padded image, starting at row `first`.
 #[allow(clippy::indexing_slicing, reason = "every range is computed from the buffers' own sizes")]
-fn padded_rows(x: Picture<'_>, padding: Padding, first: usize, count: usize) -> Vec<f32> {
+fn padded_rows(x: Image<'_>, padding: Padding, first: usize, count: usize) -> Vec<f32> {
     let padded = (x.width + padding.before + padding.after) * x.channels;
     let row = x.width * x.channels;
     let mut input = vec![0f32; count * padded];

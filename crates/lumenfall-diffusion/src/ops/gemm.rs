@@ -1,12 +1,12 @@
-//! The one door to the matrix product.
+//! A safe interface to the matrix product of the `gemm` crate.
 #![allow(
     unsafe_code,
-    reason = "the gemm crate takes raw pointers; every call checks here that all that it reads and writes lies inside the slices"
+    reason = "the gemm crate takes raw pointers; `matmul` checks that every access is within the slices"
 )]
 
 use gemm::Parallelism;
 
-/// A matrix inside a slice. Rows may overlap, as the windows of a convolution do.
+/// A matrix in a slice. Its rows may overlap, like the windows of a convolution.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
     pub(super) data: &'a [f32],
@@ -17,7 +17,7 @@ pub(super) struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Row after row, `row_stride` values from one to the next.
+    /// Creates a matrix whose rows start `row_stride` values apart.
     pub(super) fn row_major(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         Self { data, rows, cols, row_stride, col_stride: 1 }
     }
@@ -29,26 +29,26 @@ impl<'a> Matrix<'a> {
     fn check(&self) {
         if self.rows > 0 && self.cols > 0 {
             let last = (self.rows - 1) * self.row_stride + (self.cols - 1) * self.col_stride;
-            assert!(last < self.data.len(), "a matrix reaches beyond its slice");
+            assert!(last < self.data.len(), "a matrix exceeds its slice");
         }
     }
 }
 
-/// Whether a product may use all threads of the current pool or just the caller's.
+/// The threads that compute a product: all threads of the current pool, or the calling thread.
 #[derive(Clone, Copy)]
 pub(super) enum Threads {
     All,
     One,
 }
 
-/// Whether a product replaces what the output held or is added to it.
+/// Whether a product replaces the output or is added to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Write {
     Replace,
     Add,
 }
 
-/// `out = scale · a·b`, or `out += …`, where the rows of `out` lie `out_stride` values apart.
+/// Computes `out = scale * a·b` or `out += scale * a·b`. The rows of `out` start `out_stride` values apart.
 pub(super) fn matmul(
     out: &mut [f32],
     out_stride: usize,
@@ -66,15 +66,14 @@ pub(super) fn matmul(
     b.check();
     assert!(
         out_stride >= b.cols && (a.rows - 1) * out_stride + b.cols <= out.len(),
-        "a product does not fit its output"
+        "a product does not fit into its output"
     );
     let parallelism = match threads {
         Threads::All => Parallelism::Rayon(0),
         Threads::One => Parallelism::None,
     };
-    // SAFETY: the checks above hold every index that the product reads or writes inside the three
-    // slices, `out` is borrowed mutably and so overlaps neither input, and slices of f32 stay below
-    // isize::MAX bytes, so the strides fit isize.
+    // SAFETY: the checks above guarantee that every access is within the three slices. `out` is borrowed mutably, so it
+    // does not overlap the inputs. Slices have at most isize::MAX bytes, so the strides fit into isize.
     unsafe {
         gemm::gemm(
             a.rows,

@@ -1,17 +1,19 @@
-//! Group normalisation of pictures, with the SiLU that follows it.
+//! Group normalization of images, fused with the SiLU that follows it.
 
 use candle_core::{Result, Tensor};
 use pulp::Arch;
 use rayon::prelude::*;
 
+use super::activation::Activation;
+use super::implementation::Ops;
+use super::math;
 use super::view::{with_rows, with_values};
-use super::{Activation, Ops, math};
 use crate::weights::Scope;
 
-/// Pixels whose sums one task adds up.
+/// The number of pixels that one task processes.
 const PIXELS: usize = 1024;
 
-/// Group normalisation with a weight and a bias per channel.
+/// A group normalization with a weight and a bias per channel.
 #[derive(Clone, Debug)]
 pub(crate) struct GroupNorm {
     /// `[channels]`
@@ -23,29 +25,29 @@ pub(crate) struct GroupNorm {
 }
 
 impl GroupNorm {
-    pub(crate) fn load(scope: &Scope<'_>, groups: usize, channels: usize, eps: f64) -> crate::Result<Self> {
+    pub(crate) fn load(scope: &Scope<'_>, groups: usize, channels: usize, eps: f64) -> crate::error::Result<Self> {
         Ok(Self { weight: scope.tensor("weight", &[channels])?, bias: scope.tensor("bias", &[channels])?, groups, eps })
     }
 }
 
 impl Ops {
-    /// Normalises `[height, width, channels]`, and applies SiLU where `silu` says so.
+    /// Normalizes `[height, width, channels]`, then applies SiLU if `silu` is true.
     pub(crate) fn group_norm(self, x: &Tensor, norm: &GroupNorm, silu: bool) -> Result<Tensor> {
         match self {
-            Self::Composed => {
+            Self::Reference => {
                 let (height, width, channels) = x.dims3()?;
                 // [height·width, groups, channels of a group] -> [groups, values of a group]
                 let grouped = x.contiguous()?.reshape((height * width, norm.groups, channels / norm.groups))?;
                 let grouped = grouped.transpose(0, 1)?.flatten_from(1)?;
-                let centred = grouped.broadcast_sub(&grouped.mean_keepdim(1)?)?;
-                let variance = centred.sqr()?.mean_keepdim(1)?;
-                let y = centred.broadcast_div(&(variance + norm.eps)?.sqrt()?)?;
+                let centered = grouped.broadcast_sub(&grouped.mean_keepdim(1)?)?;
+                let variance = centered.sqr()?.mean_keepdim(1)?;
+                let y = centered.broadcast_div(&(variance + norm.eps)?.sqrt()?)?;
                 let y = y.reshape((norm.groups, height * width, channels / norm.groups))?.transpose(0, 1)?;
                 let y = y.contiguous()?.reshape((height, width, channels))?;
                 let y = y.broadcast_mul(&norm.weight)?.broadcast_add(&norm.bias)?;
                 if silu { self.activate(&y, Activation::Silu) } else { Ok(y) }
             }
-            Self::Kernel => with_rows(x, |pixels| {
+            Self::Fused => with_rows(x, |pixels| {
                 with_values(&norm.weight, |weight| {
                     with_values(&norm.bias, |bias| {
                         let (scale, shift) = affine(pixels.data, weight, bias, norm.groups, norm.eps);
@@ -57,7 +59,7 @@ impl Ops {
     }
 }
 
-/// The normalisation as one scale and one shift per channel.
+/// Returns the scale and the shift of each channel that together normalize it.
 fn affine(pixels: &[f32], weight: &[f32], bias: &[f32], groups: usize, eps: f64) -> (Vec<f32>, Vec<f32>) {
     let channels = weight.len();
     let arch = Arch::new();

@@ -2,13 +2,13 @@
 
 use candle_core::{Result, Tensor};
 
-use super::Ops;
 use super::activation::{Activation, bias_activation};
 use super::gemm::{Matrix, Threads, Write, matmul};
+use super::implementation::Ops;
 use super::view::{with_rows, with_values};
 use crate::weights::Scope;
 
-/// A linear layer. How it stores its weight is its own affair.
+/// A linear layer.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
     /// `[out, in]`
@@ -22,32 +22,32 @@ impl Linear {
         Self { weight, bias }
     }
 
-    /// Reads `weight` and `bias` below `scope`.
-    pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize) -> crate::Result<Self> {
+    /// Reads `weight` and `bias` in `scope`.
+    pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize) -> crate::error::Result<Self> {
         let weight = scope.tensor("weight", &[outputs, inputs])?;
         Ok(Self { weight, bias: Some(scope.tensor("bias", &[outputs])?) })
     }
 
-    /// Reads `weight` below `scope`.
-    pub(crate) fn load_without_bias(scope: &Scope<'_>, inputs: usize, outputs: usize) -> crate::Result<Self> {
+    /// Reads `weight` in `scope`.
+    pub(crate) fn load_without_bias(scope: &Scope<'_>, inputs: usize, outputs: usize) -> crate::error::Result<Self> {
         Ok(Self { weight: scope.tensor("weight", &[outputs, inputs])?, bias: None })
     }
 }
 
 impl Ops {
-    /// `x·Wᵀ + b`: `[tokens, in]` to `[tokens, out]`.
+    /// Computes `x·Wᵀ + b`: `[tokens, in]` to `[tokens, out]`.
     pub(crate) fn linear(self, x: &Tensor, layer: &Linear) -> Result<Tensor> {
         self.linear_with(x, layer, None)
     }
 
-    /// `activation(x·Wᵀ + b)`: `[tokens, in]` to `[tokens, out]`.
+    /// Computes `activation(x·Wᵀ + b)`: `[tokens, in]` to `[tokens, out]`.
     pub(crate) fn linear_activation(self, x: &Tensor, layer: &Linear, activation: Activation) -> Result<Tensor> {
         self.linear_with(x, layer, Some(activation))
     }
 
     fn linear_with(self, x: &Tensor, layer: &Linear, activation: Option<Activation>) -> Result<Tensor> {
         match self {
-            Self::Composed => {
+            Self::Reference => {
                 let y = x.contiguous()?.matmul(&layer.weight.t()?)?;
                 let y = match &layer.bias {
                     Some(bias) => y.broadcast_add(bias)?,
@@ -55,19 +55,19 @@ impl Ops {
                 };
                 activation.map_or(Ok(y.clone()), |activation| self.activate(&y, activation))
             }
-            Self::Kernel => match &layer.bias {
-                Some(bias) => with_values(bias, |bias| kernel(x, &layer.weight, Some(bias), activation)),
-                None => kernel(x, &layer.weight, None, activation),
+            Self::Fused => match &layer.bias {
+                Some(bias) => with_values(bias, |bias| fused(x, &layer.weight, Some(bias), activation)),
+                None => fused(x, &layer.weight, None, activation),
             },
         }
     }
 }
 
-fn kernel(x: &Tensor, weight: &Tensor, bias: Option<&[f32]>, activation: Option<Activation>) -> Result<Tensor> {
+fn fused(x: &Tensor, weight: &Tensor, bias: Option<&[f32]>, activation: Option<Activation>) -> Result<Tensor> {
     let (tokens, inputs) = x.dims2()?;
     let outputs = weight.dim(0)?;
     if weight.dim(1)? != inputs {
-        candle_core::bail!("a linear layer of {} inputs was given {inputs}", weight.dim(1)?);
+        candle_core::bail!("a linear layer of {} inputs received {inputs} inputs", weight.dim(1)?);
     }
     with_rows(x, |x_rows| {
         with_rows(weight, |weight| {

@@ -1,13 +1,13 @@
-//! Elementary functions in a form that the compiler turns into vector instructions.
+//! Elementary functions that the compiler vectorizes.
 //!
-//! They use no fused multiply-add, so every processor computes the same bits.
+//! They do not use fused multiply-add, so that every CPU computes the same bits.
 
-/// `e^x`, within 2 units in the last place. Below −87 it is 0 to f32's precision.
+/// Computes `e^x` with an error of at most 2 units in the last place. The argument is clamped to −87…88.
 ///
-/// Range reduction to `2^n · e^r`, |r| ≤ ln 2 / 2, and the polynomial of the Cephes library.
+/// Method: range reduction to `2^n · e^r`, |r| ≤ ln 2 / 2, and the polynomial of the Cephes library.
 #[inline(always)]
 pub(super) fn exp(x: f32) -> f32 {
-    // Adding 1.5·2²³ leaves the nearest whole number in the low bits of the sum.
+    // Adding 1.5·2²³ rounds to the nearest integer, which is then in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
@@ -20,13 +20,13 @@ pub(super) fn exp(x: f32) -> f32 {
     mantissa * exponent
 }
 
-/// `x · sigmoid(k·x)`: SiLU for k = 1, CLIP's quick GELU for k = 1.702.
+/// Computes `x * sigmoid(k * x)`: SiLU for k = 1, CLIP's quick GELU for k = 1.702.
 #[inline(always)]
 pub(super) fn swish(x: f32, k: f32) -> f32 {
     x / (1.0 + exp(-k * x))
 }
 
-/// GELU by the tanh formula, written with the logistic function: `tanh(u) = 2·sigmoid(2u) − 1`.
+/// Computes the tanh approximation of GELU, using `tanh(u) = 2 * sigmoid(2u) − 1`.
 #[inline(always)]
 pub(super) fn gelu_tanh(x: f32) -> f32 {
     // 2·√(2/π)
@@ -34,7 +34,7 @@ pub(super) fn gelu_tanh(x: f32) -> f32 {
     x / (1.0 + exp(-K * (x + 0.044_715 * x * x * x)))
 }
 
-/// Sums `term` over a slice in 16 independent lanes, so that the sum vectorises and its order is fixed.
+/// Sums `term` over a slice in 16 independent lanes, so that the loop vectorizes and the order is fixed.
 #[inline(always)]
 pub(super) fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0f32; 16];
@@ -50,7 +50,7 @@ pub(super) fn sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum()
 }
 
-/// The largest value of a slice.
+/// Returns the largest value of a slice.
 #[inline(always)]
 pub(super) fn max(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];

@@ -1,47 +1,48 @@
-//! Normalisation over the last dimension.
+//! Normalization over the last dimension.
 
 use candle_core::{D, Result, Tensor};
 use pulp::Arch;
 use rayon::prelude::*;
 
 use super::activation::CHUNK;
+use super::implementation::Ops;
+use super::math;
 use super::view::{Rows, with_rows, with_values};
-use super::{Ops, math};
 
 impl Ops {
-    /// `layer_norm(x)·(1 + scale) + shift`, the norm without weights of its own: `[tokens, width]`, `[width]`, `[width]`.
+    /// Computes `layer_norm(x) * (1 + scale) + shift`. `x` is `[tokens, width]`, `shift` and `scale` are `[width]`.
     pub(crate) fn norm_modulate(self, x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<Tensor> {
         match self {
-            Self::Composed => normalized(x, eps)?.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift),
-            Self::Kernel => {
-                with_values(scale, |scale| with_values(shift, |shift| layer_norm_kernel(x, eps, 1.0, scale, shift)))
+            Self::Reference => normalized(x, eps)?.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift),
+            Self::Fused => {
+                with_values(scale, |scale| with_values(shift, |shift| fused_layer_norm(x, eps, 1.0, scale, shift)))
             }
         }
     }
 
-    /// `layer_norm(x)·weight + bias`: `[tokens, width]`, `[width]`, `[width]`.
+    /// Computes `layer_norm(x) * weight + bias`. `x` is `[tokens, width]`, `weight` and `bias` are `[width]`.
     pub(crate) fn layer_norm(self, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
         match self {
-            Self::Composed => normalized(x, eps)?.broadcast_mul(weight)?.broadcast_add(bias),
-            Self::Kernel => {
-                with_values(weight, |weight| with_values(bias, |bias| layer_norm_kernel(x, eps, 0.0, weight, bias)))
+            Self::Reference => normalized(x, eps)?.broadcast_mul(weight)?.broadcast_add(bias),
+            Self::Fused => {
+                with_values(weight, |weight| with_values(bias, |bias| fused_layer_norm(x, eps, 0.0, weight, bias)))
             }
         }
     }
 
-    /// `x / √(mean(x²) + eps) · weight` over each group of `weight`'s length: the whole row for T5, each
-    /// attention head for MMDiT.
+    /// Computes `x / √(mean(x²) + eps) * weight` over groups of `weight`'s length: the whole row in T5, an attention head in
+    /// MMDiT.
     pub(crate) fn rms_norm(self, x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
         let group = weight.elem_count();
         match self {
-            Self::Composed => {
+            Self::Reference => {
                 let (tokens, width) = x.dims2()?;
                 let heads = x.contiguous()?.reshape((tokens, width / group, group))?;
                 let mean = heads.sqr()?.mean_keepdim(D::Minus1)?;
                 heads.broadcast_div(&(mean + eps)?.sqrt()?)?.broadcast_mul(weight)?.reshape((tokens, width))
             }
-            Self::Kernel => with_values(weight, |weight| {
-                row_kernel(x, |from, to| {
+            Self::Fused => with_values(weight, |weight| {
+                map_rows(x, |from, to| {
                     for (from, to) in from.chunks_exact(group).zip(to.chunks_exact_mut(group)) {
                         let mean = math::sum(from, |v| v * v) / group as f32;
                         let inverse = 1.0 / (mean + eps as f32).sqrt();
@@ -54,14 +55,14 @@ impl Ops {
 }
 
 fn normalized(x: &Tensor, eps: f64) -> Result<Tensor> {
-    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    centred.broadcast_div(&(variance + eps)?.sqrt()?)
+    let centered = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let variance = centered.sqr()?.mean_keepdim(D::Minus1)?;
+    centered.broadcast_div(&(variance + eps)?.sqrt()?)
 }
 
-/// `layer_norm(x)·(base + scale) + shift`
-fn layer_norm_kernel(x: &Tensor, eps: f64, base: f32, scale: &[f32], shift: &[f32]) -> Result<Tensor> {
-    row_kernel(x, |from, to| {
+/// Computes `layer_norm(x) * (base + scale) + shift`.
+fn fused_layer_norm(x: &Tensor, eps: f64, base: f32, scale: &[f32], shift: &[f32]) -> Result<Tensor> {
+    map_rows(x, |from, to| {
         let count = from.len() as f32;
         let mean = math::sum(from, |v| v) / count;
         let variance = math::sum(from, |v| (v - mean) * (v - mean)) / count;
@@ -73,7 +74,7 @@ fn layer_norm_kernel(x: &Tensor, eps: f64, base: f32, scale: &[f32], shift: &[f3
 }
 
 /// Maps each row of `x` to a row of the result, in parallel.
-fn row_kernel(x: &Tensor, map: impl Fn(&[f32], &mut [f32]) + Sync) -> Result<Tensor> {
+fn map_rows(x: &Tensor, map: impl Fn(&[f32], &mut [f32]) + Sync) -> Result<Tensor> {
     with_rows(x, |from: Rows<'_>| {
         let mut out = vec![0f32; from.rows * from.width];
         let rows = (CHUNK / from.width.max(1)).max(1);

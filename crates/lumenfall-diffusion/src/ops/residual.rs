@@ -1,19 +1,19 @@
-//! Sums and products of activations.
+//! Sums and products of tensors.
 
 use candle_core::{Result, Tensor, bail};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::Ops;
 use super::activation::CHUNK;
+use super::implementation::Ops;
 use super::view::with_values;
 
 impl Ops {
-    /// `x + gate·y`: `[tokens, width]` twice and `[width]`.
+    /// Computes `x + gate * y`. `x` and `y` are `[tokens, width]`, `gate` is `[width]`.
     pub(crate) fn gated_residual(self, x: &Tensor, y: &Tensor, gate: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Composed => x + y.broadcast_mul(gate)?,
-            Self::Kernel => {
+            Self::Reference => x + y.broadcast_mul(gate)?,
+            Self::Fused => {
                 let width = gate.elem_count();
                 with_values(gate, |gate| {
                     zip(x, y, |x, y| {
@@ -26,27 +26,27 @@ impl Ops {
         }
     }
 
-    /// `x + y`, value by value.
+    /// Computes `x + y`.
     pub(crate) fn add(self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Composed => x + y,
-            Self::Kernel => zip(x, y, |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x += y)),
+            Self::Reference => x + y,
+            Self::Fused => zip(x, y, |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x += y)),
         }
     }
 
-    /// `x · y`, value by value.
+    /// Computes the elementwise product `x * y`.
     pub(crate) fn multiply(self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Composed => x * y,
-            Self::Kernel => zip(x, y, |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x *= y)),
+            Self::Reference => x * y,
+            Self::Fused => zip(x, y, |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x *= y)),
         }
     }
 }
 
-/// Combines two tensors of one shape, whole rows at a time.
+/// Combines chunks of whole rows of two tensors of the same shape, in parallel.
 fn zip(x: &Tensor, y: &Tensor, combine: impl Fn(&mut [f32], &[f32]) + Sync) -> Result<Tensor> {
     if x.shape() != y.shape() {
-        bail!("shapes {:?} and {:?} do not combine", x.shape(), y.shape());
+        bail!("the shapes {:?} and {:?} differ", x.shape(), y.shape());
     }
     let width = x.dims().last().copied().unwrap_or(1).max(1);
     let chunk = (CHUNK / width).max(1) * width;

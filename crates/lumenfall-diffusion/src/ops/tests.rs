@@ -1,4 +1,4 @@
-//! Holds each kernel against the composed form.
+//! Compares each fused operation with the reference.
 
 use candle_core::{DType, Device, Tensor};
 
@@ -11,91 +11,91 @@ fn normal(seed: u64, shape: &[usize]) -> Tensor {
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
 }
 
-/// Both forms must agree to `tolerance`, relative to the largest value.
-fn assert_forms_agree(tolerance: f32, compute: impl Fn(Ops) -> candle_core::Result<Tensor>) {
-    let kernel = compute(Ops::Kernel).unwrap();
-    let composed = compute(Ops::Composed).unwrap();
-    assert_eq!(kernel.shape(), composed.shape());
-    let largest = composed.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-    let difference = (kernel - composed).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-    assert!(difference <= tolerance * largest, "the forms differ by {difference}, largest value {largest}");
+/// Asserts that both implementations agree within `tolerance` times the largest value.
+fn assert_same(tolerance: f32, compute: impl Fn(Ops) -> candle_core::Result<Tensor>) {
+    let fused = compute(Ops::Fused).unwrap();
+    let reference = compute(Ops::Reference).unwrap();
+    assert_eq!(fused.shape(), reference.shape());
+    let largest = reference.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    let difference = (fused - reference).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    assert!(difference <= tolerance * largest, "differs by {difference}; the largest value is {largest}");
 }
 
 #[test]
-fn linear_agrees_with_and_without_bias_and_activation() {
+fn linear_layers_match() {
     for (tokens, inputs, outputs) in [(1, 48, 96), (37, 33, 65), (130, 64, 256)] {
         let x = normal(1, &[tokens, inputs]);
         let biased = Linear::new(normal(2, &[outputs, inputs]), Some(normal(3, &[outputs])));
         let plain = Linear::new(normal(2, &[outputs, inputs]), None);
-        assert_forms_agree(1e-5, |ops| ops.linear(&x, &biased));
-        assert_forms_agree(1e-5, |ops| ops.linear(&x, &plain));
+        assert_same(1e-5, |ops| ops.linear(&x, &biased));
+        assert_same(1e-5, |ops| ops.linear(&x, &plain));
         for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::QuickGelu, Activation::Silu] {
-            assert_forms_agree(1e-5, |ops| ops.linear_activation(&x, &biased, activation));
+            assert_same(1e-5, |ops| ops.linear_activation(&x, &biased, activation));
         }
     }
 }
 
 #[test]
-fn linear_takes_columns_of_a_wider_matrix() {
+fn linear_layers_accept_a_column_range_of_a_matrix() {
     let wide = normal(4, &[9, 70]);
     let layer = Linear::new(normal(5, &[8, 20]), None);
-    assert_forms_agree(1e-5, |ops| ops.linear(&wide.narrow(1, 31, 20)?, &layer));
+    assert_same(1e-5, |ops| ops.linear(&wide.narrow(1, 31, 20)?, &layer));
 }
 
 #[test]
-fn activations_agree_where_the_exponential_ends() {
+fn activations_match_beyond_the_range_of_the_exponential() {
     let x = Tensor::new(&[-1e4f32, -120.0, -90.0, -30.0, -1.0, -0.0, 0.0, 1e-30, 0.5, 30.0, 90.0, 1e4], &Device::Cpu)
         .unwrap();
     for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::QuickGelu, Activation::Silu] {
-        assert_forms_agree(1e-6, |ops| ops.activate(&x, activation));
+        assert_same(1e-6, |ops| ops.activate(&x, activation));
     }
 }
 
 #[test]
-fn norms_agree() {
+fn norms_match() {
     for (tokens, width) in [(1, 16), (77, 48), (300, 1536)] {
         let x = (normal(6, &[tokens, width]) * 3.0).unwrap();
         let x = (x + 1.0).unwrap();
         let (a, b) = (normal(7, &[width]), normal(8, &[width]));
-        assert_forms_agree(1e-5, |ops| ops.norm_modulate(&x, &a, &b, 1e-6));
-        assert_forms_agree(1e-5, |ops| ops.layer_norm(&x, &a, &b, 1e-5));
-        assert_forms_agree(1e-5, |ops| ops.rms_norm(&x, &a, 1e-6));
+        assert_same(1e-5, |ops| ops.norm_modulate(&x, &a, &b, 1e-6));
+        assert_same(1e-5, |ops| ops.layer_norm(&x, &a, &b, 1e-5));
+        assert_same(1e-5, |ops| ops.rms_norm(&x, &a, 1e-6));
         let head = normal(9, &[width / 2]);
-        assert_forms_agree(1e-5, |ops| ops.rms_norm(&x, &head, 1e-6));
+        assert_same(1e-5, |ops| ops.rms_norm(&x, &head, 1e-6));
     }
 }
 
 #[test]
-fn attention_agrees_for_every_mask() {
+fn attention_matches_for_every_mask() {
     for (queries, keys, heads, dim) in [(5, 5, 1, 16), (77, 77, 3, 32), (130, 200, 2, 64)] {
         let (q, k, v) =
             (normal(10, &[queries, heads * dim]), normal(11, &[keys, heads * dim]), normal(12, &[keys, heads * dim]));
         let bias = normal(13, &[heads, queries, keys]);
-        assert_forms_agree(1e-5, |ops| ops.attention(&q, &k, &v, heads, 0.2, Mask::None));
-        assert_forms_agree(1e-5, |ops| ops.attention(&q, &k, &v, heads, 0.2, Mask::Bias(&bias)));
+        assert_same(1e-5, |ops| ops.attention(&q, &k, &v, heads, 0.2, Mask::None));
+        assert_same(1e-5, |ops| ops.attention(&q, &k, &v, heads, 0.2, Mask::Bias(&bias)));
         if queries == keys {
-            assert_forms_agree(1e-5, |ops| ops.attention(&q, &k, &v, heads, 0.2, Mask::Causal));
+            assert_same(1e-5, |ops| ops.attention(&q, &k, &v, heads, 0.2, Mask::Causal));
         }
     }
 }
 
 #[test]
-fn attention_survives_scores_beyond_the_exponential() {
+fn attention_matches_for_scores_beyond_the_range_of_the_exponential() {
     let q = (normal(14, &[4, 8]) * 200.0).unwrap();
     let v = normal(15, &[4, 8]);
-    assert_forms_agree(1e-5, |ops| ops.attention(&q, &q, &v, 1, 1.0, Mask::None));
+    assert_same(1e-5, |ops| ops.attention(&q, &q, &v, 1, 1.0, Mask::None));
 }
 
 #[test]
-fn residuals_and_products_agree() {
+fn residuals_and_products_match() {
     let (x, y, gate) = (normal(16, &[55, 48]), normal(17, &[55, 48]), normal(18, &[48]));
-    assert_forms_agree(1e-6, |ops| ops.gated_residual(&x, &y, &gate));
-    assert_forms_agree(1e-6, |ops| ops.add(&x, &y));
-    assert_forms_agree(1e-6, |ops| ops.multiply(&x, &y));
+    assert_same(1e-6, |ops| ops.gated_residual(&x, &y, &gate));
+    assert_same(1e-6, |ops| ops.add(&x, &y));
+    assert_same(1e-6, |ops| ops.multiply(&x, &y));
 }
 
 #[test]
-fn convolutions_agree_on_pictures_of_any_shape() {
+fn convolutions_match_for_images_of_any_shape() {
     let weights = Weights::random(&Device::Cpu);
     let scope = weights.root();
     let convolutions = [
@@ -106,37 +106,37 @@ fn convolutions_agree_on_pictures_of_any_shape() {
     for (height, width) in [(2, 2), (7, 13), (40, 100), (33, 64)] {
         for (channels, conv) in &convolutions {
             let x = normal(19, &[height, width, *channels]);
-            assert_forms_agree(1e-5, |ops| ops.conv2d(&x, conv));
+            assert_same(1e-5, |ops| ops.conv2d(&x, conv));
         }
         let x = normal(20, &[height, width, 6]);
-        assert_forms_agree(0.0, |ops| ops.upsample(&x));
+        assert_same(0.0, |ops| ops.upsample(&x));
     }
 }
 
 #[test]
-fn group_norm_agrees_with_and_without_silu() {
+fn group_norm_matches_with_and_without_silu() {
     let weights = Weights::random(&Device::Cpu);
     let norm = GroupNorm::load(&weights.root().at("norm"), 4, 24, 1e-6).unwrap();
     for (height, width) in [(3, 5), (40, 61)] {
         let x = (normal(21, &[height, width, 24]) + 0.5).unwrap();
-        assert_forms_agree(1e-5, |ops| ops.group_norm(&x, &norm, true));
-        assert_forms_agree(1e-5, |ops| ops.group_norm(&x, &norm, false));
+        assert_same(1e-5, |ops| ops.group_norm(&x, &norm, true));
+        assert_same(1e-5, |ops| ops.group_norm(&x, &norm, false));
     }
 }
 
 #[test]
-fn kernels_give_the_same_bits_for_any_number_of_threads() {
+fn results_do_not_depend_on_the_number_of_threads() {
     let weights = Weights::random(&Device::Cpu);
     let conv = Conv2d::load(&weights.root().at("conv"), 16, 24, 3).unwrap();
     let norm = GroupNorm::load(&weights.root().at("norm"), 4, 16, 1e-6).unwrap();
     let layer = Linear::new(normal(22, &[700, 400]), Some(normal(23, &[700])));
-    let (x, picture) = (normal(24, &[333, 400]), normal(25, &[70, 50, 16]));
+    let (x, image) = (normal(24, &[333, 400]), normal(25, &[70, 50, 16]));
     let compute = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let ops = Ops::Kernel;
+            let ops = Ops::Fused;
             let attended = ops.attention(&x, &x, &x, 4, 0.1, Mask::None).unwrap();
-            let convolved = ops.conv2d(&ops.group_norm(&picture, &norm, true).unwrap(), &conv).unwrap();
+            let convolved = ops.conv2d(&ops.group_norm(&image, &norm, true).unwrap(), &conv).unwrap();
             [ops.linear_activation(&x, &layer, Activation::GeluTanh).unwrap(), attended, convolved]
                 .map(|y| y.flatten_all().unwrap().to_vec1::<f32>().unwrap())
         })
@@ -148,9 +148,9 @@ fn kernels_give_the_same_bits_for_any_number_of_threads() {
 }
 
 #[test]
-fn kernels_refuse_what_they_cannot_read() {
+fn other_dtypes_and_shapes_are_rejected() {
     let half = normal(26, &[2, 4]).to_dtype(DType::F16).unwrap();
     let layer = Linear::new(normal(27, &[3, 4]), None);
-    assert!(Ops::Kernel.linear(&half, &layer).is_err());
-    assert!(Ops::Kernel.linear(&normal(28, &[2, 5]), &layer).is_err());
+    assert!(Ops::Fused.linear(&half, &layer).is_err());
+    assert!(Ops::Fused.linear(&normal(28, &[2, 5]), &layer).is_err());
 }

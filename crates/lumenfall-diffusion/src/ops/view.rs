@@ -1,8 +1,8 @@
-//! Tensors on the processor, read as slices.
+//! Access to CPU tensors as slices.
 
 use candle_core::{CpuStorage, Result, Storage, Tensor, bail};
 
-/// Rows of f32 in memory: `rows` of them, `width` values each, `stride` values from one to the next.
+/// Rows of `width` values that start `stride` values apart.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub(super) data: &'a [f32],
@@ -12,12 +12,12 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Rows that follow each other without a gap.
+    /// Creates rows without gaps between them.
     pub(super) fn packed(data: &'a [f32], width: usize) -> Self {
         Self { data, rows: data.len().checked_div(width).unwrap_or(0), width, stride: width }
     }
 
-    /// The values of row `index`.
+    /// Returns the values of row `index`.
     #[inline(always)]
     #[allow(clippy::indexing_slicing, reason = "callers iterate below `rows`")]
     pub(super) fn row(&self, index: usize) -> &'a [f32] {
@@ -25,12 +25,13 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Calls `body` with the values of a tensor of one or more dimensions, taken as rows of its last one.
-/// The rows need not follow each other without a gap, so a column range of a matrix needs no copy.
+/// Calls `body` with the values of a tensor as rows of its last dimension.
+///
+/// Gaps between the rows are allowed, so a range of columns of a matrix needs no copy.
 pub(super) fn with_rows<T>(tensor: &Tensor, body: impl FnOnce(Rows<'_>) -> Result<T>) -> Result<T> {
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(CpuStorage::F32(values)) = &*storage else {
-        bail!("a processor kernel takes f32 tensors in main memory")
+        bail!("fused operations require f32 tensors on the CPU")
     };
     let dims = layout.dims();
     let width = dims.last().copied().unwrap_or(1);
@@ -38,12 +39,12 @@ pub(super) fn with_rows<T>(tensor: &Tensor, body: impl FnOnce(Rows<'_>) -> Resul
     let stride = match (dims, layout.stride()) {
         ([rows, width], [stride, 1]) if *rows > 0 && *width > 0 => *stride,
         _ if layout.is_contiguous() => width,
-        _ => bail!("a processor kernel takes rows of values without gaps, not {:?}", layout.stride()),
+        _ => bail!("fused operations require rows of contiguous values, not the strides {:?}", layout.stride()),
     };
     let length = if rows == 0 { 0 } else { (rows - 1) * stride + width };
     match values.get(layout.start_offset()..).and_then(|rest| rest.get(..length)) {
         Some(data) => body(Rows { data, rows, width, stride }),
-        None => bail!("a tensor's layout reaches beyond its storage"),
+        None => bail!("a tensor's layout exceeds its storage"),
     }
 }
 

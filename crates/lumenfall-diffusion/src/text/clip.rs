@@ -2,13 +2,13 @@
 
 use candle_core::Tensor;
 
-use super::embed;
+use super::embedding::embed;
 use crate::config::ClipConfig;
 use crate::error::Result;
 use crate::ops::{Activation, Linear, Mask, Ops};
 use crate::weights::{Scope, Weights};
 
-/// A CLIP text encoder with its projection.
+/// A CLIP text encoder and its projection.
 #[derive(Debug)]
 pub(crate) struct Clip {
     weights: Weights,
@@ -22,12 +22,12 @@ pub(crate) struct Clip {
     ops: Ops,
 }
 
-/// What the denoiser takes from a CLIP encoder.
+/// The output of a CLIP encoder.
 #[derive(Debug)]
 pub(crate) struct ClipOutput {
-    /// `[tokens, width]`: the output of the last layer but one, without the final norm.
+    /// `[tokens, width]`: the output of the penultimate layer, without the final norm.
     pub(crate) features: Tensor,
-    /// `[projection]`: the whole prompt in one vector.
+    /// `[projection width]`: the projected output at the end token.
     pub(crate) pooled: Tensor,
 }
 
@@ -89,8 +89,8 @@ impl Layer {
         let scale = 1.0 / ((width / heads) as f32).sqrt();
         let attended = ops.attention(&q, &k, &v, heads, scale, Mask::Causal)?;
         let x = ops.add(x, &ops.linear(&attended, &self.output)?)?;
-        let inner = ops.linear_activation(&self.norm2.apply(ops, &x)?, &self.up, activation)?;
-        Ok(ops.add(&x, &ops.linear(&inner, &self.down)?)?)
+        let hidden = ops.linear_activation(&self.norm2.apply(ops, &x)?, &self.up, activation)?;
+        Ok(ops.add(&x, &ops.linear(&hidden, &self.down)?)?)
     }
 }
 
@@ -109,7 +109,7 @@ impl Clip {
             .map(|i| Layer::load(&model.at(format_args!("encoder.layers.{i}")), &config))
             .collect::<Result<_>>()?;
         let final_norm = Norm::load(&model.at("final_layer_norm"), &config)?;
-        // CLIP-L may come without a projection, which then is the identity.
+        // Some CLIP-L files have no projection, which is then the identity.
         let projection = match root.contains("text_projection.weight") {
             true => {
                 Some(Linear::load_without_bias(&root.at("text_projection"), config.hidden_size, config.projection_dim)?)
@@ -119,7 +119,7 @@ impl Clip {
         Ok(Self { config, positions, layers, final_norm, projection, activation, ops, weights })
     }
 
-    /// Encodes token ids, start, end and padding included.
+    /// Encodes token ids, which include the start, end and padding tokens.
     pub(crate) fn forward(&self, ids: &[u32]) -> Result<ClipOutput> {
         let root = self.weights.root();
         let table = text_model(&root).at("embeddings.token_embedding");
@@ -139,12 +139,13 @@ impl Clip {
     }
 }
 
-/// Newer versions of transformers save the plain text model without its prefix.
+/// Newer versions of transformers save tensor names without the prefix `text_model`.
 fn text_model<'a>(root: &Scope<'a>) -> Scope<'a> {
     if root.contains("text_model.final_layer_norm.weight") { root.at("text_model") } else { root.clone() }
 }
 
-/// Where the prompt ends. Old configurations name 2 as the end token, which means the largest id.
+/// Returns the index of the end token. In old configurations, `eos_token_id` is 2, and the end token is the one with the
+/// largest id.
 fn end_position(ids: &[u32], eos: u32) -> usize {
     let end = if eos == 2 { ids.iter().copied().max().unwrap_or(eos) } else { eos };
     ids.iter().position(|id| *id == end).unwrap_or(0)

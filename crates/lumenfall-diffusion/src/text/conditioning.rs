@@ -1,4 +1,4 @@
-//! The three text encoders together.
+//! The combination of the three text encoders.
 
 use candle_core::{Device, Tensor};
 
@@ -10,37 +10,36 @@ use crate::error::{Error, Result};
 use crate::ops::Ops;
 use crate::weights::{ModelFiles, Read, Weights};
 
-/// How many T5 tokens diffusers takes by default.
+/// The default number of T5 tokens, as in diffusers.
 const T5_TOKENS: usize = 256;
 
-/// What stands in the place of T5's tokens where a model folder has no T5 encoder.
+/// The replacement for T5's output if the model has no T5 encoder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WithoutT5 {
-    /// Rows of zeros, as diffusers does it.
+    /// Zeros, as in diffusers.
     #[default]
     Zeros,
-    /// Nothing, as ComfyUI does it: faster, and a slightly different picture.
+    /// No tokens, as in ComfyUI. This is faster and results in a slightly different image.
     Omit,
 }
 
-/// What the denoiser is conditioned on.
+/// The encoded prompt.
 #[derive(Clone, Debug)]
 pub(crate) struct Conditioning {
-    /// `[tokens, joint width]`: the CLIP encoders side by side, then T5.
+    /// `[tokens, joint width]`: the tokens of the concatenated CLIP encoders, then the tokens of T5.
     pub(crate) context: Tensor,
-    /// `[pooled width]`: both CLIP encoders' whole-prompt vectors.
+    /// `[pooled width]`: the concatenated pooled outputs of both CLIP encoders.
     pub(crate) pooled: Tensor,
 }
 
 /// The tokenizers and text encoders of a model.
 #[derive(Debug)]
 pub(crate) struct TextEncoders {
-    clip_l: (Tokenizer, Clip),
-    clip_g: (Tokenizer, Clip),
-    t5: Option<(Tokenizer, T5)>,
+    pub(crate) clip_l: (Tokenizer, Clip),
+    pub(crate) clip_g: (Tokenizer, Clip),
+    pub(crate) t5: Option<(Tokenizer, T5)>,
     without_t5: WithoutT5,
     joint_width: usize,
-    device: Device,
 }
 
 impl TextEncoders {
@@ -65,8 +64,8 @@ impl TextEncoders {
             return Err(Error::malformed(
                 files.path("transformer/config.json"),
                 format!(
-                    "`pooled_projection_dim` is {pooled_width}, but the text encoders give {pooled_l} + {pooled_g}; \
-                     the parts are of different models: download them from one"
+                    "`pooled_projection_dim` is {pooled_width}, but the text encoders output {pooled_l} + {pooled_g}; \
+                     the files belong to different models: download them from one source"
                 ),
             ));
         }
@@ -84,48 +83,48 @@ impl TextEncoders {
             return Err(Error::malformed(
                 files.path("transformer/config.json"),
                 format!(
-                    "`joint_attention_dim` is {joint_width}, but the T5 encoder gives {}; \
-                     the parts are of different models: download them from one",
+                    "`joint_attention_dim` is {joint_width}, but the T5 encoder outputs {}; \
+                     the files belong to different models: download them from one source",
                     t5.width()
                 ),
             ));
         }
-        let device = device.clone();
-        Ok(Self { clip_l: (tokenizer_l, clip_l), clip_g: (tokenizer_g, clip_g), t5, without_t5, joint_width, device })
+        Ok(Self { clip_l: (tokenizer_l, clip_l), clip_g: (tokenizer_g, clip_g), t5, without_t5, joint_width })
     }
 
-    /// Encodes a prompt. Whatever part of it does not fit an encoder is told in `warnings`. `check` runs now and then.
+    /// Encodes a prompt. Adds a warning for each encoder that truncates the prompt. Calls `check_cancelled` before each T5
+    /// block.
     pub(crate) fn encode(
         &self,
         prompt: &str,
         t5_tokens: Option<usize>,
         warnings: &mut Vec<String>,
-        check: &dyn Fn() -> Result<()>,
+        check_cancelled: &dyn Fn() -> Result<()>,
     ) -> Result<Conditioning> {
         let l = self.encode_clip(&self.clip_l, "CLIP-L", prompt, warnings)?;
         let g = self.encode_clip(&self.clip_g, "CLIP-G", prompt, warnings)?;
-        check()?;
+        check_cancelled()?;
         let clip = Tensor::cat(&[&l.features, &g.features], 1)?;
-        let missing = self.joint_width.checked_sub(clip.dim(1)?).ok_or_else(|| {
+        let padding = self.joint_width.checked_sub(clip.dim(1)?).ok_or_else(|| {
             Error::malformed(
                 "transformer/config.json",
                 "`joint_attention_dim` is smaller than the CLIP encoders' width; \
-                 the parts are of different models: download them from one",
+                 the files belong to different models: download them from one source",
             )
         })?;
-        let clip = clip.pad_with_zeros(1, 0, missing)?;
+        let clip = clip.pad_with_zeros(1, 0, padding)?;
         let pooled = Tensor::cat(&[&l.pooled, &g.pooled], 0)?;
         let context = match (&self.t5, self.without_t5) {
             (Some((tokenizer, t5)), _) => {
                 let length = t5_tokens.unwrap_or(T5_TOKENS).min(tokenizer.max_length());
                 let tokens = tokenizer.encode(prompt, length)?;
-                warn_of_cut(warnings, "T5", length, tokens.cut.as_deref());
-                Tensor::cat(&[&clip, &t5.forward(&tokens.ids, check)?], 0)?
+                warn_if_truncated(warnings, "T5", length, tokens.truncated.as_deref());
+                Tensor::cat(&[&clip, &t5.forward(&tokens.ids, check_cancelled)?], 0)?
             }
             (None, WithoutT5::Zeros) => clip.pad_with_zeros(0, 0, t5_tokens.unwrap_or(T5_TOKENS))?,
             (None, WithoutT5::Omit) => clip,
         };
-        Ok(Conditioning { context: context.to_device(&self.device)?, pooled })
+        Ok(Conditioning { context, pooled })
     }
 
     fn encode_clip(
@@ -136,29 +135,14 @@ impl TextEncoders {
         warnings: &mut Vec<String>,
     ) -> Result<ClipOutput> {
         let tokens = tokenizer.encode(prompt, tokenizer.max_length())?;
-        warn_of_cut(warnings, name, tokenizer.max_length(), tokens.cut.as_deref());
+        warn_if_truncated(warnings, name, tokenizer.max_length(), tokens.truncated.as_deref());
         clip.forward(&tokens.ids)
     }
 }
 
-#[cfg(test)]
-impl TextEncoders {
-    pub(crate) fn clip_l(&self) -> &(Tokenizer, Clip) {
-        &self.clip_l
-    }
-
-    pub(crate) fn clip_g(&self) -> &(Tokenizer, Clip) {
-        &self.clip_g
-    }
-
-    pub(crate) fn t5(&self) -> Option<&(Tokenizer, T5)> {
-        self.t5.as_ref()
-    }
-}
-
-fn warn_of_cut(warnings: &mut Vec<String>, encoder: &str, length: usize, cut: Option<&str>) {
-    if let Some(cut) = cut {
+fn warn_if_truncated(warnings: &mut Vec<String>, encoder: &str, length: usize, truncated: Option<&str>) {
+    if let Some(truncated) = truncated {
         warnings
-            .push(format!("the prompt is longer than the {length} tokens of {encoder}, which did not see: {cut:?}"));
+            .push(format!("the prompt exceeds {encoder}'s {length} tokens, so this part was ignored: {truncated:?}"));
     }
 }

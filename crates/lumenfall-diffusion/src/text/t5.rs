@@ -2,14 +2,13 @@
 
 use candle_core::Tensor;
 
-use super::embed;
+use super::embedding::embed;
 use crate::config::T5Config;
 use crate::error::Result;
 use crate::ops::{Activation, Linear, Mask, Ops};
 use crate::weights::{Scope, Weights};
 
-/// A T5 encoder whose blocks are read one at a time while it runs: the XXL encoder's 19 GB in f32 never lie
-/// in memory together.
+/// A T5 encoder. It reads its blocks one at a time, because all blocks of the XXL encoder need 19 GB in f32.
 #[derive(Debug)]
 pub(crate) struct T5 {
     weights: Weights,
@@ -55,18 +54,18 @@ impl Block {
         let x = ops.add(x, &ops.linear(&attended, &self.output)?)?;
         let normed = ops.rms_norm(&x, &self.mlp_norm, config.layer_norm_epsilon)?;
         let gate = ops.linear_activation(&normed, &self.gate, Activation::GeluTanh)?;
-        let inner = ops.multiply(&gate, &ops.linear(&normed, &self.up)?)?;
-        Ok(ops.add(&x, &ops.linear(&inner, &self.down)?)?)
+        let hidden = ops.multiply(&gate, &ops.linear(&normed, &self.up)?)?;
+        Ok(ops.add(&x, &ops.linear(&hidden, &self.down)?)?)
     }
 }
 
 impl T5 {
-    /// Reads the small parts; where tensors are only checked, checks every block.
+    /// Checks the small tensors and, if only headers are read, every block.
     pub(crate) fn load(weights: Weights, config: T5Config, ops: Ops) -> Result<Self> {
         let t5 = Self { weights, config, ops };
         t5.encoder().at("final_layer_norm").tensor("weight", &[t5.config.d_model])?;
         t5.position_bias(1)?;
-        if t5.encoder().only_checks() {
+        if t5.encoder().reads_headers_only() {
             (0..t5.config.num_layers).try_for_each(|i| t5.block(i).map(|_| ()))?;
         }
         Ok(t5)
@@ -80,14 +79,16 @@ impl T5 {
         self.config.d_model
     }
 
-    /// Encodes token ids, end and padding included: `[tokens, width]`. `check` runs before each block.
-    pub(crate) fn forward(&self, ids: &[u32], check: &dyn Fn() -> Result<()>) -> Result<Tensor> {
+    /// Encodes token ids, which include the end and padding tokens: `[tokens, width]`.
+    ///
+    /// `check_cancelled` is called before each block.
+    pub(crate) fn forward(&self, ids: &[u32], check_cancelled: &dyn Fn() -> Result<()>) -> Result<Tensor> {
         let root = self.weights.root();
         let table = if root.contains("shared.weight") { root.at("shared") } else { root.at("encoder.embed_tokens") };
         let mut x = embed(&table, ids, self.config.d_model)?;
         let bias = self.position_bias(ids.len())?;
         for i in 0..self.config.num_layers {
-            check()?;
+            check_cancelled()?;
             x = self.block(i)?.forward(self.ops, &x, &self.config, &bias)?;
         }
         let norm = self.encoder().at("final_layer_norm").tensor("weight", &[self.config.d_model])?;
@@ -98,7 +99,7 @@ impl T5 {
         self.weights.root().at("encoder")
     }
 
-    /// The bias of block 0, which serves all: `[heads, tokens, tokens]`.
+    /// Returns the attention bias of block 0, which every block uses: `[heads, tokens, tokens]`.
     fn position_bias(&self, tokens: usize) -> Result<Tensor> {
         let (buckets, heads) = (self.config.relative_attention_num_buckets, self.config.num_heads);
         let scope = self.encoder().at("block.0.layer.0.SelfAttention.relative_attention_bias");
@@ -113,8 +114,10 @@ impl T5 {
     }
 }
 
-/// T5's bucket of a distance: half of the buckets for keys after the query, half of each half exact, the rest
-/// logarithmic up to `max_distance`.
+/// Returns the bucket of the distance from `query` to `key`.
+///
+/// One half of the buckets is for keys after the query, the other for keys before it. In each half, short distances have
+/// their own buckets, and longer ones share logarithmic buckets up to `max_distance`.
 fn bucket(query: usize, key: usize, buckets: usize, max_distance: usize) -> usize {
     let side = buckets / 2;
     let offset = if key > query { side } else { 0 };
@@ -123,6 +126,6 @@ fn bucket(query: usize, key: usize, buckets: usize, max_distance: usize) -> usiz
     if distance < exact {
         return offset + distance;
     }
-    let share = (distance as f32 / exact as f32).ln() / (max_distance as f32 / exact as f32).ln();
-    offset + (exact + (share * (side - exact) as f32) as usize).min(side - 1)
+    let fraction = (distance as f32 / exact as f32).ln() / (max_distance as f32 / exact as f32).ln();
+    offset + (exact + (fraction * (side - exact) as f32) as usize).min(side - 1)
 }

@@ -1,4 +1,4 @@
-//! Prompts to token ids, padded and cut as the models expect them.
+//! Tokenizers: from a prompt to token ids, padded and truncated as the encoders expect.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,14 @@ use tokenizers::Tokenizer as Inner;
 use crate::error::{Error, Result};
 use crate::weights::ModelFiles;
 
-/// CLIP's words: contractions, runs of letters, single digits, runs of anything else.
+/// The words of CLIP: contractions, runs of letters, single digits, and runs of other characters.
 const CLIP_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 const CLIP_START: &str = "<|startoftext|>";
 const CLIP_END: &str = "<|endoftext|>";
 const T5_END: &str = "</s>";
 
-/// A tokenizer with its padding and its start and end tokens.
+/// A tokenizer with its start, end and padding tokens.
 #[derive(Debug)]
 pub(crate) struct Tokenizer {
     inner: Inner,
@@ -29,26 +29,26 @@ pub(crate) struct Tokenizer {
 /// A prompt as token ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tokens {
-    /// Start, words, end, padding: always as many as were asked for.
+    /// The start token, the prompt, the end token and padding, always of the requested length.
     pub(crate) ids: Vec<u32>,
-    /// The end of the prompt that did not fit.
-    pub(crate) cut: Option<String>,
+    /// The end of the prompt, if it did not fit.
+    pub(crate) truncated: Option<String>,
 }
 
-/// The parts of `tokenizer_config.json` that matter here.
+/// The relevant fields of `tokenizer_config.json`.
 #[derive(Default, Deserialize)]
 struct TokenizerConfig {
     #[serde(default)]
     model_max_length: Option<f64>,
     #[serde(default)]
     pad_token: Option<Value>,
-    /// Tokens that are looked for before anything else, by id. CLIP-G's padding "!" is one, in prompts too.
+    /// The special tokens by id, which are matched before all others. CLIP-G's padding token "!" is one, also in prompts.
     #[serde(default)]
     added_tokens_decoder: BTreeMap<String, Value>,
 }
 
 impl Tokenizer {
-    /// A CLIP tokenizer: `vocab.json` and `merges.txt`, or `tokenizer.json`, in `folder`.
+    /// Loads a CLIP tokenizer from `vocab.json` and `merges.txt`, or from `tokenizer.json`.
     pub(crate) fn clip(files: &ModelFiles, folder: &str, max_positions: usize) -> Result<Self> {
         let config = config(files, folder)?;
         let merges = format!("{folder}/merges.txt");
@@ -63,7 +63,7 @@ impl Tokenizer {
         };
         let token = |text: &str| id_of(&inner, files, folder, text);
         let end = token(CLIP_END)?;
-        // CLIP-L pads with its end token, CLIP-G with "!": each says so in its configuration.
+        // CLIP-L uses its end token, CLIP-G "!".
         let pad = match config.pad_token.as_ref().and_then(token_text) {
             Some(text) => token(text)?,
             None => end,
@@ -73,10 +73,10 @@ impl Tokenizer {
         Ok(Self { inner, start, end, pad, max_length })
     }
 
-    /// A T5 tokenizer: `tokenizer.json` in `folder`.
+    /// Loads a T5 tokenizer from `tokenizer.json`.
     pub(crate) fn t5(files: &ModelFiles, folder: &str) -> Result<Self> {
         let (name, mut json) = tokenizer_json(files, folder)?;
-        // SentencePiece splits at white space first, so that none is left at the ends; some converted files lost that.
+        // SentencePiece first splits at whitespace. Some converted files lack this step, which keeps trailing whitespace.
         if let Some(splitter) = json.get_mut("pre_tokenizer")
             && splitter.get("type").and_then(Value::as_str) == Some("Metaspace")
         {
@@ -93,31 +93,31 @@ impl Tokenizer {
         Ok(Self { inner, start: None, end, pad, max_length: max_length(&config, 512) })
     }
 
-    /// How many tokens the encoder takes at the most.
+    /// Returns the maximum number of tokens.
     pub(crate) fn max_length(&self) -> usize {
         self.max_length
     }
 
-    /// Encodes a prompt to exactly `length` ids.
+    /// Converts a prompt to exactly `length` ids.
     pub(crate) fn encode(&self, prompt: &str, length: usize) -> Result<Tokens> {
         let encoding = self.inner.encode(prompt, false).map_err(|error| {
-            Error::Tokenizer(format!("cannot tokenize the prompt: {error}; leave out its unusual characters"))
+            Error::Tokenizer(format!("cannot tokenize the prompt: {error}; remove its unusual characters"))
         })?;
         let room = length.saturating_sub(1 + usize::from(self.start.is_some()));
         let words = encoding.get_ids();
         let mut ids: Vec<u32> = self.start.into_iter().chain(words.iter().copied().take(room)).collect();
         ids.push(self.end);
         ids.resize(length, self.pad);
-        let cut = encoding.get_offsets().get(room).and_then(|(start, _)| prompt.get(*start..)).map(str::to_owned);
-        Ok(Tokens { ids, cut })
+        let truncated = encoding.get_offsets().get(room).and_then(|(start, _)| prompt.get(*start..)).map(str::to_owned);
+        Ok(Tokens { ids, truncated })
     }
 }
 
-/// The name and the content of a folder's `tokenizer.json`.
+/// Reads `tokenizer.json` and returns its name and content.
 fn tokenizer_json(files: &ModelFiles, folder: &str) -> Result<(String, Value)> {
     let name = format!("{folder}/tokenizer.json");
     let mut json: Value = files.json(&name)?;
-    // Padding and truncation are ours to do, whatever the file was saved with.
+    // `Tokenizer::encode` pads and truncates.
     if let Some(map) = json.as_object_mut() {
         map.insert("padding".into(), Value::Null);
         map.insert("truncation".into(), Value::Null);
@@ -126,8 +126,9 @@ fn tokenizer_json(files: &ModelFiles, folder: &str) -> Result<(String, Value)> {
 }
 
 fn parse(files: &ModelFiles, name: &str, tokenizer: &Value) -> Result<Inner> {
-    Inner::from_bytes(tokenizer.to_string()).map_err(|error| {
-        Error::malformed(files.path(name), format!("is no usable tokenizer ({error}); download it again"))
+    // `from_bytes` is generic: it would compile the whole deserializer a second time, in this crate.
+    tokenizer.to_string().parse().map_err(|error: tokenizers::Error| {
+        Error::malformed(files.path(name), format!("is not a valid tokenizer ({error}); download it again"))
     })
 }
 
@@ -137,11 +138,11 @@ fn config(files: &ModelFiles, folder: &str) -> Result<TokenizerConfig> {
 }
 
 fn max_length(config: &TokenizerConfig, default: usize) -> usize {
-    // Files without a limit say 1e30.
+    // A file without a limit contains 1e30.
     config.model_max_length.filter(|length| *length >= 2.0 && *length < 1e6).map_or(default, |length| length as usize)
 }
 
-/// A token is a string, or an object that holds one.
+/// Returns the text of a token, which is a string or an object with a string.
 fn token_text(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }
@@ -150,12 +151,12 @@ fn id_of(inner: &Inner, files: &ModelFiles, folder: &str, token: &str) -> Result
     inner.token_to_id(token).ok_or_else(|| {
         Error::malformed(
             files.path(folder),
-            format!("the tokenizer has no token {token:?}; it belongs to another model: download this one's"),
+            format!("the tokenizer has no token {token:?}, so it belongs to another model; download the files again"),
         )
     })
 }
 
-/// The CLIP tokenizer of the two classic files, in the form of a `tokenizer.json`.
+/// Converts `vocab.json` and `merges.txt` to the format of `tokenizer.json`.
 fn clip_json(vocabulary: &Value, merges: &str, config: &TokenizerConfig) -> Value {
     let merges: Vec<&str> = merges.lines().filter(|line| !line.starts_with("#version") && line.contains(' ')).collect();
     let configured = config.added_tokens_decoder.values().filter_map(token_text);
@@ -183,13 +184,13 @@ fn clip_json(vocabulary: &Value, merges: &str, config: &TokenizerConfig) -> Valu
     })
 }
 
-/// Against the ids that transformers gives for the full tokenizers; `tools/tokenizer_golden.py` wrote them down.
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
     use super::*;
 
+    /// The token ids of transformers, written by `tools/tokenizer_golden.py`.
     #[derive(Deserialize)]
     struct Expected {
         prompt: String,
@@ -202,7 +203,7 @@ mod tests {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
     }
 
-    /// The vocabulary that belongs to CLIP's merges: all bytes, all bytes at a word's end, the merges, the two specials.
+    /// Returns CLIP's vocabulary: all bytes, all bytes at the end of a word, the merges, and the two special tokens.
     fn clip_vocabulary(merges: &str) -> Value {
         let printable = (b'!'..=b'~').chain(0xa1..=0xac).chain(0xae..=0xff).map(char::from);
         let others = (0..68).filter_map(|i| char::from_u32(256 + i));
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn full_tokenizers_give_the_ids_of_transformers() {
+    fn token_ids_equal_those_of_transformers() {
         let folder = tempfile::tempdir().unwrap();
         let [clip_l, clip_g, t5] = full_tokenizers(folder.path());
         let expected: Vec<Expected> = serde_json::from_slice(&std::fs::read(data("token-ids.json")).unwrap()).unwrap();
@@ -256,11 +257,11 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_in_the_prompts_own_words() {
+    fn the_truncated_part_is_returned_as_the_user_wrote_it() {
         let folder = tempfile::tempdir().unwrap();
         let [clip_l, ..] = full_tokenizers(folder.path());
         let tokens = clip_l.encode("One Two THREE Four five", 5).unwrap();
-        assert_eq!(tokens.cut.as_deref().map(str::trim), Some("Four five"));
-        assert_eq!(clip_l.encode("One Two THREE", 5).unwrap().cut, None);
+        assert_eq!(tokens.truncated.as_deref().map(str::trim), Some("Four five"));
+        assert_eq!(clip_l.encode("One Two THREE", 5).unwrap().truncated, None);
     }
 }

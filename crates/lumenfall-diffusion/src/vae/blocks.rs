@@ -1,4 +1,4 @@
-//! The parts that encoder and decoder share.
+//! The blocks that encoder and decoder share.
 
 use candle_core::Tensor;
 
@@ -9,12 +9,12 @@ use crate::weights::Scope;
 
 const NORM_EPS: f64 = 1e-6;
 
-/// Group norm as the autoencoder uses it.
+/// Loads a group norm of the autoencoder.
 pub(super) fn group_norm(scope: &Scope<'_>, config: &VaeConfig, channels: usize) -> Result<GroupNorm> {
     GroupNorm::load(scope, config.norm_num_groups, channels, NORM_EPS)
 }
 
-/// Two convolutions with a way around them.
+/// Two convolutions with a residual connection.
 #[derive(Debug)]
 pub(super) struct ResnetBlock {
     norm1: GroupNorm,
@@ -41,15 +41,15 @@ impl ResnetBlock {
     pub(super) fn forward(&self, ops: Ops, x: &Tensor) -> Result<Tensor> {
         let h = ops.conv2d(&ops.group_norm(x, &self.norm1, true)?, &self.conv1)?;
         let h = ops.conv2d(&ops.group_norm(&h, &self.norm2, true)?, &self.conv2)?;
-        let around = match &self.shortcut {
+        let residual = match &self.shortcut {
             Some(shortcut) => &ops.conv2d(x, shortcut)?,
             None => x,
         };
-        Ok(ops.add(&h, around)?)
+        Ok(ops.add(&h, residual)?)
     }
 }
 
-/// Attention of every pixel to every pixel, in one head.
+/// Self-attention over all pixels, with one head.
 #[derive(Debug)]
 struct AttentionBlock {
     norm: GroupNorm,
@@ -83,7 +83,7 @@ impl AttentionBlock {
     }
 }
 
-/// The middle: a resnet block, attention, a resnet block.
+/// A ResNet block, an attention block and another ResNet block.
 #[derive(Debug)]
 pub(super) struct MidBlock {
     before: ResnetBlock,

@@ -1,4 +1,4 @@
-//! Latents to pictures.
+//! The decoder, which converts latents to images.
 
 use candle_core::Tensor;
 
@@ -20,7 +20,7 @@ pub(super) struct Decoder {
 #[derive(Debug)]
 struct Level {
     resnets: Vec<ResnetBlock>,
-    /// The convolution after doubling the sides; the last level has none.
+    /// The convolution after upsampling. The last level has none.
     upsample: Option<Conv2d>,
 }
 
@@ -59,12 +59,17 @@ impl Decoder {
         })
     }
 
-    /// `[height, width, latent channels]` to `[height·8, width·8, 3]`.
-    pub(super) fn forward(&self, ops: Ops, latent: &Tensor, check: &dyn Fn() -> Result<()>) -> Result<Tensor> {
+    /// Converts `[height, width, latent channels]` to `[height * 8, width * 8, 3]`.
+    pub(super) fn forward(
+        &self,
+        ops: Ops,
+        latent: &Tensor,
+        check_cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<Tensor> {
         let mut x = self.mid.forward(ops, &ops.conv2d(latent, &self.conv_in)?)?;
         for level in &self.levels {
             for resnet in &level.resnets {
-                check()?;
+                check_cancelled()?;
                 x = resnet.forward(ops, &x)?;
             }
             if let Some(conv) = &level.upsample {

@@ -1,4 +1,4 @@
-//! Pictures to latents.
+//! The encoder, which converts images to latents.
 
 use candle_core::Tensor;
 
@@ -20,7 +20,7 @@ pub(super) struct Encoder {
 #[derive(Debug)]
 struct Level {
     resnets: Vec<ResnetBlock>,
-    /// The convolution that halves the sides; the last level has none.
+    /// The convolution that halves width and height. The last level has none.
     downsample: Option<Conv2d>,
 }
 
@@ -55,17 +55,17 @@ impl Encoder {
             levels,
             mid: MidBlock::load(&scope.at("mid_block"), config, widest)?,
             norm_out: group_norm(&scope.at("conv_norm_out"), config, widest)?,
-            // Mean and log variance of each latent channel.
+            // The channels are the means and the log variances of the latent channels.
             conv_out: Conv2d::load(&scope.at("conv_out"), widest, 2 * config.latent_channels, 3)?,
         })
     }
 
-    /// `[height, width, 3]` to `[height/8, width/8, 2·latent channels]`.
-    pub(super) fn forward(&self, ops: Ops, picture: &Tensor, check: &dyn Fn() -> Result<()>) -> Result<Tensor> {
-        let mut x = ops.conv2d(picture, &self.conv_in)?;
+    /// Converts `[height, width, 3]` to `[height / 8, width / 8, 2 * latent channels]`.
+    pub(super) fn forward(&self, ops: Ops, image: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Tensor> {
+        let mut x = ops.conv2d(image, &self.conv_in)?;
         for level in &self.levels {
             for resnet in &level.resnets {
-                check()?;
+                check_cancelled()?;
                 x = resnet.forward(ops, &x)?;
             }
             if let Some(conv) = &level.downsample {

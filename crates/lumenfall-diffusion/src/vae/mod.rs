@@ -1,4 +1,4 @@
-//! The image autoencoder: pictures to latents and back.
+//! The variational autoencoder (VAE), which converts images to latents and back.
 
 mod blocks;
 mod decoder;
@@ -22,7 +22,7 @@ pub(crate) struct Vae {
     ops: Ops,
 }
 
-/// The distribution of latents that a picture is encoded to; both `[channels, height, width]`.
+/// The distribution of an image's latent. Mean and log variance are `[channels, height, width]`.
 #[derive(Debug)]
 pub(crate) struct Posterior {
     pub(crate) mean: Tensor,
@@ -37,16 +37,16 @@ impl Vae {
         Ok(Self { encoder, decoder, config, ops })
     }
 
-    /// A latent as the denoiser makes it, `[channels, height, width]`, to a picture `[height·8, width·8, 3]` of values
-    /// around −1 to 1. `check` runs between the layers.
-    pub(crate) fn decode(&self, latent: &Tensor, check: &dyn Fn() -> Result<()>) -> Result<Tensor> {
+    /// Decodes a normalized latent `[channels, height, width]` to an image `[height * 8, width * 8, 3]` with values from about
+    /// −1 to 1. Calls `check_cancelled` between the layers.
+    pub(crate) fn decode(&self, latent: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Tensor> {
         let latent = latent.affine(1.0 / self.config.scaling_factor, self.config.shift_factor)?;
-        self.decoder.forward(self.ops, &latent.permute((1, 2, 0))?.contiguous()?, check)
+        self.decoder.forward(self.ops, &latent.permute((1, 2, 0))?.contiguous()?, check_cancelled)
     }
 
-    /// A picture `[height, width, 3]` of values from −1 to 1 to a distribution of raw latents.
-    pub(crate) fn encode(&self, picture: &Tensor, check: &dyn Fn() -> Result<()>) -> Result<Posterior> {
-        let moments = self.encoder.forward(self.ops, picture, check)?.permute((2, 0, 1))?.contiguous()?;
+    /// Encodes an image `[height, width, 3]` with values from −1 to 1.
+    pub(crate) fn encode(&self, image: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Posterior> {
+        let moments = self.encoder.forward(self.ops, image, check_cancelled)?.permute((2, 0, 1))?.contiguous()?;
         let channels = self.config.latent_channels;
         Ok(Posterior {
             mean: moments.narrow(0, 0, channels)?,
@@ -54,7 +54,7 @@ impl Vae {
         })
     }
 
-    /// Raw latents as the denoiser takes them.
+    /// Shifts and scales a latent of the encoder to the range that the denoiser expects.
     pub(crate) fn normalize(&self, latent: &Tensor) -> Result<Tensor> {
         Ok(((latent - self.config.shift_factor)? * self.config.scaling_factor)?)
     }
@@ -65,7 +65,7 @@ impl Vae {
 }
 
 impl Posterior {
-    /// `mean + deviation·noise`, with `noise` in the latents' shape.
+    /// Returns `mean + deviation * noise`. `noise` has the shape of the mean.
     pub(crate) fn sample(&self, noise: &Tensor) -> Result<Tensor> {
         let deviation = (&self.log_variance * 0.5)?.exp()?;
         Ok((&self.mean + (deviation * noise)?)?)

@@ -1,4 +1,4 @@
-//! Where a model's files come from: a folder, or bytes inside the program.
+//! Access to a model's files, in a folder or embedded in the program.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,20 +9,20 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// A file of an embedded model: its path inside the model folder, and its bytes.
+/// A file of an embedded model: its path in the model folder and its content.
 pub type EmbeddedFile = (&'static str, &'static [u8]);
 
-/// Where a model's files come from.
+/// The files of a model.
 #[derive(Clone, Debug)]
 pub enum ModelFiles {
     /// A folder in the layout of the diffusers library.
     Folder(PathBuf),
-    /// The same layout, compiled into the program.
+    /// Files in the same layout, embedded in the program.
     Embedded(&'static [EmbeddedFile]),
 }
 
 impl ModelFiles {
-    /// The name to call a file by in messages.
+    /// Returns the path of a file, for error messages.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         match self {
             Self::Folder(folder) => folder.join(name),
@@ -64,12 +64,12 @@ impl ModelFiles {
 
     pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
         serde_json::from_slice(&self.read(name)?).map_err(|error| {
-            Error::malformed(self.path(name), format!("is not the expected JSON: {error}; download it again"))
+            Error::malformed(self.path(name), format!("is not valid JSON for this file: {error}; download it again"))
         })
     }
 }
 
-/// A file whose parts are read when they are needed, so that weights never lie in memory twice.
+/// A file with random access, so that weights need not be in memory twice.
 #[derive(Debug)]
 pub(crate) struct RandomAccess {
     pub(crate) path: PathBuf,
@@ -95,7 +95,7 @@ impl RandomAccess {
             Bytes::Static(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let part = bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
-                let part = part.ok_or_else(|| Error::malformed(&self.path, "ends too early; embed the whole file"))?;
+                let part = part.ok_or_else(|| Error::malformed(&self.path, "is truncated; embed the complete file"))?;
                 buffer.copy_from_slice(part);
                 Ok(())
             }
@@ -110,9 +110,9 @@ fn read_error(path: &Path, source: std::io::Error) -> Error {
 fn missing(path: PathBuf) -> Error {
     Error::MissingFile {
         path,
-        remedy: "a model folder in the diffusers layout holds transformer/, vae/, scheduler/, text_encoder/, \
-                 text_encoder_2/, tokenizer/ and tokenizer_2/ (text_encoder_3/ and tokenizer_3/ may be left out); \
-                 download the missing part again"
+        remedy: "a model folder in the diffusers layout contains transformer/, vae/, scheduler/, text_encoder/, \
+                 text_encoder_2/, tokenizer/, tokenizer_2/ and optionally text_encoder_3/ and tokenizer_3/; \
+                 download the missing file"
             .into(),
     }
 }

@@ -1,4 +1,4 @@
-//! Weight files: found, checked and read a tensor at a time.
+//! The weight files of a component, read one tensor at a time.
 
 mod files;
 mod safetensors;
@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 pub use files::{EmbeddedFile, ModelFiles};
 use safetensors::{Shard, TensorInfo};
 
-/// The tensors of one component, over one file or several.
+/// The tensors of one component, in one or more files.
 #[derive(Debug)]
 pub(crate) struct Weights {
     shards: Vec<Shard>,
@@ -23,27 +23,27 @@ pub(crate) struct Weights {
     read: Read,
 }
 
-/// What asking for a tensor gives.
+/// The values that a request for a tensor returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Read {
-    /// Its values.
+    /// The values in the file.
     Values,
-    /// Zeros, after a check that the file has the tensor in the shape that is asked for.
+    /// Zeros, after a check that the file contains the tensor in the requested shape.
     Headers,
-    /// Random values of any shape that is asked for, of the size that keeps a network's activations in bounds. No file
-    /// is opened: for measuring a model's speed without its weights.
+    /// Random values that keep the network's activations bounded. Benchmarks use them instead of a file.
     Random,
 }
 
-/// The index beside a component's shards.
+/// The index of a component with several files.
 #[derive(Deserialize)]
 struct ShardIndex {
     weight_map: HashMap<String, String>,
 }
 
 impl Weights {
-    /// Opens `{folder}/{stem}.safetensors`, or the shards that `{stem}.safetensors.index.json` names.
-    /// A file of 16-bit weights (`{stem}.fp16.safetensors`) serves where the plain one is not there.
+    /// Opens `{folder}/{stem}.safetensors`, or the files that `{stem}.safetensors.index.json` lists.
+    ///
+    /// If neither exists, it opens the 16-bit variant `{stem}.fp16.safetensors` or its index.
     pub(crate) fn open(files: &ModelFiles, folder: &str, stem: &str, read: Read, device: &Device) -> Result<Self> {
         let mut names = Vec::new();
         for variant in ["", ".fp16"] {
@@ -77,7 +77,7 @@ impl Weights {
         Ok(Self { shards, tensors, device: device.clone(), read })
     }
 
-    /// Has every tensor in every shape.
+    /// Creates weights that have random values for every tensor.
     pub(crate) fn random(device: &Device) -> Self {
         Self { shards: Vec::new(), tensors: HashMap::new(), device: device.clone(), read: Read::Random }
     }
@@ -89,7 +89,7 @@ impl Weights {
     fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
         let found = self.tensors.get(name).and_then(|(shard, info)| Some((self.shards.get(*shard)?, info)));
         found.ok_or_else(|| {
-            self.tensor_error(name, "is missing; the file belongs to another model or is cut off: download it again")
+            self.tensor_error(name, "is missing, so the file belongs to another model; download it again")
         })
     }
 
@@ -103,7 +103,7 @@ impl Weights {
     }
 }
 
-/// A place in the tree of tensor names.
+/// A prefix of tensor names.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope<'a> {
     weights: &'a Weights,
@@ -111,7 +111,7 @@ pub(crate) struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// The place below this one.
+    /// Returns the scope `{self}.{name}`.
     pub(crate) fn at(&self, name: impl std::fmt::Display) -> Self {
         Self { weights: self.weights, prefix: self.name(name) }
     }
@@ -120,8 +120,8 @@ impl Scope<'_> {
         self.weights.tensors.contains_key(&self.name(name))
     }
 
-    /// Whether tensors are only checked, not read.
-    pub(crate) fn only_checks(&self) -> bool {
+    /// Returns true if tensors are checked but not read.
+    pub(crate) fn reads_headers_only(&self) -> bool {
         self.weights.read == Read::Headers
     }
 
@@ -129,7 +129,7 @@ impl Scope<'_> {
         &self.weights.device
     }
 
-    /// Reads a tensor as f32 and checks that it has `shape` and no value that is not finite.
+    /// Reads a tensor as f32 and checks that it has the given shape and only finite values.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let name = self.name(name);
         if self.weights.read == Read::Random {
@@ -140,7 +140,8 @@ impl Scope<'_> {
             return Err(self.weights.tensor_error(
                 &name,
                 format!(
-                    "has the shape {:?}, but config.json calls for {shape:?}; the two are of different models: download both from one",
+                    "has the shape {:?}, but config.json requires {shape:?}; the files belong to different models: \
+                     download both from one source",
                     info.shape
                 ),
             ));
@@ -153,7 +154,7 @@ impl Scope<'_> {
             .and_then(|values| Ok(Tensor::from_vec(values, shape, &self.weights.device)?))
     }
 
-    /// Reads `count` rows from `first` on of a tensor whose last dimension is `width`, all dimensions before it taken as rows.
+    /// Reads `count` rows, starting at row `first`. A row is the last dimension, which must be `width`.
     pub(crate) fn rows(&self, name: &str, width: usize, first: usize, count: usize) -> Result<Vec<f32>> {
         let name = self.name(name);
         if self.weights.read == Read::Random {
@@ -165,8 +166,8 @@ impl Scope<'_> {
             return Err(self.weights.tensor_error(
                 &name,
                 format!(
-                    "has the shape {:?}, but config.json calls for {} rows of {width}; \
-                     the two are of different models: download both from one",
+                    "has the shape {:?}, but config.json requires {} rows of {width}; \
+                     the files belong to different models: download both from one source",
                     info.shape,
                     first + count
                 ),
@@ -176,12 +177,12 @@ impl Scope<'_> {
     }
 
     fn values(&self, name: &str, shard: &Shard, info: &TensorInfo, first: usize, count: usize) -> Result<Vec<f32>> {
-        let values = shard.read(info, first, count)?.map_err(|reason| self.weights.tensor_error(name, reason))?;
+        let values = shard.read(name, info, first, count)?;
         match values.iter().position(|value| !value.is_finite()) {
             Some(at) => Err(self.weights.tensor_error(
                 name,
                 format!(
-                    "holds a value that is not finite (element {}); the file is damaged: download it again",
+                    "contains a value that is not finite (element {}), so the file is corrupt; download it again",
                     first + at
                 ),
             )),
@@ -194,7 +195,7 @@ impl Scope<'_> {
     }
 }
 
-/// Uniform values of variance 1/inputs, other ones for each name.
+/// Returns uniform values with variance 1/inputs, which depend on the name.
 fn random_values(name: &str, shape: &[usize]) -> Vec<f32> {
     let inputs = shape.iter().skip(1).product::<usize>().max(1);
     let bound = (3.0 / inputs as f32).sqrt();

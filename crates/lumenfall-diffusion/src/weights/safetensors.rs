@@ -1,4 +1,4 @@
-//! One safetensors file: its header checked against its length, its tensors read on demand.
+//! A safetensors file, whose tensors are read on demand.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -10,19 +10,16 @@ use half::{bf16, f16};
 use super::files::RandomAccess;
 use crate::error::{Error, Result};
 
-/// Longer headers than this are damage, not models.
+/// A file whose header claims to be longer is corrupt.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// Values are widened to f32 through a buffer of this many bytes.
+/// The size of the buffer for the conversion to f32.
 const BUFFER_BYTES: usize = 4 << 20;
 
-/// Turns bytes into values.
+/// Converts bytes to values.
 type Widen = fn(&[u8], &mut Vec<f32>);
 
-/// What is wrong with a tensor, to be told with its name and file.
-type Reason = String;
-
-/// Where a tensor lies in its file.
+/// The shape, type and position of a tensor.
 #[derive(Debug)]
 pub(crate) struct TensorInfo {
     pub(crate) shape: Vec<usize>,
@@ -30,7 +27,7 @@ pub(crate) struct TensorInfo {
     start: u64,
 }
 
-/// One open file.
+/// An open file.
 #[derive(Debug)]
 pub(crate) struct Shard {
     file: RandomAccess,
@@ -38,29 +35,29 @@ pub(crate) struct Shard {
 
 impl Shard {
     pub(crate) fn open(file: RandomAccess) -> Result<(Self, HashMap<String, TensorInfo>)> {
-        let damaged = |reason: String| Error::malformed(&file.path, reason);
+        let corrupt = |reason: String| Error::malformed(&file.path, reason);
         let mut length = [0; 8];
         if file.length < 8 {
-            return Err(damaged("is too short for a safetensors file; download it again".into()));
+            return Err(corrupt("is too short to be a safetensors file; download it again".into()));
         }
         file.read_at(0, &mut length)?;
         let header_length = u64::from_le_bytes(length);
         if header_length > MAX_HEADER_BYTES || header_length + 8 > file.length {
-            return Err(damaged(
-                "is not a safetensors file, or its header is cut off; convert it to safetensors or download it again"
+            return Err(corrupt(
+                "is not a safetensors file, or its header is truncated; download it again or convert it to safetensors"
                     .into(),
             ));
         }
         let mut header = vec![0; usize::try_from(header_length).unwrap_or(usize::MAX)];
         file.read_at(8, &mut header)?;
         let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| {
-            damaged(format!("is not a safetensors file: its header is not valid ({error}); download it again"))
+            corrupt(format!("is not a safetensors file: its header is not valid ({error}); download it again"))
         })?;
         let data_start = header_length + 8;
         let expected = data_start + metadata.data_len() as u64;
         if file.length != expected {
-            return Err(damaged(format!(
-                "is {} bytes long, but its header speaks of {expected}; the download was cut off: get it again",
+            return Err(corrupt(format!(
+                "has {} bytes, but its header describes {expected} bytes, so it is truncated; download it again",
                 file.length
             )));
         }
@@ -79,13 +76,8 @@ impl Shard {
         &self.file.path
     }
 
-    /// Reads `count` values from element `first` on. The inner error is a reason to be told with the tensor's name.
-    pub(crate) fn read(
-        &self,
-        info: &TensorInfo,
-        first: usize,
-        count: usize,
-    ) -> Result<std::result::Result<Vec<f32>, Reason>> {
+    /// Reads `count` values of the tensor `name`, starting at element `first`.
+    pub(crate) fn read(&self, name: &str, info: &TensorInfo, first: usize, count: usize) -> Result<Vec<f32>> {
         let (width, widen): (usize, Widen) = match info.dtype {
             Dtype::F32 => (4, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)))),
             Dtype::F16 => {
@@ -95,9 +87,13 @@ impl Shard {
                 (2, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32())))
             }
             other => {
-                return Ok(Err(format!(
-                    "is stored as {other:?}, which this version does not read; use a file with F32, F16 or BF16 weights"
-                )));
+                return Err(Error::Tensor {
+                    path: self.path().to_path_buf(),
+                    tensor: name.into(),
+                    reason: format!(
+                        "has the type {other:?}, which is not supported; use a file with F32, F16 or BF16 weights"
+                    ),
+                });
             }
         };
         let mut values = Vec::with_capacity(count);
@@ -112,6 +108,6 @@ impl Shard {
             offset += part.len() as u64;
             left -= part.len();
         }
-        Ok(Ok(values))
+        Ok(values)
     }
 }

@@ -1,0 +1,15 @@
+//! Token embeddings.
+
+use candle_core::Tensor;
+
+use crate::error::Result;
+use crate::weights::Scope;
+
+/// Returns the embeddings of `ids`: `[tokens, width]`. It reads only their rows of the table.
+pub(super) fn embed(table: &Scope<'_>, ids: &[u32], width: usize) -> Result<Tensor> {
+    let mut values = Vec::with_capacity(ids.len() * width);
+    for id in ids {
+        values.extend(table.rows("weight", width, *id as usize, 1)?);
+    }
+    Ok(Tensor::from_vec(values, (ids.len(), width), table.device())?)
+}

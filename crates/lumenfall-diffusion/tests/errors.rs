@@ -1,0 +1,216 @@
+//! Corrupt models and invalid parameters result in errors that name the file, tensor or parameter and say what to do.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests may panic")]
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use lumenfall_diffusion::{Callbacks, Error, LoadOptions, ModelFiles, Parameters, Pipeline, RgbImage};
+use tempfile::TempDir;
+
+const DENOISER: &str = "transformer/diffusion_pytorch_model.safetensors";
+
+/// Returns a copy of the golden model.
+fn model() -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model");
+    for part in fs::read_dir(source).unwrap().map(Result::unwrap).filter(|part| part.path().is_dir()) {
+        let target = copy.path().join(part.file_name());
+        fs::create_dir(&target).unwrap();
+        for file in fs::read_dir(part.path()).unwrap().map(Result::unwrap) {
+            fs::copy(file.path(), target.join(file.file_name())).unwrap();
+        }
+    }
+    copy
+}
+
+fn files(model: &TempDir) -> ModelFiles {
+    ModelFiles::Folder(model.path().to_path_buf())
+}
+
+fn pipeline(model: &TempDir) -> Result<Pipeline, Error> {
+    Pipeline::load(&files(model), &LoadOptions::default())
+}
+
+/// Asserts that checking and loading return the same error, which contains each of `expected`.
+fn assert_refused(model: &TempDir, expected: &[&str]) {
+    let message = Pipeline::check(&files(model)).unwrap_err().to_string();
+    assert_eq!(pipeline(model).unwrap_err().to_string(), message);
+    for part in expected.iter().chain(&["download"]) {
+        assert!(message.contains(part), "{part:?} is not in {message:?}");
+    }
+}
+
+fn change(model: &TempDir, file: &str, change: impl FnOnce(&mut Vec<u8>)) {
+    let path = model.path().join(file);
+    let mut bytes = fs::read(&path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+fn small_image() -> Parameters {
+    let mut parameters = Parameters::new("a star");
+    (parameters.width, parameters.height, parameters.steps) = (Some(32), Some(32), Some(1));
+    parameters
+}
+
+#[test]
+fn a_missing_file_is_named() {
+    let complete = model();
+    Pipeline::check(&files(&complete)).unwrap();
+    for file in [
+        "scheduler/scheduler_config.json",
+        "transformer/config.json",
+        DENOISER,
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "text_encoder_2/model.safetensors",
+        "text_encoder_3/model-00002-of-00002.safetensors",
+        "tokenizer/vocab.json",
+        "tokenizer_3/tokenizer.json",
+    ] {
+        let model = model();
+        fs::remove_file(model.path().join(file)).unwrap();
+        assert_refused(&model, &[file]);
+    }
+    assert_refused(&tempfile::tempdir().unwrap(), &["scheduler_config.json"]);
+}
+
+#[test]
+fn a_truncated_weight_file_is_reported_with_both_lengths() {
+    let model = model();
+    let length = fs::metadata(model.path().join(DENOISER)).unwrap().len();
+    change(&model, DENOISER, |bytes| bytes.truncate(bytes.len() - 1000));
+    assert_refused(&model, &[DENOISER, "truncated", &length.to_string(), &(length - 1000).to_string()]);
+}
+
+#[test]
+fn a_file_that_is_not_safetensors_is_refused() {
+    let contents: [&[u8]; 5] =
+        [b"", b"abc", b"\x89PNG\r\n\x1a\n and more of it", b"\x10\0\0\0\0\0\0\0{\"no\": \"header\"}", &[255; 64]];
+    for content in contents {
+        let model = model();
+        fs::write(model.path().join(DENOISER), content).unwrap();
+        assert_refused(&model, &[DENOISER, "safetensors"]);
+    }
+}
+
+#[test]
+fn a_weight_file_of_another_component_is_refused() {
+    let model = model();
+    fs::copy(model.path().join("vae/diffusion_pytorch_model.safetensors"), model.path().join(DENOISER)).unwrap();
+    assert_refused(&model, &["is missing", "another model"]);
+}
+
+#[test]
+fn an_unsupported_configuration_is_reported_with_its_key() {
+    for (file, from, to, expected) in [
+        // The shapes of the weights differ from the configuration.
+        ("transformer", "\"pos_embed_max_size\": 12", "\"pos_embed_max_size\": 16", &["pos_embed"][..]),
+        ("text_encoder", "\"intermediate_size\": 32", "\"intermediate_size\": 48", &["fc1", "[32, 16]", "[48, 16]"]),
+        // The components do not belong together.
+        (
+            "transformer",
+            "\"pooled_projection_dim\": 40",
+            "\"pooled_projection_dim\": 2048",
+            &["pooled_projection_dim", "different models"],
+        ),
+        (
+            "transformer",
+            "\"joint_attention_dim\": 64",
+            "\"joint_attention_dim\": 72",
+            &["joint_attention_dim", "different models"],
+        ),
+        ("vae", "\"latent_channels\": 16", "\"latent_channels\": 8", &["latent_channels", "different models"]),
+        // The component belongs to another kind of model.
+        ("transformer", "\"rms_norm\"", "\"layer_norm\"", &["transformer/config.json", "qk_norm"]),
+        ("transformer", "\"out_channels\": 16", "\"out_channels\": 8", &["transformer/config.json", "out_channels"]),
+        ("vae", "\"in_channels\": 3", "\"in_channels\": 1", &["vae/config.json", "in_channels"]),
+        ("text_encoder", "\"quick_gelu\"", "\"relu\"", &["text_encoder/config.json", "hidden_act"]),
+        ("text_encoder_3", "\"gated-gelu\"", "\"relu\"", &["text_encoder_3/config.json", "feed_forward_proj"]),
+        // The file is corrupt.
+        ("transformer", "{", "", &["transformer/config.json"]),
+        ("transformer", "\"patch_size\": 2", "\"patch_size\": 0", &["transformer/config.json", "patch_size"]),
+        ("transformer", "\"num_layers\": 3", "\"num_layers\": -3", &["transformer/config.json"]),
+    ] {
+        let model = model();
+        let path = model.path().join(file).join("config.json");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{from}");
+        fs::write(path, text.replacen(from, to, 1)).unwrap();
+        assert_refused(&model, expected);
+    }
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_reported_with_its_tensor() {
+    for value in [f32::NAN, f32::INFINITY] {
+        let model = model();
+        change(&model, DENOISER, |bytes| {
+            let data_start = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+            bytes[data_start + 40..data_start + 44].copy_from_slice(&value.to_le_bytes());
+        });
+        // The check reads only headers.
+        Pipeline::check(&files(&model)).unwrap();
+        let message = pipeline(&model).unwrap_err().to_string();
+        assert!(message.contains("not finite") && message.contains(DENOISER) && message.contains('`'), "{message}");
+    }
+}
+
+#[test]
+fn a_corrupt_t5_block_is_reported_when_it_is_read() {
+    let model = model();
+    change(&model, "text_encoder_3/model-00002-of-00002.safetensors", |bytes| {
+        bytes.last_chunk_mut::<4>().unwrap().copy_from_slice(&f32::NAN.to_le_bytes());
+    });
+    let result = pipeline(&model).and_then(|pipeline| pipeline.generate(&small_image(), Callbacks::none()));
+    let message = result.unwrap_err().to_string();
+    assert!(message.contains("not finite") && message.contains("text_encoder_3"), "{message}");
+}
+
+#[test]
+fn parameters_out_of_range_are_refused_by_name() {
+    let pipeline = pipeline(&model()).unwrap();
+    let steps = "use a number from 1 to 1000 (28 is a good default)";
+    let side = "use a multiple of 16 up to 192";
+    let guidance = "use 1 (no guidance) or more (4.5 is a good default)";
+    type Case<'a> = (&'a str, &'a str, fn(&mut Parameters));
+    let cases: [Case<'_>; 8] = [
+        ("steps", steps, |p| p.steps = Some(0)),
+        ("steps", steps, |p| p.steps = Some(1001)),
+        ("width", side, |p| p.width = Some(0)),
+        ("height", side, |p| p.height = Some(33)),
+        ("width", side, |p| p.width = Some(4000)),
+        ("n", "request at least 1 image", |p| p.count = 0),
+        ("guidance", guidance, |p| p.guidance = Some(f32::NAN)),
+        ("negative_prompt", "set `guidance` to a value above 1", |p| {
+            (p.guidance, p.negative_prompt) = (Some(1.0), Some("blue".into()));
+        }),
+    ];
+    for (parameter, remedy, change) in cases {
+        let mut parameters = small_image();
+        change(&mut parameters);
+        let message = pipeline.generate(&parameters, Callbacks::none()).unwrap_err().to_string();
+        assert!(message.starts_with(&format!("`{parameter}` ")) && message.ends_with(remedy), "{message}");
+    }
+    let source = RgbImage::new(32, 32, vec![128; 32 * 32 * 3]).unwrap();
+    for strength in [0.0, -1.0, 1.5, f32::NAN] {
+        let error = pipeline.edit(&source, strength, &small_image(), Callbacks::none()).unwrap_err();
+        assert!(matches!(error, Error::Parameter { parameter: "strength", .. }), "{strength}: {error}");
+        assert!(error.to_string().ends_with("use a number above 0 (almost no change) and up to 1 (full change)"));
+    }
+}
+
+#[test]
+fn a_cancelled_request_stops_at_the_next_block() {
+    let pipeline = pipeline(&model()).unwrap();
+    let calls = AtomicU32::new(0);
+    let is_cancelled = || calls.fetch_add(1, Ordering::Relaxed) >= 5;
+    let mut parameters = small_image();
+    parameters.steps = Some(1000);
+    let error = pipeline.generate(&parameters, Callbacks::new(&is_cancelled, &|_| {})).unwrap_err();
+    assert!(matches!(error, Error::Cancelled));
+    assert_eq!(calls.load(Ordering::Relaxed), 6);
+}
