@@ -1,14 +1,17 @@
-//! What a user starts from.
+//! The client: the entry point of the typed API.
 
 use std::sync::Arc;
 
-use crate::backend::Backend;
+use crate::backend::{Backend, fetch};
 use crate::error::Error;
 use crate::generated::stable_diffusion_3_5_medium::{Requests, StableDiffusion35Medium};
 use crate::images::typed::Model;
-use crate::remote::ClientBuilder;
+use crate::remote::Remote;
+use crate::values::Input;
 
-/// Makes images through a [`Backend`]. Cheap to clone: clones share the backend.
+/// Generates and edits images with a [`Backend`].
+///
+/// Cloning is cheap: clones share the backend.
 ///
 /// ```no_run
 /// let client = lumenfall::Client::from_env()?;
@@ -21,37 +24,54 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of any backend: a remote one, a local one, layers around either, or your own.
+    /// Creates a client for any backend: a remote one, a local one, layers around either, or a custom one.
     pub fn new(backend: impl Backend + 'static) -> Self {
         Self { backend: Arc::new(backend) }
     }
 
-    /// A client of the gateway, by the environment: `LUMENFALL_API_KEY` and, if set, `LUMENFALL_BASE_URL`.
+    /// Creates a client for the Lumenfall gateway. It reads the API key from the environment variable `LUMENFALL_API_KEY` and,
+    /// if set, the base URL from `LUMENFALL_BASE_URL`.
+    ///
+    /// For other settings use [`Remote::builder`].
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) where the key is missing or
-    /// malformed, or the base address is.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) if the key is missing or malformed, or the URL is
+    /// malformed.
     pub fn from_env() -> Result<Self, Error> {
-        ClientBuilder::from_env().build()
+        Remote::from_env().map(Self::new)
     }
 
-    /// Sets up a client of the gateway, or of any OpenAI-compatible server.
-    pub fn builder() -> ClientBuilder {
-        ClientBuilder::default()
-    }
-
-    /// The backend that does the work.
+    /// Returns the backend.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }
 
-    /// Where the requests to Stable Diffusion 3.5 Medium start.
+    /// Returns the request builders of Stable Diffusion 3.5 Medium.
     pub fn images(&self) -> Requests {
         self.images_for::<StableDiffusion35Medium>()
     }
 
-    /// Where the requests to any generated model start.
+    /// Returns the request builders of another generated model.
     pub fn images_for<M: Model>(&self) -> M::Requests {
-        M::requests(self)
+        M::requests(Arc::clone(&self.backend))
+    }
+}
+
+impl Input {
+    /// Downloads an image with the HTTP client and proxy of `client`, without its key.
+    ///
+    /// ```no_run
+    /// # async fn run(client: lumenfall::Client) -> Result<(), lumenfall::Error> {
+    /// let source = lumenfall::Input::fetch(&client, "https://example.com/source.png").await?;
+    /// client.images().edit(source).prompt(lumenfall::prompt!("add a starry night sky")).send().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// The error of the download; [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if the client's backend cannot
+    /// download URLs.
+    pub async fn fetch(client: &Client, url: &str) -> Result<Self, Error> {
+        fetch::bytes(&**client.backend(), url).await.map(Self::bytes)
     }
 }

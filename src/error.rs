@@ -1,50 +1,50 @@
-//! The one error type of the SDK.
+//! The error type of the SDK.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-/// What went wrong, as a closed question a program can match on.
+/// The kind of an [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The client is not set up right: a missing or malformed key, a bad base address.
+    /// The client is misconfigured: a missing or malformed API key, or a malformed base URL.
     Configuration,
-    /// The request breaks a rule of the model's schema or of the service.
+    /// The request violates a rule of the model's schema or of the service.
     InvalidRequest,
-    /// The backend cannot honour something that was asked for.
+    /// The backend does not support something that the request asks for.
     Unsupported,
-    /// The service refused the prompt or the image for its content.
+    /// The service rejected the prompt or the image because of its content policy.
     ContentPolicy,
-    /// The key was refused.
+    /// The service rejected the API key.
     Authentication,
-    /// The account has not enough money.
+    /// The account balance is too low.
     InsufficientBalance,
-    /// The model or the thing asked for does not exist.
+    /// The model or the requested resource does not exist.
     NotFound,
-    /// Too many requests; see [`Error::retry_after`].
+    /// The service received too many requests; see [`Error::retry_after`].
     RateLimited,
-    /// The service could not be reached, or the connection to it broke; [`Error::maybe_billed`] tells
-    /// whether the request may have been executed.
+    /// The service could not be reached, or the connection was closed; [`Error::maybe_billed`] reports whether the
+    /// request may have been executed.
     Connection,
-    /// Time ran out.
+    /// A timeout or the deadline expired.
     Timeout,
     /// The service, or a provider behind it, failed.
     Upstream,
-    /// The answer could not be understood.
+    /// The response could not be parsed.
     InvalidResponse,
-    /// A local file could not be read or written, or is not what it should be.
+    /// A local file could not be read or written, or is not a valid input.
     Io,
-    /// A local model's files are missing, damaged or of the wrong shape.
+    /// A file of a local model is missing, corrupt or of the wrong shape.
     Model,
     /// The local computation failed.
     Compute,
 }
 
-/// Everything that can go wrong, in one opaque type.
+/// An error of any operation of this crate.
 ///
-/// Ask [`kind`](Error::kind) to decide, print the error to tell a person. No message contains a
-/// secret, a signed address or an image's data.
+/// Match on [`kind`](Error::kind) to handle an error; print it to explain it to a person. No message contains a secret,
+/// a signed URL or image data.
 ///
 /// ```
 /// use lumenfall::{ErrorKind, Size};
@@ -66,33 +66,31 @@ struct Details {
     bills: Bills,
     attempts: u32,
     elapsed: Option<Duration>,
-    addresses: Vec<String>,
+    unfetched_urls: Vec<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// What the tries of a request may have cost.
+/// The possible cost of the failed attempts of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bills {
-    /// How many of them may have been billed.
-    pub(crate) tries: u32,
-    /// Whether one of those may have made images.
-    pub(crate) made: bool,
+    /// How many attempts may have been billed.
+    pub(crate) attempts: u32,
+    /// Whether one of those attempts may have produced images.
+    pub(crate) made_images: bool,
 }
 
 impl Bills {
-    /// Those of further tries besides.
-    pub(crate) fn add(&mut self, further: Self) {
-        self.tries = self.tries.saturating_add(further.tries);
-        self.made |= further.made;
+    /// Adds the bills of further attempts.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.attempts = self.attempts.saturating_add(other.attempts);
+        self.made_images |= other.made_images;
     }
 }
 
 impl Error {
-    /// An error of `kind`. `message` says what happened, where, and what to do about it.
+    /// Creates an error. `message` says what happened, where, and what to do about it.
     ///
-    /// Backends outside this crate make their errors with this and the `with_…` functions.
-    // Cold here and wherever one is made: what leads to an error stays out of the way of what does not.
-    #[cold]
+    /// Custom backends create their errors with this function and the `with_…` methods.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Details {
             kind,
@@ -105,140 +103,153 @@ impl Error {
             bills: Bills::default(),
             attempts: 0,
             elapsed: None,
-            addresses: Vec::new(),
+            unfetched_urls: Vec::new(),
             source: None,
         }))
     }
 
-    /// What went wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The service's own code for the error, such as `CONTENT_POLICY_VIOLATION`.
+    /// Returns the service's error code, such as `CONTENT_POLICY_VIOLATION`.
     pub fn code(&self) -> Option<&str> {
         self.0.code.as_deref()
     }
 
-    /// The request parameter that is at fault, where one is.
+    /// Returns the name of the invalid request parameter, if the error is about one.
     pub fn parameter(&self) -> Option<&str> {
         self.0.parameter.as_deref()
     }
 
-    /// The HTTP status of the answer, if one arrived.
+    /// Returns the HTTP status of the response, if one was received.
     pub fn status(&self) -> Option<u16> {
         self.0.status
     }
 
-    /// The service's name for the request, to quote to its support.
+    /// Returns the service's id of the request, for support requests.
     pub fn request_id(&self) -> Option<&str> {
         self.0.request_id.as_deref()
     }
 
-    /// How long the service asked to wait before the next try.
+    /// Returns how long the service asked to wait before the next attempt.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
     }
 
-    /// Whether the request may have been executed and billed although no result arrived.
-    pub fn maybe_billed(&self) -> bool {
-        self.0.bills.tries > 0
-    }
-
-    /// How many of the tries may have been billed; more than one only where the caller allowed it, or where the
-    /// service said each time that it made nothing.
-    pub fn maybe_billed_tries(&self) -> u32 {
-        self.0.bills.tries
-    }
-
-    /// Whether surely no images were made, so that another try cannot pay twice for one result.
+    /// Returns whether the failure is temporary: the same request may succeed later.
     ///
-    /// A request that cannot have been billed made nothing. One that may have been billed can have made nothing, too:
-    /// the gateway's `ALL_PROVIDERS_EXHAUSTED` says so, and may still charge a part of the cost.
+    /// True for [`Connection`](ErrorKind::Connection), [`Timeout`](ErrorKind::Timeout),
+    /// [`RateLimited`](ErrorKind::RateLimited) and [`Upstream`](ErrorKind::Upstream).
+    pub fn is_transient(&self) -> bool {
+        use ErrorKind::{Connection, RateLimited, Timeout, Upstream};
+
+        matches!(self.kind(), Connection | Timeout | RateLimited | Upstream)
+    }
+
+    /// Returns whether the request may have been executed and billed although no result was received. If in doubt, this
+    /// returns true.
+    pub fn maybe_billed(&self) -> bool {
+        self.0.bills.attempts > 0
+    }
+
+    /// Returns how many attempts may have been billed. It is more than one only if the caller allowed it, or if the service
+    /// reported for each of them that it produced no images.
+    pub fn maybe_billed_attempts(&self) -> u32 {
+        self.0.bills.attempts
+    }
+
+    /// Returns whether it is certain that no images were produced, so that a retry cannot pay twice for one result.
+    ///
+    /// A request that was not billed produced nothing. One that may have been billed can have produced nothing too: the
+    /// gateway reports so with `ALL_PROVIDERS_EXHAUSTED`, and may still charge a part of the cost.
     pub fn made_nothing(&self) -> bool {
-        !self.0.bills.made
+        !self.0.bills.made_images
     }
 
     pub(crate) fn bills(&self) -> Bills {
         self.0.bills
     }
 
-    /// How many times the request was tried; 0 where it was never sent.
+    /// Returns the number of attempts; 0 if the request was never sent.
     pub fn attempts(&self) -> u32 {
         self.0.attempts
     }
 
-    /// How long all tries and the waits between them took; `None` where the request was never sent.
+    /// Returns the duration of all attempts and the waits between them; `None` if the request was never sent.
     pub fn elapsed(&self) -> Option<Duration> {
         self.0.elapsed
     }
 
-    /// Where images lie that were made, and paid for, but could not be fetched. They may come later, for as long as such
-    /// addresses work: [`Input::fetch`](crate::Input::fetch) gets them. An address may carry a signature, so it stands in no message.
-    pub fn addresses(&self) -> &[String] {
-        &self.0.addresses
+    /// Returns the URLs of images that were produced and billed, but could not be downloaded.
+    ///
+    /// [`Input::fetch`](crate::Input::fetch) can download them later, until the URLs expire. A URL can contain a signature,
+    /// so no message contains it.
+    pub fn unfetched_urls(&self) -> &[String] {
+        &self.0.unfetched_urls
     }
 
-    /// Changes the kind, for a caller that knows better what the failure means.
+    /// Replaces the kind.
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.0.kind = kind;
         self
     }
 
-    /// Puts what was being done before the message: `what: message`.
+    /// Prepends the operation to the message: `operation: message`.
     #[must_use]
-    pub fn context(mut self, what: impl fmt::Display) -> Self {
-        self.0.message = format!("{what}: {}", self.0.message);
+    pub fn context(mut self, operation: impl fmt::Display) -> Self {
+        self.0.message = format!("{operation}: {}", self.0.message);
         self
     }
 
-    /// Adds the service's own code.
+    /// Sets the service's error code.
     #[must_use]
     pub fn with_code(mut self, code: impl Into<String>) -> Self {
         self.0.code = Some(code.into());
         self
     }
 
-    /// Adds the name of the parameter at fault.
+    /// Sets the name of the invalid parameter.
     #[must_use]
     pub fn with_parameter(mut self, name: impl Into<String>) -> Self {
         self.0.parameter = Some(name.into());
         self
     }
 
-    /// Adds the HTTP status of the answer.
+    /// Sets the HTTP status of the response.
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.0.status = Some(status);
         self
     }
 
-    /// Adds the service's name for the request.
+    /// Sets the service's id of the request.
     #[must_use]
     pub fn with_request_id(mut self, id: impl Into<String>) -> Self {
         self.0.request_id = Some(id.into());
         self
     }
 
-    /// Adds the wait that the service asked for.
+    /// Sets how long the service asked to wait.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
     }
 
-    /// Says whether the request may have been executed, with its images made, and billed.
+    /// Sets whether the request may have been executed, with its images produced and billed.
     #[must_use]
     pub fn with_maybe_billed(self, maybe_billed: bool) -> Self {
-        let tries = if maybe_billed { self.0.bills.tries.max(1) } else { 0 };
-        self.with_bills(Bills { tries, made: maybe_billed })
+        let attempts = if maybe_billed { self.0.bills.attempts.max(1) } else { 0 };
+        self.with_bills(Bills { attempts, made_images: maybe_billed })
     }
 
-    /// Says that no images were made, whatever the request cost; see [`made_nothing`](Self::made_nothing).
+    /// Records that no images were produced, whatever the request cost; see [`made_nothing`](Self::made_nothing).
     #[must_use]
     pub fn with_nothing_made(mut self) -> Self {
-        self.0.bills.made = false;
+        self.0.bills.made_images = false;
         self
     }
 
@@ -248,7 +259,7 @@ impl Error {
         self
     }
 
-    /// Adds how often the request was tried, and how long that took.
+    /// Sets the number of attempts and their total duration.
     #[must_use]
     pub fn with_attempts(mut self, attempts: u32, elapsed: Duration) -> Self {
         self.0.attempts = attempts;
@@ -256,21 +267,21 @@ impl Error {
         self
     }
 
-    /// Adds where images lie that could not be fetched.
+    /// Adds URLs of images that could not be downloaded.
     #[must_use]
-    pub fn with_addresses(mut self, addresses: impl IntoIterator<Item = String>) -> Self {
-        self.0.addresses.extend(addresses);
+    pub fn with_unfetched_urls(mut self, urls: impl IntoIterator<Item = String>) -> Self {
+        self.0.unfetched_urls.extend(urls);
         self
     }
 
-    /// With all the addresses of several tries, its own among them.
+    /// Replaces the URLs of images that could not be downloaded by those of several attempts.
     #[must_use]
-    pub(crate) fn replacing_addresses(mut self, addresses: Vec<String>) -> Self {
-        self.0.addresses = addresses;
+    pub(crate) fn replacing_unfetched_urls(mut self, urls: Vec<String>) -> Self {
+        self.0.unfetched_urls = urls;
         self
     }
 
-    /// Adds the error underneath. It must not print secrets: addresses are to be stripped before.
+    /// Sets the underlying error. Its message must not contain secrets, so URLs must be removed first.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
@@ -291,12 +302,12 @@ impl fmt::Display for Error {
             write!(f, " (request {id})")?;
         }
         if self.0.attempts > 1 {
-            write!(f, " (after {} tries)", self.0.attempts)?;
+            write!(f, " (after {} attempts)", self.0.attempts)?;
         }
-        match self.0.bills.tries {
+        match self.0.bills.attempts {
             0 => Ok(()),
             1 => f.write_str(" (the request may have been billed)"),
-            tries => write!(f, " (the request may have been billed {tries} times)"),
+            attempts => write!(f, " (the request may have been billed {attempts} times)"),
         }
     }
 }
@@ -312,11 +323,11 @@ impl fmt::Debug for Error {
             .field("status", &details.status)
             .field("request_id", &details.request_id)
             .field("retry_after", &details.retry_after)
-            .field("maybe_billed_tries", &details.bills.tries)
-            .field("made_nothing", &!details.bills.made)
+            .field("maybe_billed_attempts", &details.bills.attempts)
+            .field("made_nothing", &!details.bills.made_images)
             .field("attempts", &details.attempts)
             .field("elapsed", &details.elapsed)
-            .field("addresses", &details.addresses.len())
+            .field("unfetched_urls", &details.unfetched_urls.len())
             .field("source", &details.source.as_ref().map(ToString::to_string))
             .finish()
     }

@@ -1,15 +1,16 @@
-//! When to try again, and after how long.
+//! Retrying failed requests.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::error::Error;
+use crate::error::{Bills, Error};
+use tokio::time::Instant;
 
-/// When a failed request is tried again.
+/// Decides when failed requests are retried.
 ///
-/// A generation costs money each time it runs, so by default only a failure that proves the request
-/// was not executed is tried again: connecting failed, 429 or 503 (unless the code of an upstream or internal error is there,
-/// or may have been lost), a stream that the server refused by HTTP/2's own means, or the gateway's word that every provider refused.
+/// A generation is billed each time it is executed. By default a request is therefore retried only if the failure proves
+/// that it was not executed: the connection could not be opened, the status is 429 or 503 (unless the body contains the
+/// code of an upstream or internal error, or is too damaged to tell), the server refused the HTTP/2 stream, or the gateway
+/// reports that all providers refused.
 ///
 /// ```
 /// use lumenfall::RetryPolicy;
@@ -26,9 +27,9 @@ pub struct RetryPolicy {
     pub(crate) may_bill_twice: bool,
 }
 
-/// The first wait is drawn from zero up to this; each further one from zero up to twice as much.
+/// The upper bound of the first random wait. It doubles with each retry.
 const BASE: Duration = Duration::from_millis(500);
-/// No drawn wait is longer. A wait that the service asks for may be, up to `max_wait`.
+/// The largest upper bound of a random wait. A wait requested by the service can be longer, up to `max_wait`.
 const CEILING: Duration = Duration::from_secs(8);
 
 impl Default for RetryPolicy {
@@ -38,54 +39,78 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Never tries again.
+    /// Returns a policy that never retries.
     pub fn none() -> Self {
         Self { max_retries: 0, ..Self::default() }
     }
 
-    /// How often to try again after the first try; 3 by default.
+    /// Sets the maximum number of retries after the first attempt. The default is 3.
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = retries;
         self
     }
 
-    /// The longest wait that a service's `Retry-After` can impose; 60 seconds by default.
+    /// Sets the maximum wait that a service can impose with `Retry-After`. The default is 60 seconds.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
     }
 
-    /// Also tries again where the request may have been executed: a broken connection after sending, a
-    /// time-out of the answer, a 5xx. You may then pay more than once for one result.
+    /// Also retries if the request may have been executed: after a connection that was closed once the request was sent,
+    /// a timeout, or a 5xx status. You may then pay more than once for one result.
     pub fn may_bill_twice(mut self) -> Self {
         self.may_bill_twice = true;
         self
     }
 
-    /// The wait before the next try after `attempts` that ended in `error`; `None` where there is none left, or the
-    /// wait would end after the deadline: that would end in a worse error than this one.
-    pub(crate) fn next_wait(&self, attempts: u32, error: &Error, deadline: Option<Instant>) -> Option<Duration> {
-        let wait = self.wait(attempts, error.retry_after());
-        let in_time =
-            deadline.is_none_or(|deadline| Instant::now().checked_add(wait).is_some_and(|end| end < deadline));
-        (attempts <= self.max_retries && in_time).then_some(wait)
-    }
-
-    /// The wait before try number `attempt + 1`. Never shorter than what the service asked for (up to
-    /// `max_wait`); otherwise drawn evenly from zero to the bound ("full jitter"), so that many
-    /// clients that failed together do not return together.
-    pub(crate) fn wait(&self, attempt: u32, asked: Option<Duration>) -> Duration {
+    /// Returns the wait after attempt number `attempt`, from 1.
+    ///
+    /// It is at least what the service asked for, up to `max_wait`. Otherwise it is drawn evenly between zero and an upper
+    /// bound that doubles with each attempt ("full jitter"), so that clients that failed together do not retry together.
+    pub(crate) fn wait(&self, attempt: u32, requested: Option<Duration>) -> Duration {
         let bound = BASE.saturating_mul(1 << (attempt.saturating_sub(1)).min(10)).min(CEILING);
-        let drawn = bound.mul_f64(random_share());
-        asked.map_or(drawn, |asked| asked.min(self.max_wait).max(drawn.min(self.max_wait)))
+        let random = bound.mul_f64(fastrand::f64());
+        requested.map_or(random, |requested| requested.min(self.max_wait).max(random.min(self.max_wait)))
     }
 }
 
-/// A share between 0 and 1. The standard library seeds each `RandomState` at random, which is
-/// all that jitter needs.
-fn random_share() -> f64 {
-    let bits = RandomState::new().build_hasher().finish() >> 11;
-    bits as f64 / (1_u64 << 53) as f64
+/// The attempts of one request so far.
+#[derive(Debug)]
+pub(crate) struct Attempts {
+    policy: RetryPolicy,
+    deadline: Option<Instant>,
+    started: Instant,
+    /// How many attempts have failed.
+    pub(crate) failed: u32,
+    /// What the failed attempts may have cost.
+    pub(crate) bills: Bills,
+}
+
+impl Attempts {
+    pub(crate) fn new(policy: &RetryPolicy, deadline: Option<Instant>) -> Self {
+        Self { policy: policy.clone(), deadline, started: Instant::now(), failed: 0, bills: Bills::default() }
+    }
+
+    /// Records a failed attempt, then waits and returns true if there is another one.
+    ///
+    /// There is none if `may_retry` is false, if the policy's retries are used up, or if the wait would end after the
+    /// deadline: the error at the deadline would explain less than `error` does.
+    pub(crate) async fn retry_after(&mut self, error: &Error, may_retry: bool) -> bool {
+        self.failed = self.failed.saturating_add(1);
+        self.bills.add(error.bills());
+        let wait = self.policy.wait(self.failed, error.retry_after());
+        let ends_in_time = |deadline| Instant::now().checked_add(wait).is_some_and(|end| end < deadline);
+        let retry = may_retry && self.failed <= self.policy.max_retries && self.deadline.is_none_or(ends_in_time);
+        if retry {
+            tokio::time::sleep(wait).await;
+        }
+        retry
+    }
+
+    /// Returns the time since the first attempt started.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
 }
 
 #[cfg(test)]

@@ -1,3 +1,6 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| lumenfall::fuzz::drift(data));
+#[path = "../../xtask/schema/src/drift.rs"]
+mod drift;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| drift::fuzz(data));

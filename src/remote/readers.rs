@@ -1,34 +1,27 @@
-//! The readers of what comes from outside, for [`crate::fuzz`].
+//! Access to the readers of external data, for [`crate::fuzz`].
 
-use bytes::Bytes;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 
-use super::answer;
-use super::body::SomeBody;
-use super::failure::Failure;
-use super::key::{Key, Secrets};
-pub(crate) use super::multipart::file_name;
-pub(crate) use super::retry_after::read as read_retry_after;
-use super::unpack::{Unpack, Unpacked};
+pub(crate) use super::http::multipart::file_name;
+use super::response::base64_stream::Base64Extractor;
+use super::response::body::PartialBody;
+use super::response::failure::Failure;
+use super::response::images;
+pub(crate) use super::response::retry_after::read as read_retry_after;
+use super::secrets::{Key, Secrets};
 use crate::backend::Output;
 use crate::error::Error;
 
-/// The body comes in `pieces`.
-pub(crate) fn read_answer<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Output, Error> {
-    let mut unpack = Unpack::new(0);
-    pieces.into_iter().for_each(|piece| unpack.push(piece));
-    answer::output(HeaderMap::new(), unpack.finish(), &Secrets::default()).map_err(|failure| failure.error)
+/// Reads a response that arrives in `chunks`.
+pub(crate) fn read_images<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Output, Error> {
+    let mut extractor = Base64Extractor::new(0);
+    chunks.into_iter().for_each(|chunk| extractor.push(chunk));
+    images::output(&HeaderMap::new(), extractor.finish(), &Secrets::default(), None).map_err(|failure| failure.error)
 }
 
-/// No image is taken out of the body before it is read.
-pub(crate) fn read_untouched_answer(body: &[u8]) -> Result<Output, Error> {
-    let untouched = Unpacked::untouched(Bytes::copy_from_slice(body));
-    answer::output(HeaderMap::new(), untouched, &Secrets::default()).map_err(|failure| failure.error)
-}
-
-pub(crate) fn read_failure(status: StatusCode, body: &[u8], is_whole: bool, key: &str) -> Error {
+pub(crate) fn read_failure(status: StatusCode, body: &[u8], is_complete: bool, key: &str) -> Error {
     let secrets = Secrets::new(Key::new(key, "Bearer", "KEY").ok().as_ref(), []);
-    let body = SomeBody { bytes: body.to_vec(), is_whole };
-    Failure::of_answer(status, &HeaderMap::new(), &body, &secrets).error
+    let body = PartialBody { bytes: body.to_vec(), is_complete };
+    Failure::of_response(status, &HeaderMap::new(), body, &secrets).error
 }

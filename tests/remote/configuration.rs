@@ -1,149 +1,160 @@
-//! Settings that cannot work say so before anything is sent.
+//! Configuration: which settings are rejected, and that keys, proxies and custom HTTP clients are used.
 
 use std::env;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::process::Command;
-use std::sync::mpsc;
-use std::thread;
-use std::time::Duration;
 
-use lumenfall::backend::{Backend, RequestContext};
-use lumenfall::remote::ClientBuilder;
-use lumenfall::{Client, ErrorKind, RetryPolicy};
-use wiremock::MockServer;
+use lumenfall::remote::{FalBuilder, RemoteBuilder, Replay, ReplicateBuilder};
+use tokio::process::Command;
+use wiremock::matchers::method;
 
-use crate::support::{ONE_ADDRESS, answering, builder, generate, generate_spec, json, own_http_client, requests};
+use crate::support::*;
 
 #[test]
-fn a_missing_key_names_the_variable_and_the_remedy() {
-    let error = Client::builder().build().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Configuration);
-    assert!(error.to_string().contains("LUMENFALL_API_KEY"), "{error}");
-    let error = Client::builder().api_key("").build().unwrap_err();
-    assert!(error.to_string().contains("LUMENFALL_API_KEY"), "{error}");
-}
-
-#[test]
-fn a_key_with_a_newline_is_an_error_that_does_not_print_it() {
-    for key in ["canary\n", "ca nary", "canary\r\nx-evil: 1", "canär", "canary\0"] {
-        let error = Client::builder().api_key(key).build().unwrap_err();
-        assert_eq!((error.kind(), error.parameter()), (ErrorKind::Configuration, Some("api_key")));
-        let text = format!("{error} {error:?}");
-        assert!(!text.contains("canary") && !text.contains("nary") && !text.contains("evil"), "{text}");
-    }
-}
-
-#[test]
-fn a_base_address_that_cannot_work_is_an_error() {
-    for url in ["", "api.lumenfall.ai", "ftp://host/v1", "mailto:a@b", "https://user:canary@host/v1", "http://"] {
-        let error = Client::builder().api_key("k").base_url(url).build().unwrap_err();
-        assert_eq!((error.kind(), error.parameter()), (ErrorKind::Configuration, Some("base_url")), "{url}");
-        assert!(!format!("{error} {error:?}").contains("canary"));
-    }
-}
-
-#[test]
-fn a_header_or_proxy_that_cannot_work_is_an_error() {
-    let builder = || Client::builder().api_key("k");
-    for client in [
-        builder().header("two words", "x"),
-        builder().header("x", "line\nbreak"),
-        builder().header("Authorization", "Bearer other"),
-        builder().header("Content-Type", "application/json"),
-        builder().header("Accept-Encoding", "gzip"),
-        builder().proxy("::canary::"),
+fn a_missing_or_empty_key_names_the_variable_of_the_service() {
+    for (result, variable) in [
+        (Remote::builder().build().err(), "LUMENFALL_API_KEY"),
+        (Remote::builder().api_key("").build().err(), "LUMENFALL_API_KEY"),
+        (Fal::builder().build().err(), "FAL_KEY"),
+        (Replicate::builder().build().err(), "REPLICATE_API_TOKEN"),
     ] {
-        let error = client.build().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Configuration);
-        assert!(!format!("{error} {error:?}").contains("canary"));
+        let error = result.unwrap();
+        assert_eq!((error.kind(), error.parameter()), (ErrorKind::Configuration, Some("api_key")));
+        assert!(error.to_string().contains(variable), "{error}");
+    }
+}
+
+#[test]
+fn settings_that_cannot_work_are_rejected_and_not_printed() {
+    let valid = || Remote::builder().api_key("k");
+    let keys = ["canary\n", "ca nary", "canary\r\nx-evil: 1", "canär", "canary\0"];
+    let urls = ["", "api.lumenfall.ai", "ftp://host/v1", "mailto:a@b", "https://user:canary@host/v1", "http://"];
+    let headers = [
+        ("two words", "canary"),
+        ("x", "canary\nevil"),
+        ("Authorization", "Bearer canary"),
+        ("Content-Type", "application/json"),
+        ("Accept-Encoding", "gzip"),
+    ];
+    let replays = [Replay::record().recording("line\nbreak"), Replay::record().matching_fields([""; 0])];
+    let builders = keys.map(|key| (valid().api_key(key), Some("api_key"))).into_iter();
+    let builders = builders.chain(urls.map(|url| (valid().base_url(url), Some("base_url"))));
+    let builders = builders.chain(headers.map(|(name, value)| (valid().header(name, value), None)));
+    let builders = builders.chain(replays.map(|replay| (valid().replay(replay), Some("replay"))));
+    for (builder, parameter) in builders.chain([(valid().proxy("::canary::"), None)]) {
+        let error = builder.build().unwrap_err();
+        assert_eq!((error.kind(), error.parameter()), (ErrorKind::Configuration, parameter), "{error}");
+        let text = format!("{error} {error:?}");
+        assert!(!text.contains("nary") && !text.contains("evil"), "{text}");
     }
 }
 
 #[tokio::test]
-async fn without_key_no_authorization_is_sent() {
-    let server = answering(json(200, ONE_ADDRESS)).await;
-    let remote = Client::builder().without_key().base_url(server.uri()).backend().unwrap();
-    generate(&remote).await.unwrap();
+async fn without_key_sends_no_authorization() {
+    let server = responding(json_response(200, ONE_URL)).await;
+    generate(&Remote::builder().without_key().base_url(server.uri()).build().unwrap()).await.unwrap();
     assert!(!requests(&server).await[0].headers.contains_key("authorization"));
 }
 
 #[tokio::test]
-async fn the_callers_own_http_client_and_proxy_are_used() {
-    let server = answering(json(200, ONE_ADDRESS)).await;
-    // The proxy answers for a host that does not exist.
-    let remote =
-        Client::builder().without_key().base_url("http://api.invalid/v1").proxy(server.uri()).backend().unwrap();
-    generate(&remote).await.unwrap();
-
-    let own = own_http_client().user_agent("mine").build().unwrap();
-    let remote = Client::builder().without_key().base_url(server.uri()).http_client(own).backend().unwrap();
-    generate(&remote).await.unwrap();
-    assert_eq!(requests(&server).await[1].headers["user-agent"], "mine");
+async fn a_configured_proxy_is_used_for_requests_and_downloads() {
+    let proxy = responding(json_response(200, with_urls(&["http://media.invalid/1.png"]))).await;
+    Mock::given(method("GET")).respond_with(ResponseTemplate::new(200).set_body_bytes(PNG)).mount(&proxy).await;
+    let remote = builder("http://api.invalid/v1").proxy(proxy.uri()).build().unwrap();
+    let images = generate(&remote).await.unwrap();
+    assert_eq!(images[0].download().await.unwrap(), PNG);
 }
 
-/// The environment belongs to the whole process, so each case is one of its own: this test, told where to call.
+/// `docs/faults.md` shows that the default client does not follow redirects.
 #[tokio::test]
-async fn a_proxy_that_the_environment_names_is_used() {
-    const BASE: &str = "LUMENFALL_TEST_BASE_URL";
-    if let Ok(base) = env::var(BASE) {
-        let _ = generate(&builder(&base).retry(RetryPolicy::none()).backend().unwrap()).await;
-        return;
-    }
-    let names = ["ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"];
-    for name in names {
-        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = format!("http://{}", proxy.local_addr().unwrap());
-        let (sender, asked) = mpsc::channel();
-        thread::spawn(move || {
-            let (stream, _) = proxy.accept().unwrap();
-            let mut line = String::new();
-            BufReader::new(stream).read_line(&mut line).unwrap();
-            sender.send(line).unwrap();
-        });
-        let scheme = if name.to_lowercase() == "https_proxy" { "https" } else { "http" };
-        let mut child = Command::new(env::current_exe().unwrap());
-        names.iter().chain(&["NO_PROXY", "no_proxy", "REQUEST_METHOD"]).for_each(|name| {
-            child.env_remove(name);
-        });
-        child.args(["--exact", "configuration::a_proxy_that_the_environment_names_is_used"]);
-        let output = child.env(name, address).env(BASE, format!("{scheme}://api.invalid/v1")).output().unwrap();
-        assert!(output.status.success(), "{output:?}");
-        assert!(
-            asked.recv_timeout(Duration::from_secs(1)).unwrap_or_default().contains("api.invalid"),
-            "{name} is not heeded"
-        );
+async fn a_custom_http_client_is_used_but_its_redirects_do_not_send_the_key_to_another_host() {
+    let other = with_image(ResponseTemplate::new(200).set_body_bytes(PNG)).await;
+    let location = other.uri().replace("127.0.0.1", "localhost");
+    let server = responding(ResponseTemplate::new(307).insert_header("location", location)).await;
+    let custom = http_client().user_agent("mine").build().unwrap();
+    let images = generate(&builder(&server.uri()).http_client(custom).build().unwrap()).await.unwrap();
+    assert_eq!(images[0].download().await.unwrap(), PNG);
+    for (server, count, has_key) in [(&server, 1, true), (&other, 2, false)] {
+        let requests = requests(server).await;
+        assert_eq!(requests.len(), count);
+        assert!(requests.iter().all(|request| request.headers["user-agent"] == "mine"));
+        assert!(requests.iter().all(|request| request.headers.contains_key("authorization") == has_key));
     }
 }
 
-/// In a process of its own, too.
 #[tokio::test]
-async fn each_backend_has_a_key_of_its_own_in_the_environment() {
-    const BASE: &str = "LUMENFALL_TEST_KEYS_URL";
-    if let Ok(base) = env::var(BASE) {
-        let gateway = ClientBuilder::from_env().base_url(&base).backend().unwrap();
-        let fal = ClientBuilder::from_fal_env().base_url(&base).fal().unwrap();
-        let replicate = ClientBuilder::from_replicate_env().base_url(&base).replicate().unwrap();
-        for backend in [&gateway as &dyn Backend, &fal, &replicate] {
-            let error = backend.generate(generate_spec(), RequestContext::default()).await.unwrap_err();
-            assert_eq!(error.status(), Some(404));
+async fn each_mode_and_way_of_matching_of_the_recorder_has_its_headers() {
+    let server = responding(json_response(200, ONE_URL)).await;
+    let modes = [
+        (Replay::off(), "off"),
+        (Replay::mock(), "mock"),
+        (Replay::record(), "record"),
+        (Replay::replay_or_mock(), "replay-or-mock"),
+        (Replay::replay_or_error(), "replay-or-error"),
+        (Replay::replay_or_live(), "replay-or-live"),
+        (Replay::replay_or_record(), "replay-or-record"),
+    ];
+    let fields = ("x-lumenfall-replay-fields", "prompt,size");
+    let matching = [
+        (Replay::mock().matching_standard(), "standard", None),
+        (Replay::mock().matching_strictly(), "strict", None),
+        (Replay::mock().matching_fields(["prompt", "size"]), "specific", Some(fields)),
+        (Replay::mock().recording("rec_1"), "pinned", Some(("x-lumenfall-replay-recording", "rec_1"))),
+    ];
+    let modes = modes.map(|(replay, mode)| (replay, ("x-lumenfall-replay", mode), None)).into_iter();
+    let matching = matching.map(|(replay, mode, other)| (replay, ("x-lumenfall-replay-match", mode), other));
+    for (replay, (name, value), other) in modes.chain(matching) {
+        generate(&builder(&server.uri()).replay(replay).build().unwrap()).await.unwrap();
+        let requests = requests(&server).await;
+        for (name, value) in [(name, value)].into_iter().chain(other) {
+            assert_eq!(requests.last().unwrap().headers[name], value);
         }
-        return;
     }
-    let server = MockServer::start().await;
+}
+
+const PROXIES: [&str; 6] = ["ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"];
+const KEYS: [(&str, &str); 3] = [("LUMENFALL_API_KEY", "one"), ("FAL_KEY", "two"), ("REPLICATE_API_TOKEN", "three")];
+const BASE_URL: &str = "LUMENFALL_TEST_BASE_URL";
+
+/// Sends a request to each service in a process with this environment variable, because variables are global to a process.
+async fn send_in_child_process(base_url: &str, variable: (&str, &str)) {
     let mut child = Command::new(env::current_exe().unwrap());
-    child.args(["--exact", "configuration::each_backend_has_a_key_of_its_own_in_the_environment"]);
-    child.env("LUMENFALL_API_KEY", "one").env("FAL_KEY", "two").env("REPLICATE_API_TOKEN", "three");
-    let output = child.env_remove("HTTP_PROXY").env_remove("http_proxy").env(BASE, server.uri()).output().unwrap();
+    for name in PROXIES.iter().chain(&["NO_PROXY", "no_proxy", "REQUEST_METHOD"]) {
+        child.env_remove(name);
+    }
+    child.args(["--exact", "configuration::child_process"]).envs(KEYS);
+    let output = child.env(variable.0, variable.1).env(BASE_URL, base_url).output().await.unwrap();
     assert!(output.status.success(), "{output:?}");
-    let keys = requests(&server).await.into_iter().map(|request| request.headers["authorization"].clone());
-    assert_eq!(keys.collect::<Vec<_>>(), ["Bearer one", "Key two", "Bearer three"]);
+}
+
+/// Does something only in the process that `send_in_child_process` starts.
+#[tokio::test]
+async fn child_process() {
+    let Ok(url) = env::var(BASE_URL) else { return };
+    let gateway = RemoteBuilder::from_env().base_url(&url).retry(RetryPolicy::none()).build().unwrap();
+    let fal = FalBuilder::from_env().base_url(&url).retry(RetryPolicy::none()).build().unwrap();
+    let replicate = ReplicateBuilder::from_env().base_url(&url).retry(RetryPolicy::none()).build().unwrap();
+    for backend in [&gateway as &dyn Backend, &fal, &replicate] {
+        send(backend, generate_spec()).await.unwrap_err();
+    }
 }
 
 #[tokio::test]
-async fn the_longest_time_out_is_none() {
-    let server = answering(json(200, ONE_ADDRESS)).await;
-    let builder = builder(&server.uri()).timeout(Duration::MAX).first_byte_timeout(Duration::MAX);
-    let remote = builder.idle_timeout(Duration::MAX).connect_timeout(Duration::MAX).backend().unwrap();
-    assert_eq!(generate(&remote).await.unwrap().len(), 1);
+async fn a_proxy_from_the_environment_is_used() {
+    for name in PROXIES {
+        let (base_url, request) = match name.to_lowercase().as_str() {
+            "https_proxy" => ("https://api.invalid/v1", "CONNECT api.invalid:443"),
+            _ => ("http://api.invalid/v1", "POST http://api.invalid/v1/images/generations"),
+        };
+        let proxy = RawServer::start([Act::Send(response("502 Bad Gateway", "", ""))]).await;
+        send_in_child_process(base_url, (name, &proxy.uri)).await;
+        assert!(proxy.count(request) > 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn each_service_reads_its_own_key_from_the_environment() {
+    let server = MockServer::start().await;
+    send_in_child_process(&server.uri(), ("LUMENFALL_BASE_URL", "https://host.invalid")).await;
+    let requests = requests(&server).await;
+    let keys: Vec<_> = requests.iter().map(|request| request.headers["authorization"].to_str().unwrap()).collect();
+    assert_eq!(keys, ["Bearer one", "Key two", "Bearer three"]);
 }

@@ -1,21 +1,24 @@
-//! The remote backend against servers on the loopback interface.
+//! The remote backends against servers on the loopback interface. Each file tests the promises that its name says.
 
 // Helpers are not marked as tests, but a panic in one is a failed test all the same.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-mod answers;
+mod account;
 mod configuration;
 #[cfg(feature = "testing")]
 mod conformance;
+mod deadlines;
 mod downloads;
+mod estimates;
+mod fal;
 mod faults;
-mod gateway;
 mod http2;
 mod inputs;
 mod jobs;
-mod matrix;
-mod providers;
+mod replicate;
 mod requests;
+mod responses;
 mod retries;
-mod secrets;
+mod saving;
 mod support;
+mod unsupported;

@@ -1,318 +1,262 @@
-//! The client: it takes every path, prints every value that it gets, and logs all that there is to log.
+//! The client: it uses every part of the crate, prints each value and error, and logs everything.
 
 use std::error::Error as _;
 use std::fmt::Debug;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::iter::successors;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
+use futures_util::future::join_all;
 use lumenfall::backend::{Backend, EditSpec, GenerateSpec, Output, Request, RequestContext};
 use lumenfall::blocking::Wait;
 use lumenfall::layers::{Cache, Fallback, Limit, Retry, SpendCap};
-use lumenfall::remote::{ClientBuilder, Page, Replay, RequestFilter};
-use lumenfall::stable_diffusion_3_5_medium::StableDiffusion35Medium;
+use lumenfall::remote::{Fal, Page, Remote, RemoteBuilder, Replay, Replicate, RequestFilter};
 use lumenfall::testing::{Fault, MockGateway, PIXEL};
-use lumenfall::{Address, Client, Error, Images, Inline, Input, ResponseFormat, RetryPolicy};
+use lumenfall::{Client, Error, Hosted, Images, Inline, Input, ResponseFormat, RetryPolicy};
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use reqwest::redirect::Policy;
 use tokio::sync::Notify;
 use tracing::{Instrument, Span};
 use tracing_subscriber::fmt::format::FmtSpan;
 use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
-use super::{KEY, PASSWORD, SIGNATURE, THE_END};
+use super::{END, KEY, PASSWORD, SIGNATURE};
 
 const MODEL: &str = "stable-diffusion-3.5-medium";
 
-/// What becomes of a request, or of the file that it makes.
-const SCENES: [&str; 6] = ["good", "moved", "round", "lost", "gone", "refusing"];
-
-/// Logs everything, down to the level `trace`.
-struct Everything;
-
-impl log::Log for Everything {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        eprintln!("{} {}", record.target(), record.args());
-    }
-
-    fn flush(&self) {}
-}
-
 fn log_everything() {
-    log::set_logger(&Everything).unwrap();
-    log::set_max_level(log::LevelFilter::Trace);
-    let spans = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::NEW).with_ansi(false);
+    let events = tracing_subscriber::fmt::layer().with_span_events(FmtSpan::NEW).with_ansi(false);
     let traces = tracing_opentelemetry::layer().with_tracer(SdkTracerProvider::builder().build().tracer("test"));
-    let all = tracing_subscriber::registry().with(spans.with_writer(io::stderr)).with(traces);
-    tracing::subscriber::set_global_default(all).unwrap();
+    tracing_subscriber::registry().with(events.with_writer(std::io::stderr)).with(traces).init();
 }
 
-fn print(value: impl Debug) {
-    println!("{value:?}");
-}
-
-/// What is said of an error, down to its root.
-fn print_error(error: &Error) {
-    println!("{error} {error:?} {error:#?}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        println!("{error} {error:?}");
-        source = error.source();
+/// Prints a result, and an error with all its sources.
+fn print<T: Debug>(result: Result<T, Error>) -> Option<T> {
+    println!("{result:?}");
+    if let Err(error) = &result {
+        println!("{error} {error:#?}");
+        successors(error.source(), |&error| error.source()).for_each(|error| println!("{error} {error:?}"));
     }
+    result.ok()
 }
 
-fn print_result<T: Debug>(result: Result<T, Error>) -> Option<T> {
-    print(&result);
-    result.inspect_err(print_error).ok()
+/// A server, and a client that speaks HTTP/2 with it instead of HTTP/1.1.
+struct Server {
+    url: String,
+    http2: Option<reqwest::Client>,
 }
 
-/// Within a span, so that each request carries it.
-pub(crate) async fn client(plain: &str, tls: &str, folder: &Path) {
+/// All requests belong to a span, so each of them carries its id.
+pub(crate) async fn client(url: String, folder: &Path) {
     log_everything();
-    every_path(plain, tls, folder).instrument(tracing::info_span!("everything")).await;
-    println!("{THE_END}");
+    use_everything(url, folder).instrument(tracing::info_span!("everything")).await;
+    println!("{END}");
 }
 
-async fn every_path(plain: &str, tls: &str, folder: &Path) {
-    for base in [plain, tls] {
-        for scene in SCENES {
-            let builder = builder(base, scene);
-            direct(&builder, &folder.join(scene)).await;
-            of_the_gateway(&builder).await;
+async fn use_everything(url: String, folder: &Path) {
+    rustls::crypto::ring::default_provider().install_default().unwrap();
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().redirect(Policy::none()).build().unwrap();
+    let servers = [None, Some(http2)].map(|http2| Server { url: url.clone(), http2 });
+    for server in &servers {
+        for scene in ["good", "moved", "circular", "elsewhere", "gone", "rejecting"] {
+            use_backends(server, scene, &folder.join(scene)).await;
+            use_account(server, scene).await;
         }
-        // A paid request that is led elsewhere.
-        backend(Arc::new(builder(base, "elsewhere").backend().unwrap()), folder).await;
-        through_a_proxy(plain, base).await;
-        given_up(&builder(base, "waiting"), &builder(base, "late")).await;
-        waited_for(builder(base, "good"), folder.join("waited.png")).await;
+        use_backend(Arc::new(gateway(server, "redirecting").build().unwrap()), folder).await;
+        use_proxy(&url, server).await;
+        block(gateway(server, "good").build().unwrap(), folder).await;
     }
-    faults().await;
-    malformed();
-    panics(&builder(plain, "good")).await;
+    join_all(servers.iter().map(abandon_jobs)).await;
+    cause_faults().await;
+    reject_settings();
+    panic(gateway(&servers[0], "good").build().unwrap()).await;
 }
 
-fn settings(base_url: String) -> ClientBuilder {
-    Client::builder().api_key(KEY).base_url(base_url).header("x-further", KEY).retry(RetryPolicy::none())
+/// Applies the settings that all builders have. Some services expect the key in the query of the URL, too.
+macro_rules! settings {
+    ($service:ident, $url:expr) => {
+        $service::builder().api_key(KEY).base_url($url).header("x-further", KEY).retry(RetryPolicy::none())
+    };
+    ($service:ident, $server:expr, $scene:expr) => {{
+        let builder = settings!($service, format!("{}/{}/v1?key={KEY}", $server.url, $scene));
+        $server.http2.iter().fold(builder, |builder, client| builder.http_client(client.clone()))
+    }};
 }
 
-/// The base address has the key in its query, too, as some services want it.
-fn builder(base: &str, scene: &str) -> ClientBuilder {
+fn gateway(server: &Server, scene: &str) -> RemoteBuilder {
     let replay = Replay::replay_or_record().recording("rec_1");
-    print(&replay);
-    settings(format!("{base}/{scene}/v1?key={KEY}")).native_url(format!("{base}/{scene}/v1?key={KEY}")).replay(replay)
+    let builder = settings!(Remote, server, scene).native_url(format!("{}/{scene}/v1?key={KEY}", server.url));
+    println!("{replay:?} {builder:?}");
+    builder.replay(replay)
 }
 
-/// Each backend by itself, and all of them under layers.
-async fn direct(builder: &ClientBuilder, folder: &Path) {
-    print(builder);
-    let remote = builder.clone().backend().unwrap();
-    let soon = Duration::from_millis(1);
-    let fal = builder.clone().fal().unwrap().poll_interval(soon);
-    let replicate = builder.clone().replicate().unwrap().poll_interval(soon);
+fn providers(server: &Server, scene: &str) -> [Arc<dyn Backend>; 2] {
+    let fal = settings!(Fal, server, scene).poll_interval(Duration::from_millis(1));
+    let replicate = settings!(Replicate, server, scene).poll_interval(Duration::from_millis(1));
+    println!("{fal:?} {replicate:?}");
+    [Arc::new(fal.build().unwrap()), Arc::new(replicate.build().unwrap())]
+}
+
+/// Uses each backend alone, and all of them under layers.
+async fn use_backends(server: &Server, scene: &str, folder: &Path) {
+    let remote = gateway(server, scene).build().unwrap();
+    let [fal, replicate] = providers(server, scene);
     let all = Fallback::new(fal.clone()).then(replicate.clone()).then(remote.clone()).even_if_billed();
     let capped = SpendCap::new(Limit::new(Retry::new(all, RetryPolicy::none())), 1.0, "USD").per_image(0.01);
-    let kept = Cache::new(capped.clone(), folder);
-    backend(Arc::new(remote), folder).await;
-    backend(Arc::new(fal), folder).await;
-    backend(Arc::new(replicate), folder).await;
-    backend(Arc::new(capped), folder).await;
-    backend(Arc::new(kept), folder).await;
+    let cached = Cache::new(capped.clone(), folder);
+    for backend in [Arc::new(remote) as Arc<dyn Backend>, fal, replicate, Arc::new(capped), Arc::new(cached)] {
+        use_backend(backend, folder).await;
+    }
 }
 
-async fn backend(backend: Arc<dyn Backend>, folder: &Path) {
-    print(&backend);
-    println!("{}", backend.identity());
+async fn use_backend(backend: Arc<dyn Backend>, folder: &Path) {
+    println!("{backend:?} {}", backend.identity());
     let mut generate = GenerateSpec::new(MODEL, "a lighthouse");
     generate.options.sampling.seed = Some(7);
     let mut edit = EditSpec::new(MODEL, Input::bytes(PIXEL));
     edit.prompt = Some("stars".into());
     for request in [Request::Generate(generate), Request::Edit(edit)] {
-        print_result(backend.estimate(request.clone(), RequestContext::default()).await);
+        print(backend.estimate(request.clone(), RequestContext::default()).await);
         for format in [None, Some(ResponseFormat::B64Json)] {
             let mut request = request.clone();
             request.options_mut().response_format = format;
-            let output = request.send(&*backend, RequestContext::default()).await;
-            if let Some(output) = print_result(output) {
-                images(&backend, output, folder).await;
+            if let Some(output) = print(backend.send(request, RequestContext::default()).await) {
+                use_images(&backend, output, folder).await;
             }
         }
     }
-    let client = Client::new(backend);
-    print(&client);
-    print_result(client.images().generate("a lighthouse").send().await);
+    println!("{:?}", Client::new(backend));
 }
 
-async fn images(backend: &Arc<dyn Backend>, output: Output, folder: &Path) {
-    print(&output.metadata);
-    print(&output.metadata.headers);
-    let inline = Images::<Inline>::receive(Arc::clone(backend), output.clone()).await;
-    print_result(inline);
-    let Some(images) = print_result(Images::<Address>::receive(Arc::clone(backend), output).await) else { return };
+async fn use_images(backend: &Arc<dyn Backend>, output: Output, folder: &Path) {
+    println!("{:?} {:?}", output.metadata, output.metadata.headers);
+    print(Images::<Inline>::receive(Arc::clone(backend), output.clone()).await);
+    let Some(images) = print(Images::<Hosted>::receive(Arc::clone(backend), output).await) else { return };
     let client = Client::new(Arc::clone(backend));
     for image in &images {
-        print(image);
-        print_result(image.download().await.map(|bytes| bytes.len()));
-        print_result(image.save(folder.with_extension("png")).await);
-        print_result(image.save("/no/such/folder/1.png").await);
+        println!("{image:?}");
+        print(image.download().await.map(|bytes| bytes.len()));
+        print(image.save(folder.with_extension("png")).await);
+        print(image.save("/no/such/folder/1.png").await);
         if let Some(url) = image.url() {
-            print_result(Input::fetch(&client, url).await);
+            print(Input::fetch(&client, url).await);
         }
     }
 }
 
-/// What only the gateway answers.
-async fn of_the_gateway(builder: &ClientBuilder) {
-    let remote = builder.clone().backend().unwrap();
+async fn use_account(server: &Server, scene: &str) {
+    let remote = gateway(server, scene).build().unwrap();
     let (account, models) = (remote.account(), remote.models());
-    print((account, models));
-    print_result(account.balance().await);
-    let filter = RequestFilter::default();
-    print_result(account.page(&filter, Page::First, true).await);
-    print_result(account.requests(filter).try_collect::<Vec<_>>().await);
-    print_result(account.request("req_1").await);
-    print_result(account.request("none").await);
-    print_result(account.purge("none").await);
-    print_result(models.list().await);
-    print_result(models.get("none").await);
-    // As it came: whoever prints it prints what the service says.
-    print_result(models.schema_json(MODEL).await.map(|json| json.is_object()));
-    print_result(models.schema::<StableDiffusion35Medium>().await);
+    println!("{account:?} {models:?}");
+    print(account.balance().await);
+    print(account.page(&RequestFilter::default(), Page::First, true).await);
+    print(account.requests(RequestFilter::default()).try_collect::<Vec<_>>().await);
+    print(account.request("req_1").await);
+    print(account.request("none").await);
+    print(account.purge("none").await);
+    print(models.list().await);
+    print(models.get("none").await);
+    // The caller receives the JSON of the service unchanged.
+    print(models.schema_json(MODEL).await.map(|json| json.is_object()));
 }
 
-/// The proxy is the plain server: it answers for others, and makes no tunnels.
-async fn through_a_proxy(proxy: &str, base: &str) {
-    let proxy = proxy.replace("://", &format!("://user:{PASSWORD}@"));
-    let builder = builder(base, "good").proxy(&proxy);
-    print(&builder);
-    let client = builder.build().unwrap();
-    print(&client);
-    if let Some(images) = print_result(client.images().generate("a lighthouse").send().await) {
-        print_result(images[0].download().await.map(|bytes| bytes.len()));
-    }
+/// Uses the plain server as a proxy, which responds in place of other servers and rejects tunnels.
+async fn use_proxy(proxy: &str, server: &Server) {
+    let builder = gateway(server, "good").proxy(proxy.replace("://", &format!("://user:{PASSWORD}@")));
+    println!("{builder:?}");
+    let client = Client::new(builder.build().unwrap());
+    let images = print(client.images().generate("a lighthouse").send().await).unwrap();
+    print(images[0].download().await.map(|bytes| bytes.len()));
 }
 
-/// Backends whose calls are jobs.
-fn providers(builder: &ClientBuilder) -> [Arc<dyn Backend>; 2] {
-    let soon = Duration::from_millis(1);
-    let fal = builder.clone().fal().unwrap().poll_interval(soon);
-    let replicate = builder.clone().replicate().unwrap().poll_interval(soon);
-    [Arc::new(fal), Arc::new(replicate)]
-}
-
-/// Jobs that do not end, and one that is taken late: nobody waits for the first, and the time of the others runs out. All are
-/// cancelled, the last one in its own time.
-async fn given_up(waiting: &ClientBuilder, late: &ClientBuilder) {
-    for backend in providers(waiting) {
-        let spec = GenerateSpec::new(MODEL, "a lighthouse");
-        let told = Arc::new(Notify::new());
-        let mut context = RequestContext::default();
-        let tell = Arc::clone(&told);
-        context.progress = Some(Arc::new(move |_| tell.notify_one()));
-        tokio::select! {
-            ended = backend.generate(spec.clone(), context) => panic!("{ended:?}"),
-            () = told.notified() => {}
-        }
-        let mut context = RequestContext::default();
-        context.deadline = Some(Instant::now() + Duration::from_secs(4));
-        print_result(backend.generate(spec, context).await);
-    }
-    for backend in providers(late) {
-        let mut context = RequestContext::default();
-        context.deadline = Some(Instant::now() + Duration::from_secs(2));
-        print_result(backend.generate(GenerateSpec::new(MODEL, "a lighthouse"), context).await);
-    }
-    tokio::time::sleep(Duration::from_secs(3)).await;
-}
-
-/// Without a runtime of one's own.
-async fn waited_for(builder: ClientBuilder, path: PathBuf) {
-    let wait = move || {
-        let client = builder.build().unwrap();
-        if let Some(images) = print_result(client.images().generate("a lighthouse").send().wait()) {
-            print_result(images[0].save(path).wait());
-        }
+/// Uses the gateway without an async runtime.
+async fn block(remote: Remote, folder: &Path) {
+    let (span, path) = (Span::current(), folder.join("blocking.png"));
+    let call = move || {
+        let images = print(Client::new(remote).images().generate("a lighthouse").send().wait()).unwrap();
+        print(images[0].save(path).wait());
     };
-    let span = Span::current();
-    tokio::task::spawn_blocking(move || span.in_scope(wait)).await.unwrap();
+    tokio::task::spawn_blocking(move || span.in_scope(call)).await.unwrap();
 }
 
-/// What breaks, against a gateway that breaks on demand.
-async fn faults() {
+/// Starts three jobs at each provider that are cancelled. The first call ends before the response to its submission, the second
+/// one is dropped, and the third one ends before its job does, after the other jobs have been cancelled in the background.
+async fn abandon_jobs(server: &Server) {
+    let pairs = providers(server, "late").into_iter().zip(providers(server, "waiting"));
+    let calls = pairs.map(async |(late, backend)| {
+        let spec = || GenerateSpec::new(MODEL, "a lighthouse");
+        let started = Arc::new(Notify::new());
+        let notify = Arc::clone(&started);
+        let mut context = RequestContext::default();
+        context.progress = Some(Arc::new(move |_| notify.notify_one()));
+        context.deadline = Some(Instant::now() + Duration::from_secs(2));
+        print(late.send(spec().into(), context.clone()).await);
+        context.deadline = Some(Instant::now() + Duration::from_secs(4));
+        tokio::select! {
+            result = backend.send(spec().into(), context.clone()) => panic!("{result:?}"),
+            () = started.notified() => {}
+        }
+        print(backend.send(spec().into(), context).await);
+    });
+    join_all(calls).await;
+}
+
+/// Causes each fault of the mock gateway, and fails to connect.
+async fn cause_faults() {
     let gateway = MockGateway::start().await.unwrap();
-    let silence = Duration::from_millis(300);
-    let builder = gateway.builder().header("x-further", KEY).idle_timeout(silence).first_byte_timeout(silence);
-    let client = builder.clone().retry(RetryPolicy::none()).build().unwrap();
-    let stubborn = RetryPolicy::default().max_retries(1).max_wait(Duration::from_millis(1)).may_bill_twice();
-    let stubborn = builder.clone().retry(stubborn).max_response_bytes(1000).build().unwrap();
-    for fault in [
-        Fault::Status(500),
-        Fault::Code(400, gateway.key().to_owned()),
-        Fault::RateLimited(Duration::ZERO),
-        Fault::Reset,
-        Fault::ResetInBody,
-        Fault::Garbage,
-        Fault::NoImages,
-        Fault::Truncated,
-        Fault::Oversize(1001),
-        Fault::Drip(Duration::from_secs(60)),
-        Fault::Hang,
-        Fault::OtherDelivery,
-    ] {
-        gateway.fault_next(fault.clone());
-        print_result(client.images().generate("a lighthouse").send().await);
-        gateway.fault_next(fault.clone());
-        print_result(client.images().edit(Input::bytes(PIXEL)).send().await);
-        gateway.fault_next(fault);
-        print_result(stubborn.images().generate("a lighthouse").inline().send().await);
+    let timeout = Duration::from_millis(300);
+    let builder = gateway.builder().header("x-further", KEY).idle_timeout(timeout).first_byte_timeout(timeout);
+    let client = Client::new(builder.clone().retry(RetryPolicy::none()).build().unwrap());
+    let retry = RetryPolicy::default().max_retries(1).max_wait(Duration::from_millis(1)).may_bill_twice();
+    let retrying = Client::new(builder.retry(retry).max_response_bytes(1000).build().unwrap());
+    let failures = [Fault::Code(400, gateway.key().to_owned()), Fault::Reset, Fault::ResetInBody, Fault::Garbage];
+    let others = [Fault::NoImages, Fault::Truncated, Fault::Oversize(1001), Fault::Hang, Fault::OtherDelivery];
+    for fault in failures.into_iter().chain(others) {
+        (0..3).for_each(|_| gateway.fault_next(fault.clone()));
+        print(client.images().generate("a lighthouse").send().await);
+        print(client.images().edit(Input::bytes(PIXEL)).send().await);
+        print(retrying.images().generate("a lighthouse").inline().send().await);
     }
-    // A server that speaks no TLS.
-    let address = gateway.base_url().replace("http://", "https://");
-    let secretly = settings(format!("{address}?key={KEY}")).build().unwrap();
-    print_result(secretly.images().generate("a lighthouse").send().await);
-    // A key that is refused, and addresses at which there is nobody.
-    let stranger = gateway.builder().api_key(KEY).build().unwrap();
-    print_result(stranger.images().generate("a lighthouse").send().await);
-    for scheme in ["http", "https", "ftp"] {
-        let address = format!("{scheme}://127.0.0.1:9/x?sig={SIGNATURE}");
-        print_result(Input::fetch(&client, &address).await);
-        print_result(
-            settings(address).build().unwrap_or(client.clone()).images().generate("a lighthouse").send().await,
-        );
+    // The mock gateway rejects this key, and does not understand TLS. Nothing listens at the other URLs.
+    let rejected = gateway.builder().api_key(KEY);
+    let no_tls = settings!(Remote, format!("{}?key={KEY}", gateway.base_url().replace("http:", "https:")));
+    let urls = ["http", "https"].map(|scheme| format!("{scheme}://127.0.0.1:9/x?sig={SIGNATURE}"));
+    let [plain, tls] = urls.clone().map(|url| settings!(Remote, url));
+    for builder in [rejected, no_tls, plain, tls] {
+        print(Client::new(builder.build().unwrap()).images().generate("a lighthouse").send().await);
+    }
+    for url in urls.into_iter().chain([format!("ftp://127.0.0.1:9/x?sig={SIGNATURE}")]) {
+        print(Input::fetch(&client, &url).await);
     }
 }
 
-/// Settings that are refused.
-fn malformed() {
+fn reject_settings() {
+    let local = || settings!(Remote, "http://127.0.0.1:9");
     for builder in [
-        settings("http://127.0.0.1:9".into()).api_key(format!("{KEY}\n")),
-        settings(format!("https://user:{PASSWORD}@host.example/v1?key={KEY}")),
-        settings(format!("host.example/v1?key={KEY}")),
-        settings(format!("https://host.example:port/v1?key={KEY}")),
-        settings("http://127.0.0.1:9".into()).proxy(format!("http://user:{PASSWORD}@:port")),
-        settings("http://127.0.0.1:9".into()).header("x-further", format!("{KEY}\n")),
-        settings("http://127.0.0.1:9".into()).header("authorization", KEY),
+        local().api_key(format!("{KEY}\n")),
+        settings!(Remote, format!("https://user:{PASSWORD}@host.example/v1?key={KEY}")),
+        settings!(Remote, format!("host.example/v1?key={KEY}")),
+        settings!(Remote, format!("https://host.example:port/v1?key={KEY}")),
+        settings!(Remote, format!("ftp://host.example/v1?key={KEY}")),
+        local().proxy(format!("http://user:{PASSWORD}@:port")),
+        local().header("x-further", format!("{KEY}\n")),
+        local().header("authorization", KEY),
     ] {
-        print(&builder);
-        let refused = builder.build().unwrap_err();
-        print_error(&refused);
+        println!("{builder:?}");
+        assert!(print(builder.build()).is_none());
     }
 }
 
-/// What the panic of a program says that expects no error.
-async fn panics(builder: &ClientBuilder) {
-    let client = builder.clone().build().unwrap();
+/// Panics with each kind of value, as a program does that expects no error.
+async fn panic(remote: Remote) {
+    let client = Client::new(remote);
     let images = client.images().generate("a lighthouse").send().await.unwrap();
-    let builder = builder.clone();
-    let in_a_thread = thread::spawn(move || panic!("{builder:?} {client:?} {images:?}"));
-    assert!(in_a_thread.join().is_err());
-    let gone = format!("http://127.0.0.1:9/x?sig={SIGNATURE}");
-    let error = Input::fetch(&Client::new(settings(gone.clone()).backend().unwrap()), &gone).await;
+    let error = Input::fetch(&client, &format!("http://127.0.0.1:9/x?sig={SIGNATURE}")).await;
+    assert!(thread::spawn(move || panic!("{client:?} {images:?}")).join().is_err());
     assert!(thread::spawn(move || error.unwrap()).join().is_err());
 }

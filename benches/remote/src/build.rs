@@ -1,4 +1,4 @@
-//! What a user's build pays: a crate that depends on nothing but the client, built from nothing.
+//! The build time of a crate that depends on the client only.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::report::{Goal, Report};
 
-/// How often each side is built.
+/// The number of builds of each client.
 const RUNS: usize = 3;
 
 struct Side {
@@ -41,13 +41,13 @@ pub(crate) fn compare(report: &mut Report) -> Result<(), Box<dyn Error>> {
     }
     println!("clean builds, default features: ours {:.1?} s, async-openai {:.1?} s", seconds[0], seconds[1]);
     let [ours, theirs] = seconds;
-    report.add(Goal::new("clean build (debug)", "s", ours, 1.0).beside("async-openai, `image`", theirs));
+    report.add(Goal::new("clean build (debug)", "s", ours, 1.0).relative_to("async-openai, `image`", theirs));
     let [ours, theirs] = <[_; 2]>::try_from(crates).map_err(|_| "a side is missing")?;
-    report.add(Goal::new("crates in the build", "", ours, 1.0).beside("async-openai, `image`", theirs));
+    report.add(Goal::new("crates in the build", "", ours, 1.0).relative_to("async-openai, `image`", theirs));
     Ok(())
 }
 
-/// How many crates are compiled for the package, without itself.
+/// Returns the number of crates in the build of the package, without the package itself.
 fn count(package: &Path) -> Result<usize, Box<dyn Error>> {
     let output = Command::new("cargo")
         .args(["tree", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
@@ -59,10 +59,10 @@ fn count(package: &Path) -> Result<usize, Box<dyn Error>> {
         .map(|line| line.trim_end_matches(" (*)"))
         .filter(|line| !line.is_empty() && !line.starts_with("user "))
         .collect();
-    if names.is_empty() { Err("cargo tree told nothing".into()) } else { Ok(names.len()) }
+    if names.is_empty() { Err("cargo tree printed nothing".into()) } else { Ok(names.len()) }
 }
 
-/// Builds the package from nothing and returns the seconds. Its sources are there already: `count` fetched them.
+/// Builds the package in an empty target folder and returns the seconds. `count` has downloaded the sources.
 fn build(package: &Path) -> Result<f64, Box<dyn Error>> {
     let target = package.join("target");
     if target.exists() {

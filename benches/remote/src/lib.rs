@@ -1,8 +1,8 @@
-//! The parts of the comparison: a loopback server, the clients that are compared, and what a process tells of itself.
+//! Parts of the comparison: a loopback server, the compared clients, and the memory of a process.
 
 pub mod memory;
 pub mod server;
 pub mod subject;
 
-/// What every part may fail with.
+/// The error of all parts.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;

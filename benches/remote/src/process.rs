@@ -1,4 +1,4 @@
-//! A client in a process of its own: it does what each line on its input says and answers with a line.
+//! A client in a separate process, which executes one command per line and prints one line of JSON for each.
 
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
@@ -10,11 +10,11 @@ use remote_bench::subject::Subject;
 use remote_bench::{Failure, memory};
 use serde::{Deserialize, Serialize};
 
-/// What one command took.
+/// The cost of one command.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Measure {
     pub(crate) seconds: f64,
-    /// The peak of memory over what the process held before, in bytes.
+    /// The increase of the peak memory in bytes.
     pub(crate) growth: f64,
 }
 
@@ -50,7 +50,7 @@ impl Process {
         Ok(Self { name: name.into(), child, input, output })
     }
 
-    /// Has it do `command` and returns what that took.
+    /// Executes `command` and returns its cost.
     pub(crate) fn run(&mut self, command: &str) -> Result<Measure, Box<dyn Error>> {
         writeln!(self.input, "{command}")?;
         self.input.flush()?;
@@ -62,13 +62,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It only measures: nothing is lost, and a failure to end it has no one to be told.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The other side: the client `name`, until its input ends.
+/// Runs the client `name` in this process until its input ends.
 pub(crate) fn serve(name: &str, base: &str) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let subject = Subject::new(name, base).map_err(|error| error.to_string())?;
@@ -92,17 +91,17 @@ async fn measure(subject: &Subject, command: &str) -> Result<Measure, Failure> {
         }
         "large" => {
             let images = subject.large().await?;
-            // The images still count when the peak is read.
+            // The images must still be in memory when the peak is read.
             let seconds = started.elapsed().as_secs_f64();
             let growth = memory::peak()?.saturating_sub(before) as f64;
             if images.iter().map(|image| image.len()).sum::<usize>() == 0 {
-                return Err("there are no images".into());
+                return Err("the response contains no images".into());
             }
             return Ok(Measure { seconds, growth });
         }
         "upload" => drop(subject.upload(Path::new(argument)).await?),
         "download" => drop(subject.download(Path::new(argument)).await?),
-        _ => return Err("there is no such command".into()),
+        _ => return Err("unknown command".into()),
     }
     let seconds = started.elapsed().as_secs_f64();
     Ok(Measure { seconds, growth: memory::peak()?.saturating_sub(before) as f64 })

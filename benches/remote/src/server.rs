@@ -1,4 +1,4 @@
-//! A server that answers like the gateway and costs next to nothing: a thread for each connection, answers made beforehand.
+//! A server with the API of the gateway and prepared responses, one thread per connection, so that its own cost is small.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,48 +7,47 @@ use std::thread;
 
 use crate::Failure;
 
-/// How many images the large answer holds, and the bytes of each.
+/// The number of images in the large response, and the size of each in bytes.
 pub const IMAGES: usize = 10;
 pub const IMAGE_BYTES: usize = 1_500_000;
 
-/// What is uploaded and downloaded.
+/// The size of the uploaded and downloaded files in bytes.
 pub const FILE_BYTES: usize = 200_000_000;
 
-/// A prompt that asks for the large answer.
+/// The prompt of the large response.
 pub const LARGE: &str = "large";
 
-struct Answers {
+struct Responses {
     small: Vec<u8>,
     large: Vec<u8>,
 }
 
-/// Starts the server and returns its address and the bytes of the large answer's body.
+/// Starts the server and returns its address and the size of the large response body.
 pub fn start() -> Result<(SocketAddr, usize), Failure> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let small = format!(r#"{{"created":1,"data":[{{"url":"http://{address}/file"}}]}}"#);
     let large = large_body();
     let size = large.len();
-    let answers = Arc::new(Answers { small: answer(small.as_bytes()), large: answer(&large) });
+    let responses = Arc::new(Responses { small: response(small.as_bytes()), large: response(&large) });
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let answers = Arc::clone(&answers);
-            // A client that went away ends its own connection only.
-            thread::spawn(move || serve(stream, &answers));
+            let responses = Arc::clone(&responses);
+            thread::spawn(move || serve(stream, &responses));
         }
     });
     Ok((address, size))
 }
 
-fn answer(body: &[u8]) -> Vec<u8> {
-    let mut answer =
+fn response(body: &[u8]) -> Vec<u8> {
+    let mut response =
         format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", body.len())
             .into_bytes();
-    answer.extend_from_slice(body);
-    answer
+    response.extend_from_slice(body);
+    response
 }
 
-/// Images of bytes that look random, as compressed pictures do.
+/// Images of pseudo-random bytes, which compress as badly as real images.
 fn large_body() -> Vec<u8> {
     let mut state = 0x2545_F491_4F6C_DD1D_u64;
     let mut image = vec![0; IMAGE_BYTES];
@@ -66,7 +65,7 @@ fn large_body() -> Vec<u8> {
     format!(r#"{{"created":1,"data":[{}]}}"#, items.join(",")).into_bytes()
 }
 
-fn serve(stream: TcpStream, answers: &Answers) -> Result<(), Failure> {
+fn serve(stream: TcpStream, responses: &Responses) -> Result<(), Failure> {
     stream.set_nodelay(true)?;
     let mut writer = stream.try_clone()?;
     let mut reader = BufReader::with_capacity(1 << 16, stream);
@@ -94,8 +93,8 @@ fn serve(stream: TcpStream, answers: &Answers) -> Result<(), Failure> {
             Some(length) if length < 1 << 16 => {
                 let mut body = vec![0; length];
                 reader.read_exact(&mut body)?;
-                let asked = format!("\"{LARGE}\"");
-                memchr::memmem::find(&body, asked.as_bytes()).is_some()
+                let prompt = format!("\"{LARGE}\"");
+                memchr::memmem::find(&body, prompt.as_bytes()).is_some()
             }
             Some(length) => discard(&mut reader, length).map(|()| false)?,
             None => discard_chunks(&mut reader).map(|()| false)?,
@@ -103,12 +102,12 @@ fn serve(stream: TcpStream, answers: &Answers) -> Result<(), Failure> {
         if download {
             send_file(&mut writer)?;
         } else {
-            writer.write_all(if large { &answers.large } else { &answers.small })?;
+            writer.write_all(if large { &responses.large } else { &responses.small })?;
         }
     }
 }
 
-/// What follows `name` in a header, whatever its case.
+/// Returns what follows `name` in a header, ignoring case.
 fn after<'a>(header: &'a str, name: &str) -> Option<&'a str> {
     let (start, rest) = header.split_at_checked(name.len())?;
     start.eq_ignore_ascii_case(name).then_some(rest)
@@ -116,12 +115,12 @@ fn after<'a>(header: &'a str, name: &str) -> Option<&'a str> {
 
 fn discard(reader: &mut impl BufRead, mut length: usize) -> Result<(), Failure> {
     while length > 0 {
-        let there = reader.fill_buf()?.len().min(length);
-        if there == 0 {
-            return Err("the body ended early".into());
+        let available = reader.fill_buf()?.len().min(length);
+        if available == 0 {
+            return Err("the body is truncated".into());
         }
-        reader.consume(there);
-        length -= there;
+        reader.consume(available);
+        length -= available;
     }
     Ok(())
 }
@@ -141,11 +140,11 @@ fn discard_chunks(reader: &mut impl BufRead) -> Result<(), Failure> {
 
 fn send_file(writer: &mut impl Write) -> Result<(), Failure> {
     write!(writer, "HTTP/1.1 200 OK\r\ncontent-type: image/png\r\ncontent-length: {FILE_BYTES}\r\n\r\n")?;
-    let piece = vec![7; 1 << 16];
+    let chunk = vec![7; 1 << 16];
     let mut left = FILE_BYTES;
     while left > 0 {
-        let length = left.min(piece.len());
-        writer.write_all(&piece[..length])?;
+        let length = left.min(chunk.len());
+        writer.write_all(&chunk[..length])?;
         left -= length;
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! The clients that are compared, each used as its documentation shows.
+//! The compared clients, each used as its documentation shows.
 
 use std::path::Path;
 
@@ -6,6 +6,7 @@ use async_openai::config::OpenAIConfig;
 use async_openai::types::images::{CreateImageRequest, CreateImageRequestArgs, Image, ImageResponseFormat};
 use base64::Engine as _;
 use bytes::Bytes;
+use lumenfall::remote::Remote;
 use lumenfall::{Client, Input};
 use serde::{Deserialize, Serialize};
 
@@ -18,11 +19,11 @@ const MODEL: &str = "stable-diffusion-3.5-medium";
 pub enum Subject {
     Ours(Client),
     AsyncOpenai(async_openai::Client<OpenAIConfig>),
-    /// What the best hand-written call would be: reqwest, serde, and one pass of base64.
+    /// The best hand-written client: reqwest, serde, and one pass of base64.
     Bare(reqwest::Client, String),
 }
 
-/// The names that [`Subject::new`] takes.
+/// The names of the clients.
 pub const NAMES: [&str; 3] = ["ours", "async-openai", "reqwest"];
 
 #[derive(Serialize)]
@@ -33,7 +34,7 @@ struct Call<'a> {
 }
 
 #[derive(Deserialize)]
-struct Answer {
+struct Response {
     data: Vec<Item>,
 }
 
@@ -43,10 +44,10 @@ struct Item {
 }
 
 impl Subject {
-    /// The client of that name, for the server whose base address is `base`.
+    /// Creates the client `name` for a server.
     pub fn new(name: &str, base: &str) -> Result<Self, Failure> {
         Ok(match name {
-            "ours" => Self::Ours(Client::builder().api_key("key").base_url(base).build()?),
+            "ours" => Self::Ours(Client::new(Remote::builder().api_key("key").base_url(base).build()?)),
             "async-openai" => {
                 let config = OpenAIConfig::new().with_api_base(base).with_api_key("key");
                 Self::AsyncOpenai(async_openai::Client::with_config(config))
@@ -56,56 +57,56 @@ impl Subject {
         })
     }
 
-    /// Asks for an image and reads its address.
+    /// Requests an image and reads its URL.
     pub async fn small(&self) -> Result<usize, Failure> {
         match self {
             Self::Ours(client) => {
                 let images = client.images().generate("a red circle").send().await?;
-                Ok(images[0].url().ok_or("there is no address")?.len())
+                Ok(images[0].url().ok_or("the response contains no URL")?.len())
             }
             Self::AsyncOpenai(client) => {
-                let answer = client.images().generate(request("a red circle", ImageResponseFormat::Url)?).await?;
-                match answer.data.first().map(AsRef::as_ref) {
+                let response = client.images().generate(request("a red circle", ImageResponseFormat::Url)?).await?;
+                match response.data.first().map(AsRef::as_ref) {
                     Some(Image::Url { url, .. }) => Ok(url.len()),
-                    _ => Err("there is no address".into()),
+                    _ => Err("the response contains no URL".into()),
                 }
             }
             Self::Bare(client, url) => {
                 let call = Call { model: MODEL, prompt: "a red circle", response_format: "url" };
-                let answer = client.post(url).bearer_auth("key").json(&call).send().await?.error_for_status()?;
-                let answer: Answer = answer.json().await?;
-                Ok(answer.data.first().ok_or("there is no image")?.url.len())
+                let response = client.post(url).bearer_auth("key").json(&call).send().await?.error_for_status()?;
+                let response: Response = response.json().await?;
+                Ok(response.data.first().ok_or("there is no image")?.url.len())
             }
         }
     }
 
-    /// Asks for ten images within the answer and decodes them.
+    /// Requests ten images as bytes and decodes them.
     pub async fn large(&self) -> Result<Vec<Bytes>, Failure> {
         match self {
             Self::Ours(client) => {
                 let images = client.images().generate(LARGE).inline().send().await?;
-                Ok(images.into_iter().map(|image| image.into_bytes()).collect())
+                Ok(images.iter().map(|image| image.bytes().clone()).collect())
             }
             Self::AsyncOpenai(client) => {
-                let answer = client.images().generate(request(LARGE, ImageResponseFormat::B64Json)?).await?;
+                let response = client.images().generate(request(LARGE, ImageResponseFormat::B64Json)?).await?;
                 let decode = |image: &Image| match image {
                     Image::B64Json { b64_json, .. } => {
                         Ok(base64::engine::general_purpose::STANDARD.decode(&**b64_json)?.into())
                     }
-                    Image::Url { .. } => Err("there is an address in place of bytes".into()),
+                    Image::Url { .. } => Err("the response contains a URL in place of bytes".into()),
                 };
-                answer.data.iter().map(|image| decode(image)).collect()
+                response.data.iter().map(|image| decode(image)).collect()
             }
             Self::Bare(client, url) => {
                 let call = Call { model: MODEL, prompt: LARGE, response_format: "b64_json" };
-                let answer = client.post(url).bearer_auth("key").json(&call).send().await?.error_for_status()?;
-                let body = answer.bytes().await?;
-                // No JSON is read: nothing that has to understand the answer can be faster than this.
+                let response = client.post(url).bearer_auth("key").json(&call).send().await?.error_for_status()?;
+                let body = response.bytes().await?;
+                // This searches for the images without parsing JSON, which is a lower bound for any client.
                 let field = br#""b64_json":""#;
                 memchr::memmem::find_iter(&body, field)
                     .map(|at| {
                         let text = &body[at + field.len()..];
-                        let end = memchr::memchr(b'"', text).ok_or("the text has no end")?;
+                        let end = memchr::memchr(b'"', text).ok_or("the string is not terminated")?;
                         Ok(base64_simd::STANDARD.decode_to_vec(&text[..end])?.into())
                     })
                     .collect()
@@ -113,15 +114,15 @@ impl Subject {
         }
     }
 
-    /// Sends the file as the image of an edit. Ours alone: it is a goal without a peer.
+    /// Sends the file as the image of an edit. This goal has no peer.
     pub async fn upload(&self, path: &Path) -> Result<usize, Failure> {
-        let Self::Ours(client) = self else { return Err("only ours uploads here".into()) };
+        let Self::Ours(client) = self else { return Err("only ours uploads".into()) };
         Ok(client.images().edit(Input::path(path)).send().await?.len())
     }
 
-    /// Has an image made and saves it from its address.
+    /// Requests an image and downloads it to `path`.
     pub async fn download(&self, path: &Path) -> Result<usize, Failure> {
-        let Self::Ours(client) = self else { return Err("only ours downloads here".into()) };
+        let Self::Ours(client) = self else { return Err("only ours downloads".into()) };
         let images = client.images().generate("a red circle").send().await?;
         images[0].save(path).await?;
         Ok(std::fs::metadata(path)?.len() as usize)

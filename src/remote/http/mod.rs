@@ -1,0 +1,13 @@
+//! Sending requests: settings, connections, timeouts, uploads and downloads.
+
+pub(crate) mod client;
+pub(crate) mod download;
+pub(crate) mod multipart;
+pub(crate) mod settings;
+#[cfg(feature = "rustls")]
+mod tls;
+#[cfg(feature = "otel")]
+mod trace;
+pub(crate) mod tracked_body;
+pub(crate) mod transport;
+pub(crate) mod upload;

@@ -1,0 +1,265 @@
+//! The settings that all remote services share, and the [`Transport`] built from them.
+
+use std::env;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
+
+use super::client::{AGENT, HttpClient};
+use super::transport::Transport;
+use crate::error::{Error, ErrorKind};
+use crate::remote::redact;
+use crate::remote::secrets::{Key, Secrets};
+use crate::retry::RetryPolicy;
+
+/// A service's default URL and how it expects its API key.
+pub(crate) struct Service {
+    pub(crate) base_url: &'static str,
+    /// The environment variable that holds the key.
+    pub(crate) key_variable: &'static str,
+    /// The authentication scheme in the `Authorization` header.
+    pub(crate) scheme: &'static str,
+}
+
+impl Service {
+    /// Returns default settings with the key from the service's own environment variable, if set.
+    pub(crate) fn settings_from_env(&self) -> Settings {
+        Settings { key: variable(self.key_variable), ..Settings::default() }
+    }
+}
+
+/// Returns the value of an environment variable, or `None` if it is unset or empty.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The settings of a remote service.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) base_url: Option<String>,
+    pub(crate) key: Option<String>,
+    pub(crate) without_key: bool,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) http_client: Option<reqwest::Client>,
+    pub(crate) proxy: Option<String>,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) timeout: Duration,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) first_byte_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) max_response_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            base_url: None,
+            key: None,
+            without_key: false,
+            headers: Vec::new(),
+            http_client: None,
+            proxy: None,
+            retry: RetryPolicy::default(),
+            timeout: Duration::from_secs(600),
+            connect_timeout: Duration::from_secs(10),
+            // A generation can take seven minutes, during which the service sends nothing.
+            first_byte_timeout: Duration::from_secs(480),
+            idle_timeout: Duration::from_secs(60),
+            max_response_bytes: 256 << 20,
+        }
+    }
+}
+
+/// Timeouts are capped at this value, because clocks cannot represent much longer ones.
+pub(crate) const MAX_TIMEOUT: Duration = Duration::from_secs(30 * 365 * 24 * 3600);
+
+/// Adds the setters of [`Settings`] to a builder with a field `settings`.
+macro_rules! settings_methods {
+    ($service:literal, $variable:literal) => {
+        #[doc = concat!("Sets the API key. [`from_env`](Self::from_env) reads it from `", $variable, "`.")]
+        ///
+        /// The key is sent to the service's own hosts only, and never printed.
+        pub fn api_key(mut self, key: impl Into<String>) -> Self {
+            self.settings.key = Some(key.into());
+            self
+        }
+
+        /// Sends requests without an API key, for servers that need none.
+        pub fn without_key(mut self) -> Self {
+            self.settings.without_key = true;
+            self
+        }
+
+        #[doc = concat!("Sets the base URL. The default is `", $service, "`.")]
+        pub fn base_url(mut self, url: impl Into<String>) -> Self {
+            self.settings.base_url = Some(url.into());
+            self
+        }
+
+        /// Adds a header to each API request. It is not sent with image downloads.
+        pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+            self.settings.headers.push((name.into(), value.into()));
+            self
+        }
+
+        /// Sends all requests through this proxy. By default the system's proxy settings apply.
+        pub fn proxy(mut self, url: impl Into<String>) -> Self {
+            self.settings.proxy = Some(url.into());
+            self
+        }
+
+        /// Uses your own HTTP client, of `reqwest` 0.13.
+        ///
+        /// Its proxy, TLS and connect timeout replace the ones set here. Build it with
+        /// `redirect::Policy::none()`, so that no paid request follows a redirect to another host.
+        pub fn http_client(mut self, client: reqwest::Client) -> Self {
+            self.settings.http_client = Some(client);
+            self
+        }
+
+        /// Sets when failed requests are retried.
+        pub fn retry(mut self, policy: $crate::RetryPolicy) -> Self {
+            self.settings.retry = policy;
+            self
+        }
+
+        /// Sets the maximum duration of a call, including retries and waits. The default is 10 minutes.
+        pub fn timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.settings.timeout = timeout.min($crate::remote::http::settings::MAX_TIMEOUT);
+            self
+        }
+
+        /// Sets the maximum duration of connecting. The default is 10 seconds.
+        pub fn connect_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.settings.connect_timeout = timeout;
+            self
+        }
+
+        /// Sets the maximum time between the last byte sent and the response headers. The default is 8
+        /// minutes, because a generation can take that long.
+        pub fn first_byte_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.settings.first_byte_timeout = timeout;
+            self
+        }
+
+        /// Sets the maximum time between two parts of a response body, and before the headers of a response
+        /// to a free request. The default is 1 minute.
+        pub fn idle_timeout(mut self, timeout: std::time::Duration) -> Self {
+            self.settings.idle_timeout = timeout;
+            self
+        }
+
+        /// Sets the maximum size of a response body or of a downloaded image. The default is 256 MiB.
+        pub fn max_response_bytes(mut self, bytes: usize) -> Self {
+            self.settings.max_response_bytes = bytes;
+            self
+        }
+    };
+}
+pub(crate) use settings_methods;
+
+impl Settings {
+    /// Checks and returns the base URL.
+    pub(crate) fn base_url(&self, service: &Service) -> Result<Url, Error> {
+        parse_base_url(self.base_url.as_deref().unwrap_or(service.base_url), service.base_url)
+    }
+
+    /// Checks the settings and builds the transport. `service_headers` are added to each API request; `native` is the base
+    /// URL of the gateway's own API.
+    pub(crate) fn transport(
+        self,
+        service: &Service,
+        service_headers: HeaderMap,
+        native: Option<Url>,
+    ) -> Result<Arc<Transport>, Error> {
+        let base = self.base_url(service)?;
+        let key = match (&self.key, self.without_key) {
+            (_, true) => None,
+            (Some(key), false) => Some(Key::new(key, service.scheme, service.key_variable)?),
+            (None, false) => {
+                let message = format!(
+                    "no API key: set the environment variable {}, call `.api_key(..)`, or call `.without_key()` if the \
+                     server needs none",
+                    service.key_variable
+                );
+                return Err(configuration(message).with_parameter("api_key"));
+            }
+        };
+        let mut headers = self.headers.iter().map(parse_header).collect::<Result<HeaderMap, Error>>()?;
+        headers.extend(service_headers);
+        headers.extend(key.as_ref().map(|key| (AUTHORIZATION, key.header())));
+        if self.http_client.is_none() {
+            headers.entry(USER_AGENT).or_insert(AGENT);
+        }
+        let http = HttpClient::new(&self, &base)?;
+        let header_values = self.headers.iter().map(|(_, value)| value.clone());
+        let query = [Some(&base), native.as_ref()].into_iter().flatten().flat_map(Url::query_pairs);
+        let secrets = Secrets::new(key.as_ref(), header_values.chain(query.map(|(_, value)| value.into_owned())));
+        Ok(Arc::new(Transport {
+            http,
+            base,
+            native,
+            secrets,
+            headers,
+            retry: self.retry,
+            timeout: self.timeout,
+            first_byte_timeout: self.first_byte_timeout,
+            idle_timeout: self.idle_timeout,
+            max_response_bytes: self.max_response_bytes,
+        }))
+    }
+
+    /// Formats the settings of the builder `name`, without secrets.
+    pub(crate) fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let base_url = self.base_url.as_deref().and_then(|url| Url::parse(url).ok()).map(|url| redact::url(&url));
+        f.debug_struct(name)
+            .field("base_url", &base_url)
+            .field("key", &self.key.as_ref().map(|_| "…"))
+            .field("retry", &self.retry)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Parses a base URL. `example` is shown in the error.
+pub(crate) fn parse_base_url(text: &str, example: &str) -> Result<Url, Error> {
+    let invalid = |why: &str| {
+        configuration(format!("the base URL {why}; use a URL such as {example}")).with_parameter("base_url")
+    };
+    let url = Url::parse(text.trim()).map_err(|error| invalid(&format!("is malformed ({error})")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(invalid("is neither http nor https"));
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(invalid("has no host"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(invalid("contains a user name or password, which would replace the API key"));
+    }
+    Ok(url)
+}
+
+fn parse_header((name, value): &(String, String)) -> Result<(HeaderName, HeaderValue), Error> {
+    // The message does not quote the name: it may be a whole line that contains the value.
+    let parsed = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| configuration("a header name is malformed; pass the name and the value separately"))?;
+    if parsed == AUTHORIZATION {
+        return Err(configuration("set the API key with `.api_key(..)`, not as a header"));
+    }
+    if [CONTENT_TYPE, CONTENT_LENGTH, ACCEPT_ENCODING].contains(&parsed) {
+        return Err(configuration(format!("the header {parsed} cannot be set: the client sets it for each request")));
+    }
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| configuration(format!("the value of the header {name:?} is malformed")))?;
+    value.set_sensitive(true);
+    Ok((parsed, value))
+}
+
+pub(crate) fn configuration(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Configuration, message)
+}

@@ -1,0 +1,122 @@
+//! Reading of response bodies, with limits for size and time.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use reqwest::Response;
+use reqwest::header::HeaderMap;
+
+use super::failure::Failure;
+use super::timeout::{Part, within};
+use crate::error::{Error, ErrorKind};
+use crate::remote::secrets::Secrets;
+use tokio::time::Instant;
+
+/// The maximum buffer that is allocated because a `Content-Length` announces it.
+const MAX_PREALLOCATION: usize = 256 << 20;
+
+/// The body of a response that is being read.
+pub(crate) struct Body<'a> {
+    response: Response,
+    pub(crate) secrets: &'a Secrets,
+    /// The `Content-Length`; 0 if there is none.
+    announced: usize,
+    limit: usize,
+    received: usize,
+    idle_timeout: Duration,
+    deadline: Instant,
+}
+
+impl<'a> Body<'a> {
+    /// Limits the body to `limit` bytes, and the time between two chunks to `idle_timeout`.
+    pub(crate) fn new(
+        response: Response,
+        secrets: &'a Secrets,
+        limit: usize,
+        idle_timeout: Duration,
+        deadline: Instant,
+    ) -> Self {
+        let announced = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        Self { response, secrets, announced, limit, received: 0, idle_timeout, deadline }
+    }
+
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        self.response.headers()
+    }
+
+    /// Returns how many bytes to allocate for the body.
+    pub(crate) fn capacity(&self) -> usize {
+        if self.announced > self.limit { 0 } else { self.announced.min(MAX_PREALLOCATION) }
+    }
+
+    /// Returns the next chunk, or `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        if self.announced > self.limit {
+            return Err(too_large(self.limit));
+        }
+        let Some(chunk) = next(&mut self.response, self.idle_timeout, self.deadline).await? else {
+            // HTTP/2 can end a response early without an error.
+            return if self.received < self.announced { Err(truncated()) } else { Ok(None) };
+        };
+        self.received = self.received.saturating_add(chunk.len());
+        if self.received > self.limit { Err(too_large(self.limit)) } else { Ok(Some(chunk)) }
+    }
+
+    /// Reads the whole body.
+    pub(crate) async fn bytes(&mut self) -> Result<Bytes, Failure> {
+        let mut bytes = BytesMut::with_capacity(self.capacity());
+        while let Some(chunk) = self.next().await? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.freeze())
+    }
+}
+
+/// The received part of an error response's body.
+pub(crate) struct PartialBody {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) is_complete: bool,
+}
+
+/// Reads up to `limit` bytes of an error response. A body that cannot be read completely still helps to explain the error.
+pub(crate) async fn read_partial(
+    mut response: Response,
+    limit: usize,
+    idle_timeout: Duration,
+    deadline: Instant,
+) -> PartialBody {
+    let mut bytes = Vec::new();
+    let is_complete = loop {
+        match next(&mut response, idle_timeout, deadline).await {
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            end => break end.is_ok(),
+        }
+        if bytes.len() > limit {
+            bytes.truncate(limit);
+            break false;
+        }
+    };
+    PartialBody { bytes, is_complete }
+}
+
+/// Returns the next chunk of a response.
+pub(crate) async fn next(
+    response: &mut Response,
+    idle_timeout: Duration,
+    deadline: Instant,
+) -> Result<Option<Bytes>, Failure> {
+    within(idle_timeout, deadline, Part::Body, response.chunk()).await
+}
+
+/// A response body that is shorter than its `Content-Length`.
+pub(crate) fn truncated() -> Failure {
+    let message = "the response was truncated: fewer bytes were received than announced";
+    Failure::ambiguous(Error::new(ErrorKind::Connection, message))
+}
+
+fn too_large(limit: usize) -> Failure {
+    Failure::unusable_response(format!(
+        "the response is larger than the limit of {limit} bytes; raise it with `.max_response_bytes(..)`, or request URLs \
+         instead of bytes"
+    ))
+}

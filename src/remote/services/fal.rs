@@ -1,0 +1,249 @@
+//! fal.ai without the gateway: text to image through its queue.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, Url};
+use serde_json::{Map, Value, json};
+
+use super::job::{self, JobApi, State};
+use super::provider::provider_builder;
+use super::{fields, provider};
+use crate::backend::{
+    Backend, BoxFuture, ByteStream, Capabilities, Content, Estimate, GenerateSpec, ImageData, Metadata, Options,
+    Output, Parameter, Progress, Request, RequestContext, fetch,
+};
+use crate::error::{Error, ErrorKind};
+use crate::images::typed::Mode;
+use crate::remote::http::download;
+use crate::remote::http::settings::{Service, Settings, settings_methods};
+use crate::remote::http::transport::Transport;
+use crate::remote::redact;
+use crate::remote::secrets::Secrets;
+use crate::values::{OutputFormat, ResponseFormat, Size};
+
+/// fal's id of the model.
+const MODEL: [&str; 2] = ["fal-ai", "stable-diffusion-v35-medium"];
+
+const NAME: &str = "fal";
+const SERVICE: Service = Service { base_url: "https://queue.fal.run", key_variable: "FAL_KEY", scheme: "Key" };
+
+/// A backend for Stable Diffusion 3.5 Medium at fal.ai. It supports text to image only.
+///
+/// A request is submitted to fal's queue and polled until it has ended. It is submitted again only if the failed submission
+/// cannot have been executed, because each submission is billed. Dropping the future cancels the job. Parameters that fal
+/// does not support (a mask, WebP, a resolution tier, …) are rejected by name.
+///
+/// ```no_run
+/// use lumenfall::Client;
+/// use lumenfall::remote::Fal;
+///
+/// let client = Client::new(Fal::from_env()?); // FAL_KEY
+/// # Ok::<(), lumenfall::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Fal {
+    transport: Arc<Transport>,
+    poll_interval: Duration,
+}
+
+provider_builder!(Fal, FalBuilder, "https://queue.fal.run", "FAL_KEY");
+
+impl Fal {
+    async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        let Request::Generate(spec) = request else { return edits_unsupported() };
+        context.check_deadline()?;
+        let time = self.transport.start(context.deadline.map(Into::into));
+        let deadline = time.deadline;
+        let response_format = spec.options.response_format;
+        let input = input(spec)?;
+
+        let (job, submitted) = job::submit(&self.transport, &JOBS, self.transport.url(&MODEL), &input, time).await?;
+        let complete = |error: Error| submitted.complete(error);
+        let secrets = &self.transport.secrets;
+        job.wait(self.poll_interval, deadline, &context, |status| state(&status, secrets)).await.map_err(complete)?;
+
+        // A failure of the runner has the status 500, and is permanent.
+        let is_transient = |error: &Error| job::is_transient(error) && error.status() != Some(500);
+        let url = job_url(&self.transport, &submitted.id, &[]);
+        let result = job::poll(&self.transport, &url, self.poll_interval, deadline, is_transient).await;
+        let mut output = result.and_then(|result| read(&result)).map_err(complete)?;
+        output.metadata.request_id = Some(submitted.shown_id.clone());
+        output.metadata.lost_bills = submitted.lost_bills;
+        if response_format == Some(ResponseFormat::B64Json) {
+            output = fetch::all(self, output, Some(deadline.into())).await.map_err(complete)?;
+        }
+        output.metadata.elapsed = time.started.elapsed();
+        Ok(output)
+    }
+}
+
+const JOBS: JobApi = JobApi {
+    id: "request_id",
+    status: |transport, id| job_url(transport, id, &["status"]),
+    cancel: |transport, id| (Method::PUT, job_url(transport, id, &["cancel"])),
+};
+
+fn job_url(transport: &Transport, id: &str, tail: &[&str]) -> Url {
+    transport.url(&[MODEL.as_slice(), ["requests", id].as_slice(), tail].concat())
+}
+
+/// fal's names of the parameters with a typed setter.
+const TYPED: [&str; 8] = [
+    "prompt",
+    "image_size",
+    "output_format",
+    "num_images",
+    "seed",
+    "num_inference_steps",
+    "guidance_scale",
+    "negative_prompt",
+];
+
+/// Translates a request into fal's parameters.
+fn input(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
+    let GenerateSpec { model, prompt, options } = spec;
+    provider::check(NAME, &model, Mode::TextToImage, &options)?;
+    let mut input = Map::from_iter([("prompt".to_owned(), prompt.into())]);
+    for Parameter { name, wire_name, value } in options.parameters() {
+        let (fal_name, value) = match name {
+            // The images are downloaded if bytes were requested.
+            "response_format" => continue,
+            "size" | "aspect_ratio" => ("image_size", image_size(&options)?),
+            "output_format" if matches!(options.output_format, Some(OutputFormat::Png | OutputFormat::Jpeg)) => {
+                (wire_name, value)
+            }
+            "output_format" => {
+                return Err(provider::unsupported(NAME, name, "it supports PNG and JPEG"));
+            }
+            "n" => ("num_images", value),
+            "seed" | "steps" | "guidance" | "negative_prompt" => (wire_name, fields::finite(name, value)?),
+            _ => return Err(provider::refused(NAME, name)),
+        };
+        input.insert(fal_name.to_owned(), value);
+    }
+    provider::add_extra(&mut input, options.extra, &TYPED)?;
+    Ok(input)
+}
+
+/// Returns the size in pixels, or the name of the preset with the requested aspect ratio.
+fn image_size(options: &Options) -> Result<Value, Error> {
+    let (parameter, ratio) = match (options.size, options.aspect_ratio) {
+        (Some(Size::Pixels { width, height }), _) => return Ok(json!({ "width": width, "height": height })),
+        (Some(Size::Ratio(ratio)), _) => ("size", Some(ratio)),
+        (None, ratio) => ("aspect_ratio", ratio),
+    };
+    match ratio.map(|ratio| (ratio.width(), ratio.height())) {
+        Some((1, 1)) => Ok("square_hd".into()),
+        Some((4, 3)) => Ok("landscape_4_3".into()),
+        Some((3, 4)) => Ok("portrait_4_3".into()),
+        Some((16, 9)) => Ok("landscape_16_9".into()),
+        Some((9, 16)) => Ok("portrait_16_9".into()),
+        _ => {
+            let remedy = "it supports 1:1, 4:3, 3:4, 16:9 and 9:16, or a size in pixels";
+            Err(provider::unsupported(NAME, parameter, remedy))
+        }
+    }
+}
+
+fn state(status: &Value, secrets: &Secrets) -> Result<State<()>, Error> {
+    Ok(match status.get("status").and_then(Value::as_str) {
+        Some("COMPLETED") => State::Done(()),
+        Some("IN_QUEUE") => {
+            let position = status.get("queue_position").and_then(Value::as_u64);
+            State::Active(Progress::Queued { position: position.and_then(|position| position.try_into().ok()) })
+        }
+        // These are not documented, but a job cannot continue after them.
+        Some(end @ ("FAILED" | "ERROR" | "CANCELLED" | "CANCELED")) => {
+            let why = status.get("error").and_then(Value::as_str).unwrap_or("the provider reported no reason");
+            let message = format!("the job ended with the status {end}: {}", redact::message(why, secrets));
+            return Err(Error::new(ErrorKind::Upstream, message));
+        }
+        _ => State::Active(Progress::Running),
+    })
+}
+
+fn read(result: &Value) -> Result<Output, Error> {
+    let list = |name: &str| result.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let seed = result.get("seed").and_then(Value::as_u64);
+    let urls = list("images").iter().filter_map(|image| image.get("url")?.as_str());
+    let images: Vec<_> = urls
+        .enumerate()
+        .map(|(i, url)| ImageData {
+            content: Content::Url(url.to_owned()),
+            revised_prompt: None,
+            // fal reports the seed of the first image, and does not document the seeds of the others.
+            seed: seed.filter(|_| i == 0),
+        })
+        .collect();
+    if images.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidResponse, "the response of fal contains no image"));
+    }
+    let flagged = list("has_nsfw_concepts").iter().enumerate().filter(|(_, flag)| flag.as_bool() == Some(true));
+    let warnings =
+        flagged.map(|(i, _)| format!("fal's safety checker flagged image {}; it may be black", i + 1)).collect();
+    let metadata = Metadata {
+        backend: NAME.into(),
+        provider: Some(NAME.into()),
+        model: Some(MODEL.join("/")),
+        warnings,
+        ..Metadata::default()
+    };
+    Ok(Output::new(images, metadata))
+}
+
+/// Returns the megapixels of each image.
+fn megapixels(spec: &GenerateSpec) -> f64 {
+    let options = &spec.options;
+    let (width, height) = match (options.size, options.aspect_ratio) {
+        (Some(Size::Pixels { width, height }), _) => (width, height),
+        (Some(Size::Ratio(ratio)), _) | (None, Some(ratio)) if ratio.width() == ratio.height() => (1024, 1024),
+        // All other presets have a long side of 1024 pixels; this is the largest one.
+        _ => (1024, 768),
+    };
+    f64::from(width) * f64::from(height) / 1e6
+}
+
+fn edits_unsupported<T>() -> Result<T, Error> {
+    Err(Error::new(ErrorKind::Unsupported, "fal supports text to image only; edit with Replicate or the gateway"))
+}
+
+impl Backend for Fal {
+    fn name(&self) -> &str {
+        NAME
+    }
+
+    fn identity(&self) -> String {
+        self.transport.identity(NAME)
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            generate: true,
+            estimate: true,
+            urls: true,
+            output_formats: vec![OutputFormat::Png, OutputFormat::Jpeg],
+            ..Capabilities::none()
+        }
+    }
+
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(self.run(request, context))
+    }
+
+    /// Computes the cost from the published price per megapixel, without a request. fal may round up to whole megapixels.
+    fn estimate<'a>(&'a self, request: Request, _: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        Box::pin(async move {
+            let Request::Generate(spec) = request else { return edits_unsupported() };
+            let total = provider::price(NAME, spec.options.n, megapixels(&spec))?;
+            input(spec)?;
+            Ok(Estimate { provider: Some(NAME.into()), model: Some(MODEL.join("/")), ..Estimate::new(total) })
+        })
+    }
+
+    fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        Box::pin(download::fetch(&self.transport, url))
+    }
+}

@@ -1,0 +1,273 @@
+//! The Lumenfall gateway and other OpenAI-compatible image servers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use reqwest::header::HeaderMap;
+use reqwest::{Method, Request as HttpRequest, Url};
+
+use super::{Replay, fields};
+use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Estimate, Output, Request, RequestContext, fetch};
+use crate::error::{Error, ErrorKind};
+use crate::remote::account::Account;
+use crate::remote::account::models::Models;
+use crate::remote::http::download;
+use crate::remote::http::multipart::FileForm;
+use crate::remote::http::settings::{Service, Settings, parse_base_url, settings_methods, variable};
+use crate::remote::http::transport::{Call, Completed, Payload, Transport};
+use crate::remote::redact;
+use crate::remote::response::{estimate, images};
+use crate::values::{OutputFormat, ResponseFormat};
+
+/// The gateway's OpenAI-compatible base URL.
+pub const DEFAULT_BASE_URL: &str = "https://api.lumenfall.ai/openai/v1";
+const GATEWAY_HOST: &str = "api.lumenfall.ai";
+
+const SERVICE: Service = Service { base_url: DEFAULT_BASE_URL, key_variable: "LUMENFALL_API_KEY", scheme: "Bearer" };
+
+/// How long image URLs are valid, as the gateway and OpenAI document.
+const URL_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// A backend for the Lumenfall gateway or any OpenAI-compatible image server.
+///
+/// Cloning is cheap: clones share connections.
+///
+/// ```no_run
+/// use lumenfall::{Client, remote::Remote};
+///
+/// let client = Client::new(Remote::from_env()?); // LUMENFALL_API_KEY
+/// # Ok::<(), lumenfall::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Remote {
+    transport: Arc<Transport>,
+}
+
+/// Configures a [`Remote`] backend. [`build`](Self::build) checks all settings.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use lumenfall::{Client, RetryPolicy, remote::Remote};
+///
+/// let remote = Remote::builder()
+///     .api_key("lmnfl_id.secret")
+///     .base_url("http://localhost:8080/v1") // any OpenAI-compatible server
+///     .timeout(Duration::from_secs(120))
+///     .retry(RetryPolicy::default().max_retries(5))
+///     .build()?;
+/// let client = Client::new(remote);
+/// # Ok::<(), lumenfall::Error>(())
+/// ```
+#[derive(Clone, Default)]
+#[must_use]
+pub struct RemoteBuilder {
+    settings: Settings,
+    native_url: Option<String>,
+    replay: Option<Replay>,
+}
+
+impl RemoteBuilder {
+    /// Returns a builder with the settings from the environment: `LUMENFALL_API_KEY` and, if set,
+    /// `LUMENFALL_BASE_URL` and `LUMENFALL_NATIVE_URL`.
+    pub fn from_env() -> Self {
+        let settings = Settings { base_url: variable("LUMENFALL_BASE_URL"), ..SERVICE.settings_from_env() };
+        Self { settings, native_url: variable("LUMENFALL_NATIVE_URL"), replay: None }
+    }
+
+    settings_methods!("https://api.lumenfall.ai/openai/v1", "LUMENFALL_API_KEY");
+
+    /// Sets the base URL of the gateway's own API (account, schemas), for a gateway that is not at the default URL, such
+    /// as `http://localhost:8080/v1`.
+    ///
+    /// This also declares that the server is the gateway. Only the gateway is asked for estimates: another server would
+    /// ignore the dry-run parameter, generate the images and bill them.
+    pub fn native_url(mut self, url: impl Into<String>) -> Self {
+        self.native_url = Some(url.into());
+        self
+    }
+
+    /// Sets what the gateway's recorder does with each request.
+    pub fn replay(mut self, replay: Replay) -> Self {
+        self.replay = Some(replay);
+        self
+    }
+
+    /// Builds the backend.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] if the API key is missing or contains characters that are not allowed in a header,
+    /// or if the base URL, a header or the proxy is malformed.
+    pub fn build(self) -> Result<Remote, Error> {
+        let native = match &self.native_url {
+            Some(url) => Some(parse_base_url(url, "https://api.lumenfall.ai/v1")?),
+            None => native_url(&self.settings.base_url(&SERVICE)?),
+        };
+        let headers = self.replay.map_or_else(|| Ok(HeaderMap::new()), |replay| replay.headers())?;
+        Ok(Remote { transport: self.settings.transport(&SERVICE, headers, native)? })
+    }
+}
+
+impl fmt::Debug for RemoteBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.settings.debug("RemoteBuilder", f)
+    }
+}
+
+/// Returns the base URL of the gateway's own API: `/v1` next to `/openai/v1`. The host identifies the gateway; other
+/// servers use the same paths.
+fn native_url(base: &Url) -> Option<Url> {
+    base.host_str().filter(|host| *host == GATEWAY_HOST)?;
+    let path = base.path().trim_end_matches('/').strip_suffix("/openai/v1")?;
+    let mut native = base.clone();
+    native.set_path(&format!("{path}/v1"));
+    Some(native)
+}
+
+impl Remote {
+    /// Returns a builder for the gateway or any OpenAI-compatible server.
+    pub fn builder() -> RemoteBuilder {
+        RemoteBuilder::default()
+    }
+
+    /// Creates a backend for the gateway from the environment: `LUMENFALL_API_KEY` and, if set, `LUMENFALL_BASE_URL` and
+    /// `LUMENFALL_NATIVE_URL`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`] if the key is missing or malformed, or a URL is malformed.
+    pub fn from_env() -> Result<Self, Error> {
+        RemoteBuilder::from_env().build()
+    }
+
+    /// Returns access to the models that the server offers.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), lumenfall::Error> {
+    /// let remote = lumenfall::remote::Remote::from_env()?;
+    /// for model in remote.models().list().await? {
+    ///     println!("{}", model.id);
+    /// }
+    /// let client = lumenfall::Client::new(remote);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn models(&self) -> Models<'_> {
+        Models(&self.transport)
+    }
+
+    /// Returns access to the caller's account at the gateway.
+    ///
+    /// ```no_run
+    /// # async fn run() -> Result<(), lumenfall::Error> {
+    /// let remote = lumenfall::remote::Remote::from_env()?;
+    /// println!("{:?}", remote.account().balance().await?.available);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn account(&self) -> Account<'_> {
+        Account(&self.transport)
+    }
+
+    /// Returns the HTTP request for `request`, without its body, and its body.
+    fn encode(&self, request: Request) -> Result<(HttpRequest, Payload), Error> {
+        match request {
+            Request::Generate(spec) => {
+                let fields = fields::generate(spec)?;
+                Ok((self.transport.json_request(self.endpoint("generations")), Payload::json(&fields)?))
+            }
+            Request::Edit(spec) => {
+                if spec.images.is_empty() {
+                    let message =
+                        "an edit needs at least one image; provide it with `Input::path(..)` or `Input::bytes(..)`";
+                    return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("image"));
+                }
+                let fields = fields::edit(&spec)?;
+                let form = FileForm { fields, images: spec.images, mask: spec.mask };
+                Ok((self.transport.request(Method::POST, self.endpoint("edits")), Payload::Form(form)))
+            }
+        }
+    }
+
+    fn endpoint(&self, name: &str) -> Url {
+        self.transport.url(&["images", name])
+    }
+
+    async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        let response_format = request.options().response_format;
+        let (request, payload) = self.encode(request)?;
+        let time = self.transport.start(context.deadline.map(Into::into));
+        let call = Call { request: &request, payload: &payload, time };
+        let Completed { result: mut output, lost_bills, attempts } =
+            self.transport.send_paid(&call, images::read).await?;
+        output.metadata.lost_bills = lost_bills;
+        if response_format == Some(ResponseFormat::B64Json) {
+            output = fetch::all(self, output, Some(time.deadline.into()))
+                .await
+                .map_err(|error| error.with_attempts(attempts, time.started.elapsed()))?;
+        }
+        output.metadata.urls_expire = expiry(output.metadata.created, SystemTime::now());
+        output.metadata.backend = self.name().to_owned();
+        output.metadata.elapsed = time.started.elapsed();
+        Ok(output)
+    }
+
+    async fn dry_run(&self, request: Request, context: RequestContext) -> Result<Estimate, Error> {
+        if self.transport.native.is_none() {
+            let message = "estimates are supported by the gateway only: another server would ignore the dry-run parameter, \
+                           generate the images and bill them; if this server is the gateway, set `.native_url(..)`";
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
+        let (mut request, payload) = self.encode(request)?;
+        request.url_mut().query_pairs_mut().append_pair("dryRun", "true");
+        self.transport.send_free(&request, &payload, context.deadline.map(Into::into), estimate::read).await
+    }
+}
+
+/// Returns when the URLs of a response expire that was `created` at that Unix time and received at `now`. A time that is more
+/// than a day off is ignored: some servers send 0 or milliseconds.
+fn expiry(created: Option<u64>, now: SystemTime) -> Option<SystemTime> {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let created = created.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+    let distance = |time: &SystemTime| now.duration_since(*time).unwrap_or_else(|error| error.duration());
+    created.filter(|time| distance(time) < DAY).unwrap_or(now).checked_add(URL_LIFETIME)
+}
+
+impl Backend for Remote {
+    fn name(&self) -> &str {
+        "remote"
+    }
+
+    fn identity(&self) -> String {
+        self.transport.identity("remote")
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            generate: true,
+            edit: true,
+            mask: true,
+            estimate: self.transport.native.is_some(),
+            urls: true,
+            output_formats: OutputFormat::ALL.to_vec(),
+        }
+    }
+
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(self.run(request, context))
+    }
+
+    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        Box::pin(self.dry_run(request, context))
+    }
+
+    fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        Box::pin(download::fetch(&self.transport, url))
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("base_url", &redact::url(&self.transport.base)).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,161 @@
+//! Responses: which images, metadata and errors the client reads from them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::support::*;
+
+async fn images(response: ResponseTemplate) -> Images<Hosted> {
+    generate(&remote(&responding(response).await.uri())).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_url_expires_by_its_signature_or_an_hour_after_its_creation() {
+    let expiry = async |body: Value| {
+        let expiry = images(json_response(200, body)).await[0].expires_at();
+        expiry.map(|time| time.duration_since(UNIX_EPOCH).unwrap().as_secs())
+    };
+    let signed = json!({ "data": [{ "url": "https://media.example/1.png?Expires=1795507200&Signature=s" }] });
+    assert_eq!(expiry(signed).await, Some(1_795_507_200));
+    assert_eq!(expiry(json!({ "data": [{ "b64_json": png_base64() }] })).await, None);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    // Some servers send 0 or milliseconds as the time of creation.
+    let unusable = [json!(null), json!(0), json!(now * 1000), json!(u64::MAX)].map(|created| (created, now));
+    for (created, from) in unusable.into_iter().chain([(json!(now - 600), now - 600)]) {
+        let expires = expiry(json!({ "created": created, "data": [{ "url": "https://media.example/1.png" }] })).await;
+        assert!((from + 3600..from + 3660).contains(&expires.unwrap()), "{created}: {expires:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_documented_response_is_read_with_the_metadata_of_its_body_and_headers() {
+    let documented = images(json_response(200, ONE_URL)).await;
+    assert_eq!((documented.len(), documented[0].url()), (1, Some("https://media.example/1.png")));
+    assert_eq!((documented[0].revised_prompt(), documented.metadata().created), (Some("a cat"), Some(1_234_567_890)));
+
+    let body = json!({
+        "id": "gen_1", "data": [{ "url": "https://media.example/1.png", "seed": 7 }],
+        "metadata": { "model": "m", "executed_model": "fal/m", "provider": "fal", "provider_name": "fal.ai",
+                      "cost": 0.02, "cost_currency": "usd" }
+    });
+    let from_body = images(json_response(200, body).insert_header("X-Lumenfall-Request-Id", "req_1")).await;
+    let metadata = from_body.metadata();
+    assert_eq!((metadata.provider.as_deref(), metadata.model.as_deref()), (Some("fal"), Some("fal/m")));
+    assert_eq!((metadata.request_id.as_deref(), from_body[0].seed()), (Some("req_1"), Some(7)));
+    let cost = metadata.cost.as_ref().map(|cost| (cost.amount, cost.currency.as_str()));
+    assert_eq!((metadata.backend.as_str(), cost), ("remote", Some((0.02, "USD"))));
+
+    let response = json_response(200, ONE_URL).insert_header("X-Lumenfall-Provider", "replicate");
+    let from_headers = images(response.insert_header("X-Lumenfall-Model", "replicate/m")).await;
+    let metadata = from_headers.metadata();
+    assert_eq!((metadata.provider.as_deref(), metadata.model.as_deref()), (Some("replicate"), Some("replicate/m")));
+    assert_eq!(metadata.headers.get("X-Lumenfall-Model"), Some("replicate/m"));
+    assert!(metadata.headers.iter().any(|header| header == ("content-type", "application/json")));
+}
+
+#[tokio::test]
+async fn debug_output_shows_the_names_of_all_headers_but_only_harmless_values() {
+    let response = json_response(200, ONE_URL).insert_header("x-lumenfall-provider", format!("replicate {KEY}"));
+    let images = images(response.insert_header("location", "https://media.example/1.png?sig=canary")).await;
+    let text = format!("{:?} {images:?}", images.metadata());
+    for shown in ["\"location\"", "\"x-lumenfall-provider\"", "\"application/json\"", "replicate [key]"] {
+        assert!(text.contains(shown), "{text}");
+    }
+    assert!(!text.contains("canary"), "{text}");
+    let location = images.metadata().headers.get("location");
+    assert_eq!(location, Some("https://media.example/1.png?sig=canary"), "a caller can read it");
+}
+
+#[tokio::test]
+async fn all_images_are_returned_even_as_bytes_in_place_of_requested_urls() {
+    let data = vec![json!({ "b64_json": png_base64() }); 10];
+    let server = responding(json_response(200, json!({ "data": data }))).await;
+    let images = generate_inline(&remote(&server.uri())).await.unwrap();
+    assert_eq!(images.len(), 10);
+    assert!(images.iter().all(|image| image.bytes() == PNG && image.media_type() == Some("image/png")));
+    assert_eq!(sent_json(&server).await["response_format"], "b64_json");
+
+    let images = generate(&remote(&server.uri())).await.unwrap();
+    assert_eq!((images.len(), images[9].url()), (10, None));
+    assert_eq!(images[9].download().await.unwrap(), PNG);
+}
+
+#[test]
+fn complete_images_outlive_a_broken_connection() {
+    let body = format!(r#"{{"data":[{{"b64_json":"{0}"}},{{"b64_json":"{0}"}},{{"b64_json":"{0}"#, png_base64());
+    let truncated = format!("HTTP/1.1 200 OK\r\nx-request-id: req_9\r\ncontent-length: 99999\r\n\r\n{body}");
+    let (short, long) = (Duration::from_secs(1), Duration::from_secs(60));
+    for (act, idle, timeout) in [
+        (Act::Send as fn(_) -> _, long, long),
+        (Act::Reset, long, long),
+        (Act::Hang, short, long),
+        (Act::Hang, long, short),
+    ] {
+        paused(async {
+            let server = RawServer::start([act(truncated.clone().into_bytes())]).await;
+            let remote = builder(&server.uri).idle_timeout(idle).timeout(timeout).build().unwrap();
+            let images = generate_inline(&remote).await.unwrap();
+            assert_eq!((images.len(), images[1].bytes(), server.requests()), (2, &PNG.into(), 1));
+            let metadata = images.metadata();
+            assert_eq!((metadata.warnings.len(), metadata.request_id.as_deref()), (1, Some("req_9")));
+            assert!(metadata.warnings[0].contains('2'), "the number of images: {:?}", metadata.warnings);
+        });
+    }
+}
+
+#[test]
+fn a_size_limit_applies_before_the_body_is_read_and_is_256_mib_by_default() {
+    let default = builder("");
+    for (builder, length, limit) in [
+        (default.clone(), 256 << 20, None),
+        (default.clone(), (256 << 20) + 1, Some("268435456")),
+        (default.clone().max_response_bytes(3000), 3001, Some("3000")),
+        // No buffer of this size is allocated.
+        (default.max_response_bytes(usize::MAX), i64::MAX, None),
+    ] {
+        paused(async {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
+            let server = RawServer::start([Act::Send((head + r#"{"data":[{"b64_json":"aGVsbG8="#).into())]).await;
+            let remote = builder.base_url(&server.uri).build().unwrap();
+            let error = generate(&remote).await.unwrap_err();
+            let kind = if limit.is_some() { ErrorKind::InvalidResponse } else { ErrorKind::Connection };
+            assert_eq!((error.kind(), error.maybe_billed()), (kind, true));
+            assert!(error.to_string().contains(limit.unwrap_or_default()), "{error}");
+            assert!(!remote.models().list().await.unwrap_err().maybe_billed());
+        });
+    }
+}
+
+/// These tests enable the gzip feature of reqwest, as another crate in an application may do.
+#[tokio::test]
+async fn only_a_custom_http_client_decompresses_responses_and_the_size_limit_still_applies() {
+    let compressed = ResponseTemplate::new(200).insert_header("content-encoding", "gzip").set_body_bytes(gzip_bomb());
+    let server = responding(compressed).await;
+    let builder = builder(&server.uri()).max_response_bytes(64 * 1024);
+    let custom = builder.clone().http_client(http_client().build().unwrap());
+    for (builder, exceeds) in [(builder, false), (custom, true)] {
+        let error = generate(&builder.build().unwrap()).await.unwrap_err();
+        assert_eq!((error.kind(), error.to_string().contains("65536")), (ErrorKind::InvalidResponse, exceeds));
+        let requests = requests(&server).await;
+        assert_eq!(requests.last().unwrap().headers.contains_key("accept-encoding"), exceeds);
+    }
+}
+
+#[tokio::test]
+async fn error_bodies_are_read_in_all_known_shapes() {
+    for (body, code, message) in [
+        (r#"{"error":{"message":"too long","code":"INVALID_REQUEST"}}"#, Some("INVALID_REQUEST"), "too long"),
+        (r#"{"error_code":"INVALID_REQUEST","message":"too long"}"#, Some("INVALID_REQUEST"), "too long"),
+        (r#"{"error":"too long"}"#, None, "too long"),
+        (r#"{"detail":"too long"}"#, None, "too long"),
+        (r#"{"error":{"message":"too long","type":"bad_thing","code":null}}"#, Some("bad_thing"), "too long"),
+        ("not json", None, "400"),
+        ("[1]", None, "400"),
+    ] {
+        let response = json_response(400, body).insert_header("X-Lumenfall-Request-Id", "req_9");
+        let server = responding(response).await;
+        let error = generate(&remote(&server.uri())).await.unwrap_err();
+        assert_eq!((error.kind(), error.code()), (ErrorKind::InvalidRequest, code), "{body}");
+        assert_eq!((error.status(), error.request_id()), (Some(400), Some("req_9")));
+        assert!(error.to_string().contains(message), "{error}");
+    }
+}
