@@ -1,10 +1,11 @@
-//! The trait that every way of making images implements, and the plain data that crosses it.
+//! The [`Backend`] trait, which generates images, and the plain data of requests and results.
 //!
-//! The typed builders of [`crate::images`] end in a [`GenerateSpec`] or an [`EditSpec`]; a
-//! [`Backend`] turns it into an [`Output`]. Whoever wants to choose parameters in a loop or under
-//! an `if` fills in the spec directly and asks its `validate()` for the same verdict that the
-//! builders give at compile time.
+//! The typed request builders produce a [`GenerateSpec`] or an [`EditSpec`], and a [`Backend`] returns an [`Output`] for it.
+//! To set parameters in a loop or under a condition, fill in the spec and call its `validate()`: it applies the rules that
+//! the builders check at compile time.
 
+mod delegate;
+pub(crate) mod fetch;
 mod output;
 mod price;
 mod request;
@@ -17,85 +18,105 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::Stream;
 
-pub use output::{Content, Headers, ImageData, Metadata, Output};
+pub(crate) use delegate::delegate_rest_to;
+pub use output::{Content, Headers, ImageData, Metadata, Output, ServiceMetadata};
 pub use price::{Cost, Estimate, EstimateComponent};
 pub use request::{EditSpec, GenerateSpec, Options, Progress, Request, RequestContext};
+pub(crate) use request::{Parameter, before};
 
 use crate::error::{Error, ErrorKind};
-use crate::images::OutputFormat;
+use crate::values::OutputFormat;
 
-/// The future that a [`Backend`] returns. Dropping it stops the work.
+/// The future of a [`Backend`] method. Dropping it cancels the request.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A file that arrives piece by piece.
+/// A stream of the chunks of a file.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
-/// A way of making images: a remote service, this machine, or a layer around another backend.
+/// Generates and edits images: a remote service, the local pipeline, or a [layer](crate::layers) that wraps another backend.
+///
+/// A backend rejects each parameter that it does not support with [`ErrorKind::Unsupported`] and the parameter's name.
+/// `testing::conformance` (feature `testing`) checks an implementation.
+///
+/// ```
+/// use lumenfall::backend::*;
+/// use lumenfall::{Client, Error, ErrorKind};
+///
+/// /// Returns the same PNG image for every prompt.
+/// #[derive(Debug)]
+/// struct Placeholder(bytes::Bytes);
+///
+/// impl Backend for Placeholder {
+///     fn name(&self) -> &str {
+///         "placeholder"
+///     }
+///
+///     fn capabilities(&self) -> Capabilities {
+///         let mut capabilities = Capabilities::none();
+///         capabilities.generate = true;
+///         capabilities
+///     }
+///
+///     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+///         Box::pin(async move {
+///             let Request::Generate(spec) = request else {
+///                 return Err(Error::new(ErrorKind::Unsupported, "the placeholder backend cannot edit images"));
+///             };
+///             spec.validate()?;
+///             context.check_deadline()?;
+///             let content = Content::Bytes(self.0.clone());
+///             Ok(Output::new(vec![ImageData { content, revised_prompt: None, seed: None }], Metadata::default()))
+///         })
+///     }
+///
+///     fn estimate<'a>(&'a self, _: Request, _: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+///         Box::pin(async { Ok(Estimate::new(Cost::nothing())) })
+///     }
+/// }
+///
+/// let client = Client::new(Placeholder(bytes::Bytes::from_static(b"\x89PNG...")));
+/// ```
 pub trait Backend: Send + Sync + fmt::Debug {
-    /// A short name for messages and metadata, such as `remote` or `local`.
+    /// Returns a short name for messages and metadata, such as `remote` or `local`.
     fn name(&self) -> &str;
 
-    /// What tells its answers from those of another backend, for a cache: two backends of one identity give the same
-    /// answer to the same seeded request. It holds no secret. The name, unless a backend knows better.
+    /// Returns the part of a cache key that identifies this backend. It must not contain secrets. By default the name.
+    ///
+    /// Two backends with the same identity return the same images for the same seeded request.
     fn identity(&self) -> String {
         self.name().to_owned()
     }
 
-    /// What this backend can do.
+    /// Returns what this backend supports.
     fn capabilities(&self) -> Capabilities;
 
-    /// Makes images from a prompt.
-    fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>>;
+    /// Executes a request: generates images from a prompt, or edits images.
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>>;
 
-    /// Changes images.
-    fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>>;
-
-    /// Tells what a request would cost, without making anything.
+    /// Estimates the cost of a request without sending it.
     fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>>;
 
-    /// Fetches an image from an address that this backend answered with.
+    /// Downloads the image at `url`, a URL that this backend returned.
     ///
-    /// A backend whose [`Capabilities::addresses`] is true implements this, with its own configured
-    /// HTTP client and without its key. The others keep this default, which refuses.
-    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        let _ = address;
-        let refusal = format!("the backend `{}` answers with bytes, so it has no addresses to fetch", self.name());
-        Box::pin(async move { Err(Error::new(ErrorKind::Unsupported, refusal)) })
+    /// A backend whose [`Capabilities::urls`] is true implements this with its own HTTP client, and does not send its key.
+    /// By default the result is an error of kind [`ErrorKind::Unsupported`].
+    fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        let _ = url;
+        let message = format!("the backend `{}` returns bytes and cannot download URLs", self.name());
+        Box::pin(async move { Err(Error::new(ErrorKind::Unsupported, message)) })
     }
 }
 
-/// A shared backend is a backend.
+/// Delegates to the shared backend.
 impl<B: Backend + ?Sized> Backend for Arc<B> {
-    fn name(&self) -> &str {
-        (**self).name()
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        (**self).send(request, context)
     }
 
-    fn identity(&self) -> String {
-        (**self).identity()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        (**self).capabilities()
-    }
-
-    fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        (**self).generate(spec, context)
-    }
-
-    fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        (**self).edit(spec, context)
-    }
-
-    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        (**self).estimate(request, context)
-    }
-
-    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        (**self).fetch(address)
-    }
+    delegate_rest_to!(self, (**self));
 }
 
-/// What a backend can do.
+/// The features that a backend supports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Capabilities {
@@ -105,24 +126,17 @@ pub struct Capabilities {
     pub edit: bool,
     /// A mask in an edit.
     pub mask: bool,
-    /// Whether [`Backend::estimate`] answers.
+    /// Cost estimates with [`Backend::estimate`].
     pub estimate: bool,
-    /// Whether an answer can hold addresses (otherwise it always holds bytes).
-    pub addresses: bool,
-    /// The file formats it can write.
+    /// Results as URLs. If false, every result contains bytes.
+    pub urls: bool,
+    /// The file formats that it can write.
     pub output_formats: Vec<OutputFormat>,
 }
 
 impl Capabilities {
-    /// No capability at all, to start from.
+    /// Returns capabilities without any feature, as a starting point.
     pub fn none() -> Self {
-        Self {
-            generate: false,
-            edit: false,
-            mask: false,
-            estimate: false,
-            addresses: false,
-            output_formats: Vec::new(),
-        }
+        Self { generate: false, edit: false, mask: false, estimate: false, urls: false, output_formats: Vec::new() }
     }
 }

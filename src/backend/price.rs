@@ -1,57 +1,57 @@
-//! What a request costs, and what it would cost.
+//! Costs and estimates.
 
 use serde::{Deserialize, Serialize};
 
 /// An amount of money.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// The amount, in units of `currency`.
+    /// The amount in units of `currency`, such as dollars.
     pub amount: f64,
-    /// The currency's three letters, in upper case.
+    /// The ISO 4217 code of the currency in upper case, such as `USD`.
     pub currency: String,
 }
 
 impl Cost {
-    /// What is free costs nothing in any currency; this says so in USD.
+    /// Returns a cost of 0 USD.
     pub fn nothing() -> Self {
         Self { amount: 0.0, currency: "USD".into() }
     }
 }
 
-/// What a request would cost.
+/// The expected cost of a request.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Estimate {
-    /// The whole cost.
+    /// The total cost of all images.
     pub total: Cost,
-    /// The provider it was estimated for.
+    /// The provider whose price was used.
     pub provider: Option<String>,
-    /// The model it was estimated for.
+    /// The model whose price was used.
     pub model: Option<String>,
-    /// What the total is made of, where the service tells.
+    /// The items that add up to the total; empty if the service does not report them.
     pub components: Vec<EstimateComponent>,
 }
 
-/// A part of an [`Estimate`]. What the service does not tell is `None`.
+/// An item of an [`Estimate`]. A field is `None` if the service does not report it.
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct EstimateComponent {
-    /// What is paid for, such as `output`.
+    /// The kind of item, such as `output`.
     pub kind: Option<String>,
-    /// What it is counted in, such as `megapixels`.
+    /// The unit of the quantity, such as `megapixels`.
     pub metric: Option<String>,
-    /// How much of it there is.
+    /// The quantity in this unit.
     pub quantity: Option<f64>,
-    /// How much of it is billed, where a provider rounds up.
+    /// The billed quantity, which some providers round up.
     pub billable_quantity: Option<f64>,
-    /// What one costs.
+    /// The price of one unit.
     pub unit_price: Option<Cost>,
-    /// What the part costs.
+    /// The cost of this item.
     pub total: Option<Cost>,
 }
 
 impl Estimate {
-    /// An estimate of `total`.
+    /// Returns an estimate with this total and no other information.
     pub fn new(total: Cost) -> Self {
         Self { total, provider: None, model: None, components: Vec::new() }
     }

@@ -1,17 +1,16 @@
-//! What a backend is asked for.
+//! Requests as plain data.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{Backend, BoxFuture, Output};
 use crate::error::{Error, ErrorKind};
-use crate::images::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size};
+use crate::values::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size};
 
-/// A request in either mode.
+/// A request of either mode.
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Text to image.
@@ -20,20 +19,20 @@ pub enum Request {
     Edit(EditSpec),
 }
 
-impl Request {
-    /// Has `backend` do it.
-    pub fn send<'a, B: Backend + ?Sized>(
-        self,
-        backend: &'a B,
-        context: RequestContext,
-    ) -> BoxFuture<'a, Result<Output, Error>> {
-        match self {
-            Self::Generate(spec) => backend.generate(spec, context),
-            Self::Edit(spec) => backend.edit(spec, context),
-        }
+impl From<GenerateSpec> for Request {
+    fn from(spec: GenerateSpec) -> Self {
+        Self::Generate(spec)
     }
+}
 
-    /// What is not required.
+impl From<EditSpec> for Request {
+    fn from(spec: EditSpec) -> Self {
+        Self::Edit(spec)
+    }
+}
+
+impl Request {
+    /// Returns the optional parameters.
     pub fn options(&self) -> &Options {
         match self {
             Self::Generate(spec) => &spec.options,
@@ -41,7 +40,7 @@ impl Request {
         }
     }
 
-    /// What is not required, to change it.
+    /// Returns the optional parameters, to modify them.
     pub fn options_mut(&mut self) -> &mut Options {
         match self {
             Self::Generate(spec) => &mut spec.options,
@@ -50,43 +49,55 @@ impl Request {
     }
 }
 
-/// What both modes have in common.
+/// The optional parameters, which both modes share.
 ///
-/// A field that is `None` is left to the service's default and not sent.
+/// A field that is `None` is not sent, so the service uses its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
-    /// The provider to pin, by its slug (`fal`, `replicate`); `None` lets the gateway choose.
+    /// The slug of the provider that the gateway must use, such as `fal` or `replicate`. By default the gateway chooses.
     pub provider: Option<String>,
-    /// Pixels or an aspect ratio. Overrides `aspect_ratio` and `resolution`.
+    /// The size in pixels or as an aspect ratio. A request with both `size` and `aspect_ratio` or `resolution` is rejected.
     pub size: Option<Size>,
-    /// Shape of the output, independent of its scale.
+    /// The aspect ratio. Can be combined with `resolution`, but not with `size`.
     pub aspect_ratio: Option<AspectRatio>,
-    /// Scale of the output, independent of its shape.
+    /// The number of pixels. Can be combined with `aspect_ratio`, but not with `size`.
     pub resolution: Option<Resolution>,
-    /// Address or bytes.
+    /// Whether the service returns URLs or bytes.
     pub response_format: Option<ResponseFormat>,
-    /// File format of the images.
+    /// The file format of the images.
     pub output_format: Option<OutputFormat>,
-    /// Compression level of a lossy format, 0 to 100.
+    /// The compression level of a lossy `output_format`, from 0 to 100.
     pub output_compression: Option<u32>,
-    /// How many images to make.
+    /// The number of images.
     pub n: Option<u32>,
-    /// The caller's own name for the end user.
+    /// Your own identifier of the end user.
     pub user: Option<String>,
-    /// The controls of the diffusion process.
+    /// The parameters of the diffusion process.
     pub sampling: Sampling,
-    /// Every other parameter, sent as it is.
+    /// Parameters that have no field here; they are sent unmodified.
     pub extra: Map<String, Value>,
 }
 
+/// A parameter of [`Options`] that is set.
+#[derive(Debug)]
+pub(crate) struct Parameter {
+    /// The name of the field in [`Options`] or [`Sampling`]; errors name it.
+    pub(crate) name: &'static str,
+    /// The name in the OpenAI-compatible API.
+    pub(crate) wire_name: &'static str,
+    /// The JSON value; null for a number that is not finite.
+    pub(crate) value: Value,
+}
+
 impl Options {
-    /// Whether nothing is set. No `..`: a field that is added must be asked for, too.
-    // Called more than once for each request, by code that is cold: it comes from memory once.
-    #[inline(never)]
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Returns the parameters that are set, except `provider` and `extra`.
+    ///
+    /// This is the only list of the fields and their names in the API. It destructures without `..`, so a new field does
+    /// not compile until it is added here, and every backend must then support it or reject it by name.
+    pub(crate) fn parameters(&self) -> Vec<Parameter> {
         let Self {
-            provider,
+            provider: _,
             size,
             aspect_ratio,
             resolution,
@@ -96,80 +107,97 @@ impl Options {
             n,
             user,
             sampling,
-            extra,
+            extra: _,
         } = self;
         let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance } = sampling;
-        let set = provider.is_some()
-            | size.is_some()
-            | aspect_ratio.is_some()
-            | resolution.is_some()
-            | response_format.is_some()
-            | output_format.is_some()
-            | output_compression.is_some()
-            | n.is_some()
-            | user.is_some()
-            | seed.is_some()
-            | steps.is_some()
-            | guidance.is_some()
-            | negative_prompt.is_some()
-            | strength.is_some()
-            | skip_layer_guidance.is_some()
-            | !extra.is_empty();
-        !set
+        let all = [
+            ("size", "size", size.map(|size| size.to_string().into())),
+            ("aspect_ratio", "aspect_ratio", aspect_ratio.map(|ratio| ratio.to_string().into())),
+            ("resolution", "resolution", resolution.map(|resolution| resolution.to_string().into())),
+            ("response_format", "response_format", response_format.map(<&str>::from).map(Value::from)),
+            ("output_format", "output_format", output_format.map(<&str>::from).map(Value::from)),
+            ("output_compression", "output_compression", output_compression.map(Value::from)),
+            ("n", "n", n.map(Value::from)),
+            ("user", "user", user.as_deref().map(Value::from)),
+            ("seed", "seed", seed.map(Value::from)),
+            ("steps", "num_inference_steps", steps.map(Value::from)),
+            ("guidance", "guidance_scale", guidance.map(decimal)),
+            ("negative_prompt", "negative_prompt", negative_prompt.as_deref().map(Value::from)),
+            ("strength", "strength", strength.map(decimal)),
+            ("skip_layer_guidance", "skip_layer_guidance", skip_layer_guidance.as_ref().map(|skip| json!(skip))),
+        ];
+        let set =
+            |(name, wire_name, value): (_, _, Option<Value>)| value.map(|value| Parameter { name, wire_name, value });
+        all.into_iter().filter_map(set).collect()
     }
 }
 
-/// Text to image as plain data.
+/// Returns the shortest decimal that rounds to `value`: 0.1 instead of 0.10000000149, the result of widening to `f64`.
+fn decimal(value: f32) -> Value {
+    value.to_string().parse::<f64>().map_or(Value::Null, Value::from)
+}
+
+/// A text-to-image request as plain data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GenerateSpec {
-    /// The model's id, such as `stable-diffusion-3.5-medium`.
+    /// The id of the model, such as `stable-diffusion-3.5-medium`.
     pub model: String,
-    /// What the image is to show.
+    /// A description of the image.
     pub prompt: String,
-    /// Everything that is not required.
+    /// The optional parameters.
     #[serde(flatten)]
     pub options: Options,
 }
 
-/// Image edit as plain data.
+/// An edit request as plain data.
 #[derive(Clone, Debug)]
 pub struct EditSpec {
-    /// The model's id, such as `stable-diffusion-3.5-medium`.
+    /// The id of the model, such as `stable-diffusion-3.5-medium`.
     pub model: String,
-    /// The image or images to change; at least one.
+    /// The input images, at least one.
     pub images: Vec<Input>,
-    /// A PNG of the same size whose fully transparent pixels mark what may change.
+    /// A PNG image of the same size as the input. The edit changes only the pixels that are fully transparent in the mask.
     pub mask: Option<Input>,
-    /// How the image is to change.
+    /// A description of the edited image.
     pub prompt: Option<String>,
-    /// Everything that is not required.
+    /// The optional parameters.
     pub options: Options,
 }
 
-/// What travels beside a request: when to give up, and whom to tell of progress.
-///
-/// There is no cancel token: dropping the future that a backend returned stops the work.
+/// The deadline and the progress callback of a request. To cancel a request, drop its future.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct RequestContext {
-    /// When the whole call, retries included, must have ended.
+    /// When the request must have ended, retries included. `None` means no deadline besides the backend's own timeouts.
     pub deadline: Option<Instant>,
-    /// Called for each step of the work, from whatever thread does it. It must return quickly.
+    /// Called with each progress event, on any thread. It must return quickly.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
 }
 
 impl RequestContext {
-    /// Whether there is still time, for a backend to ask before it begins.
+    /// Checks that the deadline has not passed. Backends call it before they start.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] where the deadline has passed.
+    /// [`ErrorKind::Timeout`] if the deadline has passed.
     pub fn check_deadline(&self) -> Result<(), Error> {
         match self.deadline {
-            Some(deadline) if deadline <= Instant::now() => {
-                Err(Error::new(ErrorKind::Timeout, "the deadline had passed before the work began"))
+            Some(deadline) if deadline <= tokio::time::Instant::now().into_std() => {
+                Err(Error::new(ErrorKind::Timeout, "the deadline passed before the request was sent"))
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Runs `future` until `deadline`, and returns the error `late` if it has not ended by then.
+pub(crate) async fn before<T>(
+    deadline: Option<Instant>,
+    late: impl FnOnce() -> Error,
+    future: impl Future<Output = T>,
+) -> Result<T, Error> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline.into(), future).await.map_err(|_| late()),
+        None => Ok(future.await),
     }
 }
 
@@ -182,33 +210,33 @@ impl fmt::Debug for RequestContext {
     }
 }
 
-/// How far a request has come.
+/// A progress event of a request.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Progress {
-    /// The request waits for its turn at a provider.
+    /// The request waits in the provider's queue.
     Queued {
-        /// How many are before it, where the provider tells.
+        /// The number of requests ahead in the queue, if the provider reports it.
         position: Option<u32>,
     },
-    /// A provider works on the request.
+    /// The provider has started the request.
     Running,
-    /// The model's weights are being read.
+    /// The local backend loads the model's weights.
     Loading,
-    /// The prompt is being encoded.
+    /// The local backend encodes the prompt.
     EncodingPrompt,
     /// A denoising step has ended.
     Step {
-        /// Which of the images, from 0.
+        /// The index of the image, from 0.
         image: u32,
-        /// The step that has ended, from 1.
+        /// The number of the step, from 1.
         step: u32,
-        /// How many steps there are.
+        /// The total number of steps of this image.
         steps: u32,
     },
-    /// The latents are being turned into pixels.
+    /// The latents are decoded to pixels.
     Decoding {
-        /// Which of the images, from 0.
+        /// The index of the image, from 0.
         image: u32,
     },
 }

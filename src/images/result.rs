@@ -1,113 +1,88 @@
-//! Images that come out of a request.
+//! The images of a response.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
+use futures_util::stream;
 
-use super::{OutputFormat, ResponseFormat};
-use super::{expiry, fetch, save};
-use crate::backend::{Backend, Content, ImageData, Metadata, Output};
-use crate::error::{Bills, Error, ErrorKind};
+use super::{expiry, save};
+use crate::backend::{Backend, ByteStream, Content, ImageData, Metadata, Output, fetch};
+use crate::error::{Error, ErrorKind};
+use crate::values::{OutputFormat, ResponseFormat};
 
-/// Marks images that were asked for as temporary addresses.
+/// Marks images that were requested as temporary URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Address {}
+pub enum Hosted {}
 
-/// Marks images that were asked for as bytes inside the answer.
+/// Marks images that were requested as bytes, with `.inline()`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inline {}
 
-/// How images were asked for: [`Address`] or [`Inline`].
-///
-/// The trait is sealed: there is no third way.
-pub trait Delivery: sealed::Held + fmt::Debug + Send + Sync + 'static {
-    /// The value of the parameter `response_format` that asks for it.
+/// How images were requested: [`Hosted`] or [`Inline`].
+pub trait Delivery: fmt::Debug + Send + Sync + 'static {
+    /// The value of the parameter `response_format`.
     const RESPONSE_FORMAT: ResponseFormat;
+
+    /// The content of an image: always bytes, or bytes or a URL.
+    type Content: Clone + Into<Content> + Send + Sync;
+
+    /// Converts the content, or returns the URL if bytes are missing.
+    #[doc(hidden)]
+    fn from_content(content: Content) -> Result<Self::Content, String>;
 }
 
-impl Delivery for Address {
+impl Delivery for Hosted {
     const RESPONSE_FORMAT: ResponseFormat = ResponseFormat::Url;
+    type Content = Content;
+
+    /// A server may return bytes although URLs were requested. They are kept, because they have been paid for.
+    fn from_content(content: Content) -> Result<Content, String> {
+        Ok(match content {
+            Content::Unfetched(url) => Content::Url(url),
+            content => content,
+        })
+    }
 }
 
 impl Delivery for Inline {
     const RESPONSE_FORMAT: ResponseFormat = ResponseFormat::B64Json;
+    type Content = Bytes;
+
+    fn from_content(content: Content) -> Result<Bytes, String> {
+        match content {
+            Content::Bytes(bytes) => Ok(bytes),
+            Content::Url(url) | Content::Unfetched(url) => Err(url),
+        }
+    }
 }
 
-/// Images whose bytes are in memory: those asked for with `.inline()`.
+/// Images whose bytes are in memory, because they were requested with `.inline()`.
 #[diagnostic::on_unimplemented(
-    message = "the bytes of this image are not in the answer: it was asked for as an address",
-    label = "an `Image<Address>` has no bytes to read",
-    note = "call `.inline()` on the request before `.send()` to get the bytes inside the answer",
-    note = "or fetch them: `image.download().await?` into memory, `image.save(path).await?` to disk"
+    message = "this image was requested as a URL, so its bytes are not in the response",
+    label = "an `Image<Hosted>` has no bytes in memory",
+    note = "call `.inline()` on the request before `.send()` to receive bytes",
+    note = "or download the image: `image.download().await?` into memory, `image.save(path).await?` to a file"
 )]
-pub trait HasBytes: Delivery + sealed::Held<Held = Bytes> {}
+pub trait HasBytes: Delivery<Content = Bytes> {}
 impl HasBytes for Inline {}
 
-/// Images that lie at an address: those asked for without `.inline()`.
+/// Images that have a URL, because they were requested without `.inline()`.
 #[diagnostic::on_unimplemented(
-    message = "this image has no address: it was asked for as bytes with `.inline()`",
-    label = "an `Image<Inline>` has no address to read",
-    note = "leave `.inline()` out of the request to get addresses",
-    note = "or read the bytes that are already here: `image.bytes()`"
+    message = "this image was requested as bytes with `.inline()`, so it has no URL",
+    label = "an `Image<Inline>` has no URL",
+    note = "remove `.inline()` from the request to receive URLs",
+    note = "or read the bytes: `image.bytes()`"
 )]
-pub trait HasAddress: Delivery + sealed::Held<Held = Content> {}
-impl HasAddress for Address {}
+pub trait HasUrl: Delivery<Content = Content> {}
+impl HasUrl for Hosted {}
 
-mod sealed {
-    use bytes::Bytes;
-
-    use crate::backend::Content;
-
-    /// What an image of this delivery holds.
-    pub trait Held: Sized {
-        type Held: Clone + Send + Sync;
-
-        /// Or where the image lies instead.
-        fn hold(content: Content) -> Result<Self::Held, String>;
-        /// A cheap copy: bytes are shared.
-        fn content(held: &Self::Held) -> Content;
-    }
-
-    /// Either: a server may send bytes although addresses were asked for, and they are paid for.
-    impl Held for super::Address {
-        type Held = Content;
-
-        fn hold(content: Content) -> Result<Content, String> {
-            Ok(match content {
-                Content::Unfetched(address) => Content::Address(address),
-                content => content,
-            })
-        }
-
-        fn content(held: &Content) -> Content {
-            held.clone()
-        }
-    }
-
-    impl Held for super::Inline {
-        type Held = Bytes;
-
-        fn hold(content: Content) -> Result<Bytes, String> {
-            match content {
-                Content::Bytes(bytes) => Ok(bytes),
-                Content::Address(address) | Content::Unfetched(address) => Err(address),
-            }
-        }
-
-        fn content(held: &Bytes) -> Content {
-            Content::Bytes(held.clone())
-        }
-    }
-}
-
-/// The images of one answer, in the order of their making. Never empty.
+/// The images of a response, at least one, with its [`metadata`](Self::metadata).
 ///
-/// It is a slice of [`Image`]s with the answer's [`metadata`](Self::metadata) beside it.
+/// Dereferences to a slice of [`Image`]s in the order of the response.
 ///
 /// ```no_run
 /// # async fn run(images: lumenfall::Images<lumenfall::Inline>) -> Result<(), lumenfall::Error> {
@@ -121,72 +96,58 @@ mod sealed {
 #[derive(Clone, Debug)]
 pub struct Images<A: Delivery> {
     images: Vec<Image<A>>,
-    unfetched: Vec<Image<Address>>,
+    unfetched: Vec<Image<Hosted>>,
     metadata: Box<Metadata>,
 }
 
 impl<A: Delivery> Images<A> {
-    /// Takes over a backend's answer.
+    /// Converts the output of `backend`, which is also used to download images.
     ///
-    /// Where bytes were asked for and addresses came, they are fetched through `backend`,
-    /// which also serves later downloads. One that cannot be fetched now is [`unfetched`](Self::unfetched).
+    /// If bytes were requested but the output contains URLs, the images are downloaded now. Those that cannot be
+    /// downloaded are in [`unfetched`](Self::unfetched).
     ///
     /// # Errors
-    /// Where the answer holds no image, or none that can be fetched.
+    /// [`ErrorKind::InvalidResponse`] if the output has no image, or the error of a download if all downloads fail.
     pub async fn receive(backend: Arc<dyn Backend>, output: Output) -> Result<Self, Error> {
         Self::receive_before(None, &backend, output).await
     }
 
-    /// As [`receive`](Self::receive), until the deadline.
+    /// Like [`receive`](Self::receive), with a deadline for the downloads.
     pub(crate) async fn receive_before(
         deadline: Option<Instant>,
         backend: &Arc<dyn Backend>,
         output: Output,
     ) -> Result<Self, Error> {
-        match A::RESPONSE_FORMAT {
-            ResponseFormat::B64Json => Self::new(backend, fetch::all(&**backend, output, deadline).await?),
-            ResponseFormat::Url => Self::new(backend, output),
+        let Output { images: all, metadata } = match A::RESPONSE_FORMAT {
+            ResponseFormat::B64Json => fetch::all(&**backend, output, deadline).await?,
+            ResponseFormat::Url => output,
+        };
+        if all.is_empty() {
+            let error = Error::new(ErrorKind::InvalidResponse, "the response contains no image");
+            return Err(error.with_bills(metadata.bills()));
         }
-    }
-
-    fn new(backend: &Arc<dyn Backend>, output: Output) -> Result<Self, Error> {
-        let Output { images: data, metadata } = output;
-        if data.is_empty() {
-            let bills = Bills { tries: metadata.lost_bills.saturating_add(1), made: true };
-            return Err(Error::new(ErrorKind::InvalidResponse, "the answer holds no image").with_bills(bills));
-        }
-        let mut images = Vec::with_capacity(data.len());
-        let mut unfetched = Vec::new();
-        for ImageData { content, revised_prompt, seed } in data {
-            let about = About { revised_prompt, seed, addresses_expire: metadata.addresses_expire };
-            match A::hold(content) {
-                Ok(held) => images.push(Image::new(held, about, backend)),
-                Err(address) => unfetched.push(Image::new(Content::Address(address), about, backend)),
+        let (mut images, mut unfetched) = (Vec::new(), Vec::new());
+        for ImageData { content, revised_prompt, seed } in all {
+            let (urls_expire, backend) = (metadata.urls_expire, Arc::clone(backend));
+            match A::from_content(content) {
+                Ok(content) => images.push(Image { content, revised_prompt, seed, urls_expire, backend }),
+                Err(url) => {
+                    unfetched.push(Image { content: Content::Url(url), revised_prompt, seed, urls_expire, backend })
+                }
             }
-        }
-        if images.is_empty() {
-            let bills = Bills { tries: metadata.lost_bills.saturating_add(1), made: true };
-            let error = Error::new(ErrorKind::InvalidResponse, "none of the images could be fetched from its address");
-            let addresses = unfetched.iter().filter_map(Image::url).map(str::to_owned);
-            return Err(error.with_bills(bills).with_addresses(addresses));
         }
         Ok(Self { images, unfetched, metadata })
     }
 
-    /// Images whose bytes were asked for, and which are paid for, but which could not be fetched from where the service put
-    /// them: [`save`](Image::save) or [`download`](Image::download) may work later, while their addresses do.
-    pub fn unfetched(&self) -> &[Image<Address>] {
+    /// Returns the images that were requested as bytes but could not be downloaded. They have been paid for, and
+    /// [`save`](Image::save) or [`download`](Image::download) may succeed until their URLs expire.
+    pub fn unfetched(&self) -> &[Image<Hosted>] {
         &self.unfetched
     }
 
-    /// What is known of the making: provider, model, cost, request id, time.
+    /// Returns information about the request, such as its provider, cost and id.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
-    }
-
-    /// The images alone.
-    pub fn into_vec(self) -> Vec<Image<A>> {
-        self.images
     }
 }
 
@@ -216,118 +177,95 @@ impl<'a, A: Delivery> IntoIterator for &'a Images<A> {
     }
 }
 
-/// One image: its bytes, or where it lies.
-///
-/// Cloning is cheap: bytes are shared.
+/// A generated image: its bytes or its URL. Clones share the bytes.
 #[derive(Clone)]
 pub struct Image<A: Delivery> {
-    held: A::Held,
-    about: About,
-    backend: Arc<dyn Backend>,
-    delivery: PhantomData<fn() -> A>,
-}
-
-/// What is known of an image besides its content.
-#[derive(Clone)]
-struct About {
+    content: A::Content,
     revised_prompt: Option<String>,
     seed: Option<u64>,
-    addresses_expire: Option<SystemTime>,
+    urls_expire: Option<SystemTime>,
+    backend: Arc<dyn Backend>,
 }
 
 impl<A: Delivery> Image<A> {
-    fn new(held: A::Held, about: About, backend: &Arc<dyn Backend>) -> Self {
-        Self { held, about, backend: Arc::clone(backend), delivery: PhantomData }
-    }
-
-    /// The encoded file. Only for images asked for with `.inline()`.
+    /// Returns the encoded image, whose clones share the memory. Only for images that were requested with `.inline()`.
     pub fn bytes(&self) -> &Bytes
     where
         A: HasBytes,
     {
-        &self.held
+        &self.content
     }
 
-    /// The encoded file, without copying it. Only for images asked for with `.inline()`.
-    pub fn into_bytes(self) -> Bytes
-    where
-        A: HasBytes,
-    {
-        self.held
-    }
-
-    /// The temporary address. Only for images asked for without `.inline()`.
+    /// Returns the temporary URL. Only for images that were requested without `.inline()`.
     ///
-    /// `None` where the backend sent the bytes although an address was asked for: they are kept, and
-    /// [`save`](Self::save) and [`download`](Self::download) give them. The address may carry a
-    /// signature, so treat it as a secret while it lives.
+    /// Returns `None` if the backend returned bytes although a URL was requested; [`save`](Self::save) and
+    /// [`download`](Self::download) use these bytes. The URL may contain a signature, so treat it as a secret until it
+    /// expires.
     pub fn url(&self) -> Option<&str>
     where
-        A: HasAddress,
+        A: HasUrl,
     {
-        match &self.held {
-            Content::Address(address) => Some(address),
+        match &self.content {
+            Content::Url(url) => Some(url),
             Content::Bytes(_) | Content::Unfetched(_) => None,
         }
     }
 
-    /// When the [address](Self::url) stops working: by its signature, where it has one that tells, else by what the
-    /// service says of its addresses. `None` where nobody tells, or where the bytes are here already.
+    /// Returns when the [URL](Self::url) expires, according to its signature or else to the service's documentation.
+    /// Returns `None` if neither is known, or if the image has no URL.
     pub fn expires_at(&self) -> Option<SystemTime>
     where
-        A: HasAddress,
+        A: HasUrl,
     {
-        expiry::of_address(self.url()?).or(self.about.addresses_expire)
+        expiry::of_url(self.url()?).or(self.urls_expire)
     }
 
-    /// The encoded file, fetched from its address where it is not here yet.
+    /// Returns the encoded image, and downloads it if necessary.
     ///
     /// # Errors
-    /// Where the address cannot be fetched, for example because it has expired, or what comes is empty or a page.
+    /// The error of the download, for example [`ErrorKind::NotFound`] if the URL has expired, or
+    /// [`ErrorKind::InvalidResponse`] if the response is empty, HTML or JSON.
     pub async fn download(&self) -> Result<Bytes, Error> {
-        match A::content(&self.held) {
+        match self.content.clone().into() {
             Content::Bytes(bytes) => Ok(bytes),
-            Content::Address(address) | Content::Unfetched(address) => fetch::bytes(&*self.backend, &address).await,
+            Content::Url(url) | Content::Unfetched(url) => fetch::bytes(&*self.backend, &url).await,
         }
     }
 
-    /// Writes the encoded file to `path`, streaming it from its address where it is not here yet.
+    /// Writes the encoded image to `path`, and streams it from its URL if necessary.
     ///
-    /// The file appears whole or not at all: it is written beside its place under another name and
-    /// renamed at the end. A file that was there before is replaced.
+    /// An existing file is replaced. The image is written to a temporary file in the same folder, which is renamed at the
+    /// end. So the file at `path` is complete or unchanged, even after an error or if the future is dropped.
     ///
     /// # Errors
-    /// Where the file cannot be written ([`ErrorKind::Io`], which names the path), or as
-    /// [`download`](Self::download).
+    /// [`ErrorKind::Io`], with the path, if the file cannot be written, and the errors of [`download`](Self::download).
     pub async fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        let path = path.as_ref();
-        match A::content(&self.held) {
-            Content::Bytes(bytes) => save::bytes(path, &bytes).await,
-            Content::Address(address) | Content::Unfetched(address) => {
-                save::stream(path, fetch::stream(&*self.backend, &address).await?).await
-            }
-        }
+        let chunks: ByteStream = match self.content.clone().into() {
+            Content::Bytes(bytes) => Box::pin(stream::iter([Ok(bytes)])),
+            Content::Url(url) | Content::Unfetched(url) => fetch::stream(&*self.backend, &url).await?,
+        };
+        save::stream(path.as_ref(), chunks).await
     }
 
-    /// The prompt that the service used instead of the caller's.
+    /// Returns the prompt that the service used instead of the requested one.
     pub fn revised_prompt(&self) -> Option<&str> {
-        self.about.revised_prompt.as_deref()
+        self.revised_prompt.as_deref()
     }
 
-    /// The seed that made this image, where the backend tells.
+    /// Returns the seed of this image, if the backend reports it.
     pub fn seed(&self) -> Option<u64> {
-        self.about.seed
+        self.seed
     }
 
-    /// The file format, by the bytes themselves; `None` while they lie at an address.
+    /// Returns the file format, detected from the bytes. Returns `None` if the format is unknown or the image has a URL.
     pub fn format(&self) -> Option<OutputFormat> {
-        match A::content(&self.held) {
+        match self.content.clone().into() {
             Content::Bytes(bytes) => OutputFormat::of(&bytes),
-            Content::Address(_) | Content::Unfetched(_) => None,
+            Content::Url(_) | Content::Unfetched(_) => None,
         }
     }
 
-    /// The media type, such as `image/png`, by the bytes themselves; `None` while they lie at an address.
+    /// Returns the media type, such as `image/png`, of the [`format`](Self::format).
     pub fn media_type(&self) -> Option<&'static str> {
         self.format().map(OutputFormat::media_type)
     }
@@ -336,9 +274,9 @@ impl<A: Delivery> Image<A> {
 impl<A: Delivery> fmt::Debug for Image<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Image")
-            .field("content", &A::content(&self.held))
-            .field("revised_prompt", &self.about.revised_prompt)
-            .field("seed", &self.about.seed)
+            .field("content", &Into::<Content>::into(self.content.clone()))
+            .field("revised_prompt", &self.revised_prompt)
+            .field("seed", &self.seed)
             .finish_non_exhaustive()
     }
 }

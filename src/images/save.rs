@@ -1,6 +1,5 @@
-//! Writing a file so that it appears whole or not at all.
+//! Writing a file so that it appears complete or not at all.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,62 +10,44 @@ use tokio::io::AsyncWriteExt;
 use crate::backend::ByteStream;
 use crate::error::{Error, ErrorKind};
 
-/// Writes `bytes` to `path`.
-pub(crate) async fn bytes(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+/// Writes `chunks` to the file at `path`, with one chunk in memory at a time.
+pub(crate) async fn stream(path: &Path, mut chunks: ByteStream) -> Result<(), Error> {
+    let failed = |error| failed(path, &error);
     let mut draft = Draft::create(path).await?;
-    draft.write(bytes).await?;
-    draft.publish().await
-}
-
-/// Writes what `stream` brings to `path`, holding one piece of it in memory at a time.
-pub(crate) async fn stream(path: &Path, mut stream: ByteStream) -> Result<(), Error> {
-    let mut draft = Draft::create(path).await?;
-    while let Some(piece) = stream.next().await {
-        draft.write(&piece?).await?;
+    while let Some(chunk) = chunks.next().await {
+        draft.file.write_all(&chunk?).await.map_err(failed)?;
     }
-    draft.publish().await
+    draft.file.flush().await.map_err(failed)?;
+    fs::rename(&draft.path, path).await.map_err(failed)
 }
 
-/// A temporary file in the folder of its future place: a rename works only within one file system.
+/// A temporary file in the folder of the destination, because a rename is atomic only within one file system. The file is
+/// deleted on drop.
 struct Draft {
     file: File,
     path: PathBuf,
-    target: PathBuf,
 }
 
 impl Draft {
-    async fn create(target: &Path) -> Result<Self, Error> {
-        let target = target.to_owned();
-        // The thread that opens the file also makes its owner: where this call is dropped meanwhile, the file goes with it.
-        let opened = tokio::task::spawn_blocking(move || Self::open(target)).await;
-        opened.unwrap_or_else(|error| Err(Error::new(ErrorKind::Io, format!("cannot open a file: {error}"))))
-    }
-
-    fn open(target: PathBuf) -> Result<Self, Error> {
-        if target.file_name().is_none() {
-            return Err(failed(&target, &io::Error::new(io::ErrorKind::InvalidInput, "the path names no file")));
-        }
-        // Drawn, since another container may have the same process id, and short, since names have a longest length.
-        let drawn = RandomState::new().build_hasher().finish();
-        let path = target.with_file_name(format!(".lumenfall-{drawn:016x}.part"));
-        let file = std::fs::File::options().write(true).create_new(true).open(&path);
-        let file = file.map_err(|error| failed(&target, &error))?;
-        Ok(Self { file: file.into(), path, target })
-    }
-
-    async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.file.write_all(bytes).await.map_err(|error| failed(&self.target, &error))
-    }
-
-    async fn publish(mut self) -> Result<(), Error> {
-        self.file.flush().await.map_err(|error| failed(&self.target, &error))?;
-        fs::rename(&self.path, &self.target).await.map_err(|error| failed(&self.target, &error))
+    async fn create(destination: &Path) -> Result<Self, Error> {
+        let destination = destination.to_owned();
+        // If this future is dropped while the thread opens the file, the thread drops the `Draft` and deletes the file.
+        let opened = tokio::task::spawn_blocking(move || {
+            if destination.file_name().is_none() {
+                return Err(failed(&destination, &io::Error::other("the path has no file name")));
+            }
+            // A short name, because the destination's name may have the maximum length already.
+            let path = destination.with_file_name(format!(".lumenfall-{:016x}.part", fastrand::u64(..)));
+            let file = std::fs::File::create_new(&path).map_err(|error| failed(&destination, &error))?;
+            Ok(Self { file: file.into(), path })
+        });
+        opened.await.unwrap_or_else(|error| Err(Error::new(ErrorKind::Io, format!("cannot open a file: {error}"))))
     }
 }
 
 impl Drop for Draft {
-    /// After a rename there is nothing left under this name, and the failure means nothing.
     fn drop(&mut self) {
+        // After a rename there is no file left to delete.
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -1,161 +1,149 @@
-//! Answers kept on disk.
+//! A cache on disk.
 
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::fs;
 
-use super::{inner_does_the_rest, run_both_modes};
-use crate::backend::{Backend, Content, Cost, EditSpec, ImageData, Metadata, Output, Request, RequestContext};
+use crate::backend::*;
 use crate::error::{Error, ErrorKind};
-use crate::images::{Input, OutputFormat, ResponseFormat, fetch, save};
+use crate::images::save;
+use crate::values::{Input, OutputFormat, ResponseFormat};
 
-/// Keeps the answers to seeded requests in a folder and gives them again.
+/// Stores the results of seeded requests in a folder, and returns them again at no cost. Feature `cache`.
 ///
-/// Only a request with a seed (`Sampling::seed`) has one right answer;
-/// others pass through. An entry is found by the SHA-256 of the whole request, input images included, and
-/// of the backend's [identity](Backend::identity). The cache holds bytes, so it answers with bytes even where addresses were asked for:
-/// `save` and `download` work all the same.
+/// Requests without a seed ([`Sampling::seed`](crate::Sampling::seed)) are not cached, because each should return
+/// different images. The cache key is the SHA-256 hash of the whole request, input images included, and of the backend's
+/// [identity](Backend::identity).
 ///
-/// An answer from the cache costs nothing. One with fewer images than were asked for, or with something in none of the five
-/// formats, is not kept. A damaged entry counts as none. The folder may be deleted at any time.
+/// The cache returns bytes even if URLs were requested. [`Image::save`](crate::Image::save) and
+/// [`Image::download`](crate::Image::download) work with both.
+///
+/// A result is not stored if it has fewer images than requested or an image in an unknown format. A corrupt entry is
+/// ignored and replaced. The folder can be deleted at any time.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Cache<B> {
     inner: B,
     folder: PathBuf,
 }
 
-/// What is kept beside the images of an answer.
+/// The first part of a cache file, in JSON. The images follow it without separators.
 #[derive(Serialize, Deserialize)]
 struct Entry {
     images: Vec<EntryImage>,
     provider: Option<String>,
     model: Option<String>,
-    created: Option<u64>,
-    steps: Option<u32>,
     warnings: Vec<String>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct EntryImage {
-    file: String,
-    sha256: String,
+    length: usize,
     revised_prompt: Option<String>,
     seed: Option<u64>,
 }
 
 impl<B: Backend> Cache<B> {
-    /// Keeps the answers of `inner` in `folder`, which is made when it is first needed.
+    /// Wraps `inner` to store its results in `folder`, which is created if necessary.
     pub fn new(inner: B, folder: impl Into<PathBuf>) -> Self {
         Self { inner, folder: folder.into() }
     }
 
     async fn run(&self, mut request: Request, context: RequestContext) -> Result<Output, Error> {
         let options = request.options_mut();
-        // What is no number has no place in a key, and the backend will refuse it.
+        // JSON cannot represent other numbers, so the key would not contain them. The backend rejects them.
         let finite =
             [options.sampling.guidance, options.sampling.strength].iter().flatten().all(|value| value.is_finite());
         if options.sampling.seed.is_none() || !finite {
-            return request.send(&self.inner, context).await;
+            return self.inner.send(request, context).await;
         }
-        let asked = options.n.unwrap_or(1) as usize;
-        // How the answer is to come does not decide what it is.
-        let format = options.response_format.replace(ResponseFormat::B64Json);
+        let requested = options.n.unwrap_or(1).max(1) as usize;
+        // The images do not depend on the response format, so it is not part of the key.
+        let format = options.response_format.take();
         context.check_deadline()?;
         let key = key(&self.inner.identity(), &mut request).await?;
-        if let Some(output) = self.look_up(&key).await {
+        // Subfolders keep the number of files per folder small.
+        let path = self.folder.join(key.get(..2).unwrap_or_default()).join(key);
+        if let Some(output) = read(&path).await {
             return Ok(output);
         }
         request.options_mut().response_format = format;
         let deadline = context.deadline;
-        let made = request.send(&self.inner, context).await?;
-        let mut output = match fetch::all(&self.inner, made.clone(), deadline).await {
+        let original = self.inner.send(request, context).await?;
+        let mut output = match fetch::all(&self.inner, original.clone(), deadline).await {
             Ok(output) => output,
-            // Whoever asked for addresses can have them.
-            Err(_) if format != Some(ResponseFormat::B64Json) => return Ok(made),
-            Err(error) => return Err(error),
+            Err(error) if format == Some(ResponseFormat::B64Json) => return Err(error),
+            Err(_) => return Ok(original),
         };
-        // What is missing now, or is no image, may come next time.
-        let come = output.images.iter().filter(|image| is_image(&image.content)).count();
-        if come < asked {
-            return Ok(output);
-        }
-        // The images are made and paid for: a full disk is no reason to lose them.
-        if let Err(error) = self.keep(&key, &output).await {
-            output.metadata.warnings.push(format!("the answer was not kept: {error}"));
+        let is_image =
+            |image: &&ImageData| matches!(&image.content, Content::Bytes(bytes) if OutputFormat::of(bytes).is_some());
+        if output.images.iter().filter(is_image).count() >= requested
+            && let Err(error) = write(&path, &output).await
+        {
+            output.metadata.warnings.push(format!("the result was not cached: {error}"));
         }
         Ok(output)
     }
+}
 
-    /// Entries are spread over folders, since many files in one are slow to list.
-    fn folder(&self, key: &str) -> PathBuf {
-        self.folder.join(key.get(..2).unwrap_or_default())
+/// Reads a cache file: the SHA-256 hash of the rest, the entry, and the images.
+async fn read(path: &Path) -> Option<Output> {
+    let mut file = Bytes::from(fs::read(path).await.ok()?);
+    let hash = file.split_to(file.len().min(Sha256::output_size()));
+    if Sha256::digest(&file)[..] != hash[..] {
+        return None;
     }
+    let mut entries = serde_json::Deserializer::from_slice(&file).into_iter::<Entry>();
+    let Entry { images, provider, model, warnings } = entries.next()?.ok()?;
+    let mut rest = file.slice(entries.byte_offset()..);
+    let images = images.into_iter().map(|EntryImage { length, revised_prompt, seed }| {
+        let bytes = (length <= rest.len()).then(|| rest.split_to(length))?;
+        Some(ImageData { content: Content::Bytes(bytes), revised_prompt, seed })
+    });
+    let metadata = Metadata {
+        backend: "cache".into(),
+        provider,
+        model,
+        cost: Some(Cost::nothing()),
+        warnings,
+        ..Metadata::default()
+    };
+    Some(Output::new(images.collect::<Option<_>>()?, metadata))
+}
 
-    async fn look_up(&self, key: &str) -> Option<Output> {
-        let folder = self.folder(key);
-        let entry = fs::read(folder.join(format!("{key}.json"))).await.ok()?;
-        let entry: Entry = serde_json::from_slice(&entry).ok()?;
-        let mut images = Vec::with_capacity(entry.images.len());
-        for EntryImage { file, sha256, revised_prompt, seed } in entry.images {
-            // The name comes from a file that anybody may have written.
-            let name = Path::new(&file).file_name().filter(|name| *name == file.as_str())?;
-            let bytes = fs::read(folder.join(name)).await.ok()?;
-            if hex(&Sha256::digest(&bytes)) != sha256 {
-                return None;
-            }
-            images.push(ImageData { content: Content::Bytes(bytes.into()), revised_prompt, seed });
-        }
-        let Entry { images: _, provider, model, created, steps, warnings } = entry;
-        let metadata = Metadata {
-            backend: "cache".into(),
-            provider,
-            model,
-            cost: Some(Cost::nothing()),
-            created,
-            steps,
-            warnings,
-            ..Metadata::default()
-        };
-        (!images.is_empty()).then(|| Output::new(images, metadata))
-    }
-
-    async fn keep(&self, key: &str, output: &Output) -> Result<(), Error> {
-        let folder = self.folder(key);
-        fs::create_dir_all(&folder).await.map_err(|error| {
-            Error::new(ErrorKind::Io, format!("cannot make the folder {}: {error}", folder.display()))
+async fn write(path: &Path, output: &Output) -> Result<(), Error> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).await.map_err(|error| {
+            Error::new(ErrorKind::Io, format!("cannot create the folder {}: {error}", folder.display()))
         })?;
-        let mut images = Vec::with_capacity(output.images.len());
-        for (i, ImageData { content, revised_prompt, seed }) in output.images.iter().enumerate() {
-            let Content::Bytes(bytes) = content else { continue };
-            let file = format!("{key}-{i}");
-            save::bytes(&folder.join(&file), bytes).await?;
-            let sha256 = hex(&Sha256::digest(bytes));
-            images.push(EntryImage { file, sha256, revised_prompt: revised_prompt.clone(), seed: *seed });
-        }
-        let Metadata { provider, model, created, steps, warnings, .. } = *output.metadata.clone();
-        let entry = serde_json::to_vec(&Entry { images, provider, model, created, steps, warnings })
-            .map_err(|error| Error::new(ErrorKind::Io, "the entry cannot be written").with_source(error))?;
-        // Last, so that an entry is never seen before its images.
-        save::bytes(&folder.join(format!("{key}.json")), &entry).await
     }
+    let (mut images, mut parts) = (Vec::new(), Vec::new());
+    for ImageData { content, revised_prompt, seed } in &output.images {
+        let Content::Bytes(bytes) = content else { continue };
+        images.push(EntryImage { length: bytes.len(), revised_prompt: revised_prompt.clone(), seed: *seed });
+        parts.push(bytes.clone());
+    }
+    let Metadata { provider, model, warnings, .. } = *output.metadata.clone();
+    let entry = json(&Entry { images, provider, model, warnings })?;
+    let hash = parts.iter().fold(Sha256::new().chain_update(&entry), Sha256::chain_update).finalize();
+    let head = [Bytes::copy_from_slice(&hash), entry.into()];
+    save::stream(path, Box::pin(stream::iter(head.into_iter().chain(parts).map(Ok)))).await
 }
 
-fn is_image(content: &Content) -> bool {
-    matches!(content, Content::Bytes(bytes) if OutputFormat::of(bytes).is_some())
-}
-
-/// The hash of everything that decides the answer. Each part goes with its length, so that no two
-/// requests run together to the same bytes. The images are read for it, and the request has their bytes from then on:
-/// a file that changes meanwhile must not be sent under the key of its former content.
+/// Returns the hash of everything that determines the images. The length of each part is hashed, too, so that different
+/// parts cannot result in the same bytes. Files are replaced by their bytes in the request, so that a file that changes
+/// afterwards is not sent under the old key.
 async fn key(backend: &str, request: &mut Request) -> Result<String, Error> {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    part(b"lumenfall cache 2");
+    part(b"lumenfall cache 4");
     part(backend.as_bytes());
     match request {
         Request::Generate(spec) => {
@@ -172,18 +160,16 @@ async fn key(backend: &str, request: &mut Request) -> Result<String, Error> {
             }
         }
     }
-    Ok(hex(&hash.finalize()))
+    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(|error| Error::new(ErrorKind::InvalidRequest, error.to_string()))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl<B: Backend> Backend for Cache<B> {
-    run_both_modes!();
-    inner_does_the_rest!();
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(self.run(request, context))
+    }
+    delegate_rest_to!(self, self.inner);
 }

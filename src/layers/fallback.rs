@@ -1,16 +1,17 @@
-//! Another backend where one fails.
+//! Alternative backends after a failure.
 
 use std::sync::Arc;
 
-use super::run_both_modes;
-use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Estimate, Output, Request, RequestContext};
-use crate::error::{Bills, Error, ErrorKind};
+use super::failed_attempts::FailedAttempts;
+use crate::backend::*;
+use crate::error::{Error, ErrorKind};
 
-/// Tries backends in order, until one succeeds.
+/// Sends a request to the next backend after a failure.
 ///
-/// The next one is tried after a failure of a kind that another backend may not have, and only if the
-/// failed one cannot have [billed](Error::maybe_billed) the request, not even a part of it: nobody pays two backends unless
-/// [`even_if_billed`](Self::even_if_billed) allows it. The answer's warnings tell which backends failed.
+/// By default the next backend is used after failures of the kinds `Connection`, `Timeout`, `RateLimited`, `Upstream`,
+/// `Unsupported` and `InsufficientBalance`, and only if the failed request certainly was not
+/// [billed](Error::maybe_billed), so that no request is paid for twice. The warnings of the result name the backends that
+/// failed.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Fallback {
@@ -20,7 +21,7 @@ pub struct Fallback {
 }
 
 impl Fallback {
-    /// `first`, and so far nothing to fall back to.
+    /// Returns a fallback that uses `first` and has no other backend yet.
     pub fn new(first: impl Backend + 'static) -> Self {
         Self {
             backends: vec![Arc::new(first)],
@@ -36,103 +37,87 @@ impl Fallback {
         }
     }
 
-    /// Tries `backend` where all those before have failed.
+    /// Adds a backend that is used after all earlier ones have failed.
     pub fn then(mut self, backend: impl Backend + 'static) -> Self {
         self.backends.push(Arc::new(backend));
         self
     }
 
-    /// Falls back on failures of these kinds only. By default: `Connection`, `Timeout`, `RateLimited`,
-    /// `Upstream`, `Unsupported` and `InsufficientBalance`.
+    /// Sets the kinds of failures after which the next backend is used, instead of the default ones.
     pub fn on(mut self, kinds: impl IntoIterator<Item = ErrorKind>) -> Self {
         self.kinds = kinds.into_iter().collect();
         self
     }
 
-    /// Falls back even where the failed backend may have billed the request, or, as after the gateway's
-    /// `ALL_PROVIDERS_EXHAUSTED`, a part of it.
+    /// Uses the next backend even if the failed request may have been billed, in full or, as after the gateway's error
+    /// `ALL_PROVIDERS_EXHAUSTED`, in part.
     pub fn even_if_billed(mut self) -> Self {
         self.even_if_billed = true;
         self
     }
 
-    fn falls_back(&self, error: &Error) -> bool {
-        self.kinds.contains(&error.kind()) && (self.even_if_billed || !error.maybe_billed())
-    }
-
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         let mut warnings = Vec::new();
-        let (mut bills, mut unfetched) = (Bills::default(), Vec::new());
-        let mut last = Error::new(ErrorKind::Configuration, "there is no backend to try");
+        let mut failed = FailedAttempts::default();
+        let mut last = no_backend();
         for backend in &self.backends {
-            match request.clone().send(backend, context.clone()).await {
+            match backend.send(request.clone(), context.clone()).await {
                 Ok(mut output) => {
                     output.metadata.warnings.append(&mut warnings);
-                    output.metadata.lost_bills += bills.tries;
-                    output.add_unfetched(unfetched);
-                    return Ok(output);
+                    return Ok(failed.add_to_output(output));
                 }
                 Err(error) => {
-                    bills.add(error.bills());
-                    unfetched.extend_from_slice(error.addresses());
-                    let stop = !self.falls_back(&error);
+                    failed.add(&error);
                     warnings.push(format!("the backend `{}` failed: {error}", backend.name()));
                     last = error;
-                    if stop {
-                        break;
-                    }
                 }
             }
+            if !self.kinds.contains(&last.kind()) || (last.maybe_billed() && !self.even_if_billed) {
+                break;
+            }
         }
-        Err(last.with_bills(bills).replacing_addresses(unfetched))
+        Err(failed.add_to_error(last))
     }
 
-    async fn estimate_dearest(&self, request: Request, context: RequestContext) -> Result<Estimate, Error> {
-        let mut dearest: Option<Estimate> = None;
-        let mut refusal = None;
+    async fn highest_estimate(&self, request: Request, context: RequestContext) -> Result<Estimate, Error> {
+        let mut highest: Option<Estimate> = None;
+        let mut last_rejection = no_backend();
         for backend in &self.backends {
             let name = backend.name();
             if !backend.capabilities().estimate {
-                let message =
-                    format!("the backend `{name}` cannot tell what it would cost, and may be the one that runs");
+                let message = format!("the backend `{name}`, which may run the request, cannot estimate its cost");
                 return Err(Error::new(ErrorKind::Unsupported, message));
             }
-            let estimate = match backend.estimate(request.clone(), context.clone()).await {
-                Ok(estimate) => estimate,
-                // It would refuse the request itself, too.
-                Err(error) if error.kind() == ErrorKind::Unsupported => {
-                    refusal = Some(error);
-                    continue;
-                }
-                Err(error) => return Err(error.context(format!("asking the backend `{name}`"))),
-            };
-            match &dearest {
-                Some(known) if known.total.currency != estimate.total.currency => {
-                    let message = format!(
-                        "the backends count in {} and in {}, which do not compare",
-                        known.total.currency, estimate.total.currency
-                    );
+            match (&highest, backend.estimate(request.clone(), context.clone()).await) {
+                // This backend would also reject the request itself.
+                (_, Err(error)) if error.kind() == ErrorKind::Unsupported => last_rejection = error,
+                (_, Err(error)) => return Err(error.context(format!("the estimate of the backend `{name}` failed"))),
+                (Some(Estimate { total, .. }), Ok(other)) if total.currency != other.total.currency => {
+                    let (one, other) = (&total.currency, other.total.currency);
+                    let message = format!("the estimates of the backends are in {one} and {other}; use one currency");
                     return Err(Error::new(ErrorKind::Unsupported, message));
                 }
-                Some(known) if known.total.amount >= estimate.total.amount => {}
-                _ => dearest = Some(estimate),
+                (Some(Estimate { total, .. }), Ok(other)) if total.amount >= other.total.amount => {}
+                (_, Ok(estimate)) => highest = Some(estimate),
             }
         }
-        dearest.ok_or_else(|| {
-            refusal.unwrap_or_else(|| Error::new(ErrorKind::Configuration, "there is no backend to ask"))
-        })
+        highest.ok_or(last_rejection)
     }
 
-    async fn fetch_by_any(&self, address: &str) -> Result<ByteStream, Error> {
-        let mut last = Error::new(ErrorKind::Unsupported, "none of the backends has addresses to fetch");
-        for backend in self.backends.iter().filter(|backend| backend.capabilities().addresses) {
-            match backend.fetch(address).await {
+    async fn fetch_from_any(&self, url: &str) -> Result<ByteStream, Error> {
+        let mut last = Error::new(ErrorKind::Unsupported, "no backend of this fallback can download URLs");
+        for backend in self.backends.iter().filter(|backend| backend.capabilities().urls) {
+            match backend.fetch(url).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
         }
         Err(last)
     }
+}
+
+fn no_backend() -> Error {
+    Error::new(ErrorKind::Configuration, "the fallback has no backend")
 }
 
 impl Backend for Fallback {
@@ -145,34 +130,32 @@ impl Backend for Fallback {
         format!("fallback {all:?}")
     }
 
-    /// What any of the backends can do: one that cannot refuses, and the next is tried. Only the price must be told by
-    /// all of them.
+    /// Returns the union of the backends' capabilities, except that estimates require the support of all backends.
     fn capabilities(&self) -> Capabilities {
-        let none = Capabilities { estimate: true, ..Capabilities::none() };
-        self.backends.iter().fold(none, |mut all, backend| {
-            let Capabilities { generate, edit, mask, estimate, addresses, output_formats } = backend.capabilities();
-            all.generate |= generate;
-            all.edit |= edit;
-            all.mask |= mask;
-            all.estimate &= estimate;
-            all.addresses |= addresses;
-            for format in output_formats {
-                if !all.output_formats.contains(&format) {
-                    all.output_formats.push(format);
-                }
-            }
-            all
-        })
+        let mut union = Capabilities { estimate: true, ..Capabilities::none() };
+        for backend in &self.backends {
+            let Capabilities { generate, edit, mask, estimate, urls, output_formats } = backend.capabilities();
+            union.generate |= generate;
+            union.edit |= edit;
+            union.mask |= mask;
+            union.estimate &= estimate;
+            union.urls |= urls;
+            let known = union.output_formats.clone();
+            union.output_formats.extend(output_formats.into_iter().filter(|format| !known.contains(format)));
+        }
+        union
     }
 
-    run_both_modes!();
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(self.run(request, context))
+    }
 
-    /// Of the dearest backend that takes the request, since each may be the one that runs it.
+    /// Returns the highest estimate of the backends that support the request, since any of them may run it.
     fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        Box::pin(self.estimate_dearest(request, context))
+        Box::pin(self.highest_estimate(request, context))
     }
 
-    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        Box::pin(self.fetch_by_any(address))
+    fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        Box::pin(self.fetch_from_any(url))
     }
 }

@@ -1,4 +1,4 @@
-//! Not too many at a time, not too many in a time.
+//! Limits on concurrency and request rate.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,20 +7,19 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time;
 
-use super::{inner_does_the_rest, run_both_modes};
-use crate::backend::{Backend, Output, Request, RequestContext};
+use crate::backend::*;
 use crate::error::{Error, ErrorKind};
 
-/// Holds requests back so that a backend gets no more than it bears. Clones share the limits.
+/// Limits how many requests run at the same time and how many start within a period. Clones share the limits.
 ///
-/// No order is kept among those that wait for the rate. One that would wait beyond its deadline fails with
-/// [`ErrorKind::Timeout`], unsent; where the rate is what holds it back, as soon as that is known. Estimates and downloads are
-/// not held back.
+/// Requests wait for their turn, in no particular order. A request that would wait beyond its deadline fails with
+/// [`ErrorKind::Timeout`] and is not sent; if the rate limit is the cause, it fails immediately. Estimates and downloads
+/// are not limited.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Limit<B> {
     inner: B,
-    at_once: Option<Arc<Semaphore>>,
+    concurrency: Option<Arc<Semaphore>>,
     rate: Option<Arc<Rate>>,
 }
 
@@ -28,43 +27,44 @@ pub struct Limit<B> {
 struct Rate {
     requests: usize,
     period: Duration,
-    /// When the last requests have started, oldest first.
+    /// The start times of the most recent requests, oldest first.
     starts: Mutex<VecDeque<time::Instant>>,
 }
 
 impl<B: Backend> Limit<B> {
-    /// `inner`, and so far no limit.
+    /// Wraps `inner` without any limit.
     pub fn new(inner: B) -> Self {
-        Self { inner, at_once: None, rate: None }
+        Self { inner, concurrency: None, rate: None }
     }
 
-    /// At most `requests` at a time; at least 1.
+    /// Sets the maximum number of requests that run at the same time, at least 1. Unlimited by default.
     pub fn concurrency(mut self, requests: usize) -> Self {
-        self.at_once = Some(Arc::new(Semaphore::new(requests.clamp(1, Semaphore::MAX_PERMITS))));
+        self.concurrency = Some(Arc::new(Semaphore::new(requests.clamp(1, Semaphore::MAX_PERMITS))));
         self
     }
 
-    /// At most `requests` (at least 1) start within any `period`.
+    /// Sets the maximum number of requests, at least 1, that start within any interval of length `period`. Unlimited by
+    /// default.
     pub fn rate(mut self, requests: usize, period: Duration) -> Self {
-        let requests = requests.max(1);
-        self.rate = Some(Arc::new(Rate { requests, period, starts: Mutex::new(VecDeque::new()) }));
+        self.rate = Some(Arc::new(Rate { requests: requests.max(1), period, starts: Mutex::default() }));
         self
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
-        let _permit = self.turn(context.deadline).await?;
-        request.send(&self.inner, context).await
+        let _permit = self.wait_for_turn(context.deadline).await?;
+        self.inner.send(request, context).await
     }
 
-    /// Waits until one more request may start. None has a turn before it takes it, so that one that is dropped, or not polled
-    /// any more, holds up no other.
-    async fn turn(&self, deadline: Option<Instant>) -> Result<Option<SemaphorePermit<'_>>, Error> {
+    /// Waits until another request may start. While it waits for the rate it has no permit and no place in a queue, so
+    /// a future that is dropped or no longer polled does not block others.
+    async fn wait_for_turn(&self, deadline: Option<Instant>) -> Result<Option<SemaphorePermit<'_>>, Error> {
         loop {
-            let permit = match &self.at_once {
-                Some(semaphore) => Some(before(deadline, semaphore.acquire()).await?.map_err(|_| too_late())?),
+            let permit = match &self.concurrency {
+                // `acquire` fails only if the semaphore is closed, which it never is.
+                Some(semaphore) => before(deadline, too_late, semaphore.acquire()).await?.ok(),
                 None => None,
             };
-            let Some(Err(next)) = self.rate.as_ref().map(|rate| rate.take()) else { return Ok(permit) };
+            let Some(Err(next)) = self.rate.as_ref().map(|rate| rate.start()) else { return Ok(permit) };
             drop(permit);
             let next = next.filter(|next| deadline.is_none_or(|deadline| *next < deadline.into()));
             time::sleep_until(next.ok_or_else(too_late)?).await;
@@ -73,12 +73,12 @@ impl<B: Backend> Limit<B> {
 }
 
 impl Rate {
-    /// Starts a request now, or tells when the next may start: `None` where that is beyond all time.
-    fn take(&self) -> Result<(), Option<time::Instant>> {
+    /// Records the start of a request, or returns when the next one may start: `None` if the clock cannot represent that.
+    fn start(&self) -> Result<(), Option<time::Instant>> {
         let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);
         let now = time::Instant::now();
-        if let Some(spent) = starts.len().checked_sub(self.requests) {
-            starts.drain(..spent);
+        if let Some(outdated) = starts.len().checked_sub(self.requests) {
+            starts.drain(..outdated);
             let next = starts.front().and_then(|oldest| oldest.checked_add(self.period));
             if next.is_none_or(|next| next > now) {
                 return Err(next);
@@ -89,18 +89,14 @@ impl Rate {
     }
 }
 
-async fn before<T>(deadline: Option<Instant>, wait: impl Future<Output = T>) -> Result<T, Error> {
-    match deadline {
-        Some(deadline) => time::timeout_at(deadline.into(), wait).await.map_err(|_| too_late()),
-        None => Ok(wait.await),
-    }
-}
-
 fn too_late() -> Error {
-    Error::new(ErrorKind::Timeout, "the request would wait for its turn beyond its deadline; it was not sent")
+    let message = "the request was not sent, because its limit allows it only after its deadline; extend the timeout";
+    Error::new(ErrorKind::Timeout, message)
 }
 
 impl<B: Backend> Backend for Limit<B> {
-    run_both_modes!();
-    inner_does_the_rest!();
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(self.run(request, context))
+    }
+    delegate_rest_to!(self, self.inner);
 }

@@ -1,23 +1,21 @@
-//! Another try where one fails.
+//! Retries after transient failures.
 
-use std::time::Instant;
+use super::failed_attempts::FailedAttempts;
+use crate::backend::*;
+use crate::error::Error;
+use crate::retry::{Attempts, RetryPolicy};
 
-use super::{inner_does_the_rest, run_both_modes};
-use crate::backend::{Backend, Output, Request, RequestContext};
-use crate::error::{Bills, Error, ErrorKind};
-use crate::retry::RetryPolicy;
-
-/// Sends a request again where the backend failed and surely [made nothing](Error::made_nothing), as the policy says.
+/// Retries requests after [transient](Error::is_transient) failures, as a [`RetryPolicy`] allows.
 ///
-/// A failure passes if its kind is `Connection`, `Timeout`, `RateLimited` or `Upstream`; every other would only
-/// come again. [`RetryPolicy::may_bill_twice`] also sends again what may have been billed.
+/// By default only a request that certainly [generated no image](Error::made_nothing) is retried, so that no result is
+/// paid for twice. [`RetryPolicy::may_bill_twice`] removes this restriction.
 ///
-/// All tries and waits end before the request's own deadline ([`RequestContext::deadline`], the `.timeout(..)` of a typed request). Without one each
-/// try has the whole time that the backend itself allows.
+/// All attempts and waits end before the deadline of the request ([`RequestContext::deadline`], or `.timeout(..)` of a
+/// request builder). Without a deadline, only the backend's own timeouts apply, to each attempt separately.
 ///
-/// The remote backends of this crate try again themselves, by what they know of the connection: set their own
-/// policy with [`ClientBuilder::retry`](crate::remote::ClientBuilder::retry), and put this layer around your own
-/// backends, or around a whole [`Fallback`](super::Fallback).
+/// The remote backends of this crate already retry, and know better than this layer which requests were not executed:
+/// configure them with [`RemoteBuilder::retry`](crate::remote::RemoteBuilder::retry). Use this layer for custom backends
+/// or for a whole [`Fallback`](super::Fallback).
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Retry<B> {
@@ -26,46 +24,34 @@ pub struct Retry<B> {
 }
 
 impl<B: Backend> Retry<B> {
-    /// Tries `inner` again as `policy` says.
+    /// Wraps `inner` to retry its requests as `policy` allows.
     pub fn new(inner: B, policy: RetryPolicy) -> Self {
         Self { inner, policy }
     }
 
-    fn passes(&self, error: &Error) -> bool {
-        let kinds = [ErrorKind::Connection, ErrorKind::Timeout, ErrorKind::RateLimited, ErrorKind::Upstream];
-        kinds.contains(&error.kind()) && (self.policy.may_bill_twice || error.made_nothing())
-    }
-
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
-        let started = Instant::now();
-        let (mut attempts, mut tries, mut bills, mut unfetched) = (0, 0, Bills::default(), Vec::new());
+        let mut attempts = Attempts::new(&self.policy, context.deadline.map(Into::into));
+        let mut failed = FailedAttempts::default();
+        let mut sent = 0;
         loop {
-            attempts += 1;
-            let error = match request.clone().send(&self.inner, context.clone()).await {
-                Ok(mut output) => {
-                    output.metadata.lost_bills += bills.tries;
-                    output.add_unfetched(unfetched);
-                    return Ok(output);
-                }
+            let error = match self.inner.send(request.clone(), context.clone()).await {
+                Ok(output) => return Ok(failed.add_to_output(output)),
                 Err(error) => error,
             };
-            bills.add(error.bills());
-            unfetched.extend_from_slice(error.addresses());
-            // What was never sent counts as no try.
-            tries += error.attempts();
-            let wait = self.policy.next_wait(attempts, &error, context.deadline);
-            match wait.filter(|_| self.passes(&error)) {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => {
-                    let error = error.with_bills(bills).replacing_addresses(unfetched);
-                    return Err(error.with_attempts(tries.max(attempts), started.elapsed()));
-                }
+            failed.add(&error);
+            // The backend may have retried the request itself, or not sent it at all.
+            sent += error.attempts();
+            let may_retry = error.is_transient() && (self.policy.may_bill_twice || error.made_nothing());
+            if !attempts.retry_after(&error, may_retry).await {
+                return Err(failed.add_to_error(error).with_attempts(sent.max(attempts.failed), attempts.elapsed()));
             }
         }
     }
 }
 
 impl<B: Backend> Backend for Retry<B> {
-    run_both_modes!();
-    inner_does_the_rest!();
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(self.run(request, context))
+    }
+    delegate_rest_to!(self, self.inner);
 }

@@ -1,101 +1,73 @@
-//! Another backend where one fails.
+//! Alternative backends after a failure.
 
 use lumenfall::backend::{Backend, Request, RequestContext};
 use lumenfall::layers::Fallback;
 use lumenfall::testing::MockBackend;
 use lumenfall::{Error, ErrorKind};
 
-use crate::changed::Changed;
-use crate::{edit, error, generate, spec};
+use crate::variant::Variant;
+use crate::{billed, edit, error, exhausted, generate, spec};
 
 #[tokio::test]
-async fn a_fallback_tries_the_next_backend_and_tells() {
-    let (first, second) = (MockBackend::new().named("first"), MockBackend::new().named("second"));
-    first.fail_next(error(ErrorKind::RateLimited));
-    let output = generate(&Fallback::new(first.clone()).then(second.clone()), spec()).await.unwrap();
-    assert_eq!(output.metadata.backend, "second");
-    assert!(output.metadata.warnings[0].contains("`first`"), "{:?}", output.metadata.warnings);
-}
-
-#[tokio::test]
-async fn a_fallback_stops_where_another_backend_would_fail_too() {
-    let (first, second) = (MockBackend::new(), MockBackend::new());
-    first.fail_next(error(ErrorKind::ContentPolicy));
-    let error = generate(&Fallback::new(first.clone()).then(second.clone()), spec()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::ContentPolicy);
-    assert!(second.requests().is_empty());
-}
-
-#[tokio::test]
-async fn a_fallback_goes_on_after_the_chosen_kinds_only() {
-    for (kind, goes_on) in [(ErrorKind::ContentPolicy, true), (ErrorKind::RateLimited, false)] {
-        let (first, second) = (MockBackend::new(), MockBackend::new());
-        first.fail_next(error(kind));
-        let fallback = Fallback::new(first).then(second.clone()).on([ErrorKind::ContentPolicy]);
-        assert_eq!(generate(&fallback, spec()).await.is_ok(), goes_on, "{kind:?}");
-        assert_eq!(second.requests().len(), usize::from(goes_on));
+async fn the_next_backend_is_used_after_unbilled_failures_of_the_right_kind() {
+    let default = |fallback: Fallback| fallback;
+    let content_policy = |fallback: Fallback| fallback.on([ErrorKind::ContentPolicy]);
+    type Configure = fn(Fallback) -> Fallback;
+    let cases: [(Error, Configure, bool); 9] = [
+        (error(ErrorKind::RateLimited), default, true),
+        (error(ErrorKind::Unsupported), default, true),
+        (error(ErrorKind::ContentPolicy), default, false),
+        (error(ErrorKind::ContentPolicy), content_policy, true),
+        (error(ErrorKind::RateLimited), content_policy, false),
+        (billed(ErrorKind::Timeout), default, false),
+        (exhausted(), default, false),
+        (billed(ErrorKind::Timeout), Fallback::even_if_billed, true),
+        (exhausted(), Fallback::even_if_billed, true),
+    ];
+    for (failure, configure, used) in cases {
+        let (first, second) = (MockBackend::new().named("first"), MockBackend::new().named("second"));
+        let (kind, billed) = (failure.kind(), failure.maybe_billed());
+        first.fail_next(failure);
+        match generate(&configure(Fallback::new(first).then(second.clone())), spec()).await {
+            Ok(output) => {
+                assert_eq!((output.metadata.backend.as_str(), used), ("second", true), "{kind:?}");
+                assert_eq!(output.metadata.lost_bills, u32::from(billed));
+                assert!(output.metadata.warnings[0].contains("`first`"), "{:?}", output.metadata.warnings);
+            }
+            Err(error) => assert_eq!((error.kind(), error.maybe_billed(), used), (kind, billed, false)),
+        }
+        assert_eq!(second.requests().len(), usize::from(used), "{kind:?}");
     }
 }
 
 #[tokio::test]
-async fn a_fallback_never_pays_twice_unless_allowed() {
-    let lost = || error(ErrorKind::Timeout).with_maybe_billed(true);
-    // Nothing was made, but a part of the cost can be charged.
-    let exhausted = || error(ErrorKind::Upstream).with_maybe_billed(true).with_nothing_made();
-    let failures: [&dyn Fn() -> Error; 2] = [&lost, &exhausted];
-    for failure in failures {
-        let (first, second) = (MockBackend::new(), MockBackend::new());
-        let fallback = Fallback::new(first.clone()).then(second.clone());
-        first.fail_next(failure());
-        assert!(generate(&fallback, spec()).await.unwrap_err().maybe_billed());
-        assert!(second.requests().is_empty());
-
-        first.fail_next(failure());
-        let output = generate(&fallback.even_if_billed(), spec()).await.unwrap();
-        assert_eq!((output.metadata.lost_bills, second.requests().len()), (1, 1));
-    }
-}
-
-#[tokio::test]
-async fn a_fallback_that_runs_out_says_that_an_earlier_backend_may_have_billed() {
-    let (first, second) = (MockBackend::new(), MockBackend::new());
-    first.fail_next(error(ErrorKind::Timeout).with_maybe_billed(true));
-    second.fail_next(error(ErrorKind::RateLimited));
-    let fallback = Fallback::new(first).then(second).even_if_billed();
-    let error = generate(&fallback, spec()).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::RateLimited);
-    assert!(error.maybe_billed() && !error.made_nothing());
-}
-
-#[tokio::test]
-async fn a_fallback_is_as_dear_as_the_dearest_backend_that_takes_the_request() {
-    let estimate = async |fallback: Fallback, request: Request| {
-        fallback.estimate(request, RequestContext::default()).await.map(|estimate| estimate.total.amount)
+async fn the_estimate_is_the_highest_of_the_backends_that_support_the_request() {
+    let estimate = async |fallback: &Fallback, request: Request| {
+        let estimate = fallback.estimate(request, RequestContext::default()).await;
+        estimate.map(|estimate| estimate.total.amount)
     };
+    let (text, image) = (|| Request::Generate(spec()), || Request::Edit(edit()));
     let cost = |amount| MockBackend::new().cost_per_image(amount);
-    let three = || Fallback::new(cost(0.1)).then(cost(0.3).without_edits()).then(cost(0.2));
-    assert_eq!(estimate(three(), Request::Generate(spec())).await.unwrap(), 0.3);
-    assert_eq!(estimate(three(), Request::Edit(edit())).await.unwrap(), 0.2);
+    let three = Fallback::new(cost(0.1)).then(cost(0.3).without_edits()).then(cost(0.2));
+    assert_eq!(estimate(&three, text()).await.unwrap(), 0.3);
+    assert_eq!(estimate(&three, image()).await.unwrap(), 0.2);
 
-    let none = Fallback::new(MockBackend::new().without_edits());
-    assert_eq!(estimate(none, Request::Edit(edit())).await.unwrap_err().kind(), ErrorKind::Unsupported);
-    let mute = Fallback::new(cost(0.1)).then(Changed { estimate: false, ..Changed::new(cost(9.0)) });
-    assert!(!mute.capabilities().estimate);
-    let error = estimate(mute, Request::Generate(spec())).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unsupported);
-    let euros = Fallback::new(cost(0.1)).then(Changed { currency: "EUR", ..Changed::new(cost(0.1)) });
-    let error = estimate(euros, Request::Generate(spec())).await.unwrap_err();
-    assert!(error.to_string().contains("EUR"), "{error}");
+    let unsupported = Fallback::new(MockBackend::new().without_edits());
+    assert_eq!(estimate(&unsupported, image()).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    let unknown = Fallback::new(cost(0.1)).then(Variant { estimate_fails_billed: Some(false), ..Variant::default() });
+    assert!(!unknown.capabilities().estimate);
+    assert_eq!(estimate(&unknown, text()).await.unwrap_err().kind(), ErrorKind::Unsupported);
+    let euros = Fallback::new(cost(0.1)).then(Variant { currency: Some("EUR"), ..Variant::default() });
+    assert!(estimate(&euros, text()).await.unwrap_err().to_string().contains("in USD and EUR"));
 }
 
 #[tokio::test]
-async fn a_fallback_fetches_through_whichever_backend_can() {
-    let shut = Changed { addresses: Some(""), ..Changed::new(MockBackend::new()) };
-    let open = Changed { addresses: Some("https://b.example/"), ..Changed::new(MockBackend::new()) };
-    let fallback = Fallback::new(MockBackend::new()).then(shut).then(open);
+async fn images_are_downloaded_through_any_backend_that_can() {
+    let serves = |prefix| Variant { served_urls: Some(prefix), ..Variant::default() };
+    let fallback =
+        Fallback::new(MockBackend::new()).then(serves("https://a.example/")).then(serves("https://b.example/"));
     assert!(fallback.fetch("https://b.example/1.png").await.is_ok());
-    let error = fallback.fetch("https://a.example/1.png").await.err().unwrap();
-    assert_eq!(error.kind(), ErrorKind::NotFound);
-    let none = Fallback::new(MockBackend::new()).fetch("https://a.example/1.png").await.err().unwrap();
-    assert_eq!(none.kind(), ErrorKind::Unsupported);
+    assert_eq!(fallback.fetch("https://c.example/1.png").await.err().unwrap().kind(), ErrorKind::NotFound);
+    let without_urls = Fallback::new(MockBackend::new());
+    assert_eq!(without_urls.fetch("https://a.example/1.png").await.err().unwrap().kind(), ErrorKind::Unsupported);
 }

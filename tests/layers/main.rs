@@ -1,16 +1,15 @@
-//! Layers around a backend that makes nothing, and the conformance of all of them.
+//! The layers, tested with a mock backend.
 
-// Helpers are not marked as tests, but a panic in one is a failed test all the same.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+// Helper functions are not marked as tests, but a panic in one fails a test, too.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cache;
-mod changed;
 mod fallback;
 mod limit;
 mod retry;
 mod spend_cap;
+mod variant;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use lumenfall::backend::{Backend, Content, EditSpec, GenerateSpec, Output, RequestContext};
@@ -35,49 +34,40 @@ fn edit() -> EditSpec {
 }
 
 async fn generate(backend: &impl Backend, spec: GenerateSpec) -> Result<Output, Error> {
-    backend.generate(spec, RequestContext::default()).await
+    backend.send(spec.into(), RequestContext::default()).await
+}
+
+/// Returns a context whose deadline is `time` ahead on tokio's clock, which tests can pause.
+fn deadline_in(time: Duration) -> RequestContext {
+    let mut context = RequestContext::default();
+    context.deadline = Some((tokio::time::Instant::now() + time).into_std());
+    context
 }
 
 fn error(kind: ErrorKind) -> Error {
-    Error::new(kind, "made for a test")
+    Error::new(kind, "an error for a test")
 }
 
-/// A folder of its own that vanishes with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("lumenfall-layers-{}-{name}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        Self(path)
-    }
-
-    fn files(&self) -> Vec<PathBuf> {
-        let folders = std::fs::read_dir(&self.0).into_iter().flatten();
-        folders
-            .flat_map(|folder| std::fs::read_dir(folder.unwrap().path()).unwrap())
-            .map(|file| file.unwrap().path())
-            .collect()
-    }
+fn billed(kind: ErrorKind) -> Error {
+    error(kind).with_maybe_billed(true)
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// An error that may be billed in part although no image was generated.
+fn exhausted() -> Error {
+    billed(ErrorKind::Upstream).with_nothing_made()
 }
 
-#[tokio::test]
-async fn every_layer_keeps_the_promises_of_a_backend() {
-    let folder = Folder::new("conformance");
+#[tokio::test(start_paused = true)]
+async fn every_layer_conforms_to_the_backend_trait() {
+    let folder = tempfile::tempdir().unwrap();
     let mock = MockBackend::new;
     let backends: [(&str, Box<dyn Backend>); 7] = [
         ("mock", Box::new(mock())),
         ("fallback", Box::new(Fallback::new(mock().without_edits()).then(mock()))),
-        ("limit", Box::new(Limit::new(mock()).concurrency(2).rate(1000, Duration::from_secs(1)))),
+        ("limit", Box::new(Limit::new(mock()).concurrency(2).rate(10, Duration::from_secs(1)))),
         ("spend cap", Box::new(SpendCap::new(mock(), 1000.0, "USD"))),
         ("retry", Box::new(Retry::new(mock(), RetryPolicy::default()))),
-        ("cache", Box::new(Cache::new(mock(), &folder.0))),
+        ("cache", Box::new(Cache::new(mock(), folder.path()))),
         ("without edits", Box::new(mock().without_edits())),
     ];
     for (name, backend) in backends {
@@ -87,28 +77,31 @@ async fn every_layer_keeps_the_promises_of_a_backend() {
     }
 }
 
-#[tokio::test]
-async fn what_an_earlier_try_made_and_left_at_an_address_is_not_forgotten() {
-    let left = |name: &str| {
-        let billed = error(ErrorKind::Timeout).with_maybe_billed(true);
-        billed.with_addresses([format!("https://a.example/{name}?sig=canary")])
-    };
+#[tokio::test(start_paused = true)]
+async fn urls_and_bills_of_failed_attempts_are_kept() {
+    let undelivered =
+        |name: &str| billed(ErrorKind::Timeout).with_unfetched_urls([format!("https://a.example/{name}?sig=canary")]);
     let mock = MockBackend::new();
-    let policy = || RetryPolicy::default().may_bill_twice().max_retries(1);
-    let layers: [Box<dyn Backend>; 2] = [
-        Box::new(Retry::new(mock.clone(), policy())),
-        Box::new(Fallback::new(mock.clone()).then(mock.clone()).even_if_billed()),
+    // Only `Retry` counts attempts: those of a fallback go to different backends.
+    let layers: [(u32, Box<dyn Backend>); 2] = [
+        (2, Box::new(Retry::new(mock.clone(), RetryPolicy::default().may_bill_twice().max_retries(1)))),
+        (0, Box::new(Fallback::new(mock.clone()).then(mock.clone()).even_if_billed())),
     ];
-    for layer in layers {
-        mock.fail_next(left("1"));
-        let output = layer.generate(spec(), RequestContext::default()).await.unwrap();
+    for (attempts, layer) in layers {
+        mock.fail_next(undelivered("1"));
+        let output = layer.send(spec().into(), RequestContext::default()).await.unwrap();
         let contents: Vec<_> = output.images.iter().map(|image| &image.content).collect();
         assert!(matches!(contents[..], [Content::Bytes(_), Content::Unfetched(_)]), "{contents:?}");
+        assert_eq!(output.metadata.lost_bills, 1);
         assert!(!format!("{output:?}").contains("canary"), "{output:?}");
 
-        mock.fail_next(left("1"));
-        mock.fail_next(left("2"));
-        let error = layer.generate(spec(), RequestContext::default()).await.unwrap_err();
-        assert_eq!((error.addresses().len(), error.maybe_billed_tries()), (2, 2));
+        for (last, billed) in [(undelivered("2"), 2), (error(ErrorKind::RateLimited), 1)] {
+            let kind = last.kind();
+            mock.fail_next(undelivered("1"));
+            mock.fail_next(last);
+            let error = layer.send(spec().into(), RequestContext::default()).await.unwrap_err();
+            assert_eq!((error.kind(), error.maybe_billed_attempts(), error.made_nothing()), (kind, billed, false));
+            assert_eq!((error.unfetched_urls().len() as u32, error.attempts()), (billed, attempts));
+        }
     }
 }

@@ -1,54 +1,54 @@
-//! Another try where one cannot have been billed.
+//! Retries of failures that were not billed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lumenfall::backend::{Backend, RequestContext};
+use lumenfall::backend::Backend;
 use lumenfall::layers::Retry;
 use lumenfall::testing::MockBackend;
 use lumenfall::{ErrorKind, RetryPolicy};
+use tokio::time::Instant;
 
-use crate::{error, generate, spec};
+use crate::{billed, deadline_in, error, exhausted, generate, spec};
 
-#[tokio::test]
-async fn a_retry_tries_again_what_cannot_have_been_billed() {
-    let mock = MockBackend::new();
-    let retry = Retry::new(mock.clone(), RetryPolicy::default());
-    mock.fail_next(error(ErrorKind::RateLimited).with_retry_after(Duration::from_millis(30)));
-    mock.fail_next(error(ErrorKind::Upstream).with_maybe_billed(true).with_nothing_made());
-    let started = Instant::now();
-    generate(&retry, spec()).await.unwrap();
-    assert!(started.elapsed() >= Duration::from_millis(30), "it waits as long as it is asked to");
-    assert_eq!(mock.requests().len(), 3);
-}
-
-#[tokio::test]
-async fn a_retry_leaves_alone_what_may_have_been_billed_or_would_fail_again() {
-    let mock = MockBackend::new();
-    let retry = Retry::new(mock.clone(), RetryPolicy::default());
-    for (failure, billed) in
-        [(error(ErrorKind::Timeout).with_maybe_billed(true), true), (error(ErrorKind::ContentPolicy), false)]
-    {
+#[tokio::test(start_paused = true)]
+async fn transient_failures_are_retried_unless_an_image_may_have_been_generated() {
+    let default = RetryPolicy::default;
+    for (failure, policy, retried) in [
+        (error(ErrorKind::Connection), default(), true),
+        (error(ErrorKind::Timeout), default(), true),
+        (error(ErrorKind::RateLimited), default(), true),
+        (error(ErrorKind::Upstream), default(), true),
+        (exhausted(), default(), true),
+        (billed(ErrorKind::Timeout), default(), false),
+        (billed(ErrorKind::Timeout), default().may_bill_twice(), true),
+        (error(ErrorKind::ContentPolicy), default().may_bill_twice(), false),
+        (error(ErrorKind::RateLimited), RetryPolicy::none(), false),
+    ] {
+        let mock = MockBackend::new();
+        let expected = (failure.kind(), failure.maybe_billed());
         mock.fail_next(failure);
-        assert_eq!(generate(&retry, spec()).await.unwrap_err().maybe_billed(), billed);
+        match generate(&Retry::new(mock.clone(), policy), spec()).await {
+            Ok(_) => assert!(retried, "{expected:?}"),
+            Err(error) => assert_eq!(((error.kind(), error.maybe_billed()), retried), (expected, false)),
+        }
+        assert_eq!(mock.requests().len(), 1 + usize::from(retried), "{expected:?}");
     }
-    assert_eq!(mock.requests().len(), 2);
-
-    let bold = Retry::new(mock.clone(), RetryPolicy::default().may_bill_twice().max_retries(1));
-    for _ in 0..2 {
-        mock.fail_next(error(ErrorKind::Timeout).with_maybe_billed(true));
-    }
-    let last = generate(&bold, spec()).await.unwrap_err();
-    assert_eq!((last.attempts(), last.maybe_billed_tries(), mock.requests().len()), (2, 2, 4));
 }
 
-#[tokio::test]
-async fn a_retry_does_not_wait_beyond_the_deadline() {
-    let mock = MockBackend::new();
-    mock.fail_next(error(ErrorKind::RateLimited).with_retry_after(Duration::from_secs(30)));
-    let mut context = RequestContext::default();
-    context.deadline = Some(Instant::now() + Duration::from_secs(5));
-    let started = Instant::now();
-    let failure = Retry::new(mock, RetryPolicy::default()).generate(spec(), context).await.unwrap_err();
-    assert_eq!(failure.kind(), ErrorKind::RateLimited);
-    assert!(started.elapsed() < Duration::from_secs(1));
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_waited_for_unless_it_ends_after_the_deadline() {
+    let wait = Duration::from_secs(30);
+    for (timeout, succeeds) in [(Duration::from_secs(5), false), (Duration::from_secs(60), true)] {
+        let mock = MockBackend::new();
+        mock.fail_next(error(ErrorKind::RateLimited).with_retry_after(wait));
+        let started = Instant::now();
+        let result = Retry::new(mock, RetryPolicy::default()).send(spec().into(), deadline_in(timeout)).await;
+        match result {
+            Ok(_) => assert!(succeeds && started.elapsed() >= wait),
+            Err(error) => {
+                assert_eq!((error.kind(), succeeds), (ErrorKind::RateLimited, false));
+                assert_eq!(started.elapsed(), Duration::ZERO);
+            }
+        }
+    }
 }
