@@ -1,6 +1,6 @@
-//! Waiting for a call without an async runtime of your own. Feature `blocking`.
+//! Calls without an async runtime. Feature `blocking`.
 //!
-//! There is one API, and it is async; [`Wait::wait`] takes the place of `.await`:
+//! The API of this crate is async. In synchronous code, call [`.wait()`](Wait::wait) instead of `.await`:
 //!
 //! ```no_run
 //! use lumenfall::blocking::Wait;
@@ -25,25 +25,26 @@ use tokio::runtime::{Builder, Handle};
 
 use crate::error::{Error, ErrorKind};
 
-/// Waits for any call of this crate.
+/// Adds [`wait`](Self::wait) to every call of this crate.
 pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
-    /// Blocks this thread until the call has ended.
+    /// Blocks the current thread until the call has completed.
     ///
-    /// It also works on a thread of an async runtime, whose other work on that thread stands still meanwhile. Such calls have
-    /// connections of their own, which do not. (With an [`http_client`](crate::remote::ClientBuilder::http_client) of yours
-    /// they share those of all calls: use one of its own where the same thread also awaits.)
+    /// This also works on a thread of an async runtime, but blocks all other tasks on that thread. Such calls therefore use
+    /// separate connections, which the blocked tasks cannot stall. Exception: a custom
+    /// [`http_client`](crate::remote::RemoteBuilder::http_client) shares its connections with all calls. Use a separate HTTP
+    /// client if the same thread also awaits calls.
     ///
     /// # Errors
-    /// Those of the call, and [`ErrorKind::Io`] where the background thread cannot be started.
+    /// The errors of the call, and [`ErrorKind::Io`] if the background thread cannot be started.
     fn wait(self) -> Result<T, Error> {
         let handle = background()
             .as_ref()
             .map_err(|error| Error::new(ErrorKind::Io, format!("cannot start the background thread: {error}")))?;
-        // Sockets and timers made by the call belong to the background thread, which keeps them going.
+        // Sockets and timers that the call creates are registered with the background runtime, which drives them.
         let _entered = handle.enter();
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
-        // A task around this one has its turns counted, and would be told to give way where nobody can take over.
+        // Within a task, tokio would make the call yield to the runtime, which cannot run while this thread is blocked.
         let mut call = pin!(tokio::task::unconstrained(self));
         loop {
             let waiting = Waiting::set(true);
@@ -63,12 +64,12 @@ thread_local! {
     static WAITING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread waits for the call that now runs.
+/// Returns whether the call that this thread polls was started by [`Wait::wait`].
 pub(crate) fn is_waiting() -> bool {
     WAITING.get()
 }
 
-/// The same work for another task, with the connections that the call on this thread uses.
+/// Wraps work that continues in another task, so that it uses the same connections as the current call.
 pub(crate) fn carry<F: Future>(work: F) -> impl Future<Output = F::Output> {
     let waiting = is_waiting();
     let mut work = Box::pin(work);
@@ -78,20 +79,20 @@ pub(crate) fn carry<F: Future>(work: F) -> impl Future<Output = F::Output> {
     })
 }
 
-/// As long as a call is polled by [`Wait::wait`]. It may wait for another one meanwhile, such as in a callback.
+/// Sets the flag of this thread and restores it on drop. Calls can be nested, for example in a progress callback.
 struct Waiting {
-    before: bool,
+    previous: bool,
 }
 
 impl Waiting {
     fn set(waiting: bool) -> Self {
-        Self { before: WAITING.replace(waiting) }
+        Self { previous: WAITING.replace(waiting) }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        WAITING.set(self.before);
+        WAITING.set(self.previous);
     }
 }
 
@@ -103,7 +104,7 @@ impl Wake for Unpark {
     }
 }
 
-/// One thread for the whole program, started when it is first needed.
+/// Returns the background runtime. The first call starts its thread, which runs until the process ends.
 fn background() -> &'static io::Result<Handle> {
     static BACKGROUND: OnceLock<io::Result<Handle>> = OnceLock::new();
     BACKGROUND.get_or_init(|| {

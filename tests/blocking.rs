@@ -1,153 +1,115 @@
 //! Calls without an async runtime.
 
-// Helpers are not marked as tests, but a panic in one is a failed test all the same.
+// Clippy allows these only in functions that are marked as tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lumenfall::blocking::Wait;
+use lumenfall::remote::{Fal, Remote};
 use lumenfall::testing::MockBackend;
 use lumenfall::{Client, ErrorKind};
-use wiremock::matchers::any;
+use serde_json::json;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{Barrier, mpsc};
+use wiremock::matchers::{method, path_regex};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-/// A server without any runtime, whose connections are kept.
-fn serve(answer: impl Fn(&str) -> &'static str + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let answer = Arc::new(answer);
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (mut stream, answer) = (stream.unwrap(), Arc::clone(&answer));
-            thread::spawn(move || {
-                let mut request = [0; 65536];
-                // Requests are so small that each comes in one piece.
-                while let Ok(length @ 1..) = stream.read(&mut request) {
-                    let body = answer(&String::from_utf8_lossy(&request[..length]));
-                    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-                    stream.write_all((head + body).as_bytes()).unwrap();
-                }
-            });
-        }
+fn runtimes() -> [Runtime; 2] {
+    [Builder::new_current_thread(), Builder::new_multi_thread()]
+        .map(|mut builder| builder.enable_all().build().unwrap())
+}
+
+/// Starts a server on a separate thread, and returns it with a client that uses it.
+fn start() -> (MockServer, Client) {
+    let body = json!({ "data": [{ "b64_json": "aGVsbG8=" }] });
+    let [runtime, _] = runtimes();
+    let server = runtime.block_on(async {
+        let server = MockServer::start().await;
+        Mock::given(method("POST")).respond_with(ResponseTemplate::new(200).set_body_json(body)).mount(&server).await;
+        server
     });
-    address
+    let remote = Remote::builder().api_key("k").base_url(server.uri()).timeout(Duration::from_secs(5)).build().unwrap();
+    (server, Client::new(remote))
 }
-
-fn client(body: &'static str) -> Client {
-    Client::builder().api_key("k").base_url(serve(move |_| body)).build().unwrap()
-}
-
-const ANSWER: &str = r#"{"data":[{"b64_json":"aGVsbG8="}]}"#;
 
 #[test]
-fn a_call_over_http_is_waited_for_and_its_image_saved() {
-    let images = client(ANSWER).images().generate("a lighthouse").inline().send().wait().unwrap();
-    assert_eq!(images[0].bytes(), "hello");
-    let path = std::env::temp_dir().join(format!("lumenfall-blocking-{}.png", std::process::id()));
+fn a_call_without_a_runtime_returns_an_image_and_saves_it() {
+    let (_server, client) = start();
+    let images = client.images().generate("a lighthouse").inline().send().wait().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lighthouse.png");
     images[0].save(&path).wait().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"hello");
-    std::fs::remove_file(path).unwrap();
 }
 
+/// A connection that an `.await` has opened makes no progress while `.wait()` blocks the thread of its runtime.
 #[test]
-fn waiting_within_a_runtime_is_safe() {
-    for runtime in [tokio::runtime::Builder::new_current_thread(), tokio::runtime::Builder::new_multi_thread()] {
-        let mut runtime = runtime;
-        runtime.enable_all().build().unwrap().block_on(async {
-            let images = client(ANSWER).images().generate("a lighthouse").inline().send().wait().unwrap();
-            assert_eq!(images[0].bytes(), "hello");
-        });
-    }
-}
-
-/// A connection that an `.await` opened stands still while its runtime's thread waits.
-#[test]
-fn a_wait_takes_no_connection_of_the_runtime() {
-    for mut runtime in [tokio::runtime::Builder::new_current_thread(), tokio::runtime::Builder::new_multi_thread()] {
-        let task = async {
-            let server = MockServer::start().await;
-            let answer = ResponseTemplate::new(200).set_body_raw(ANSWER, "application/json");
-            Mock::given(any()).respond_with(answer).mount(&server).await;
-            let client = Client::builder().api_key("k").base_url(server.uri()).timeout(Duration::from_secs(5));
-            let client = client.build().unwrap();
+fn a_wait_within_a_runtime_does_not_use_the_connections_of_the_runtime() {
+    for runtime in runtimes() {
+        let (_server, client) = start();
+        let task = async move {
             for _ in 0..3 {
                 client.images().generate("a lighthouse").inline().send().await.unwrap();
                 client.images().generate("a lighthouse").inline().send().wait().unwrap();
             }
         };
-        let runtime = runtime.enable_all().build().unwrap();
         runtime.block_on(runtime.spawn(task)).unwrap();
     }
 }
 
-/// What goes on beside a call that was waited for takes no connection of the runtime either.
-#[test]
-fn a_job_that_is_waited_for_in_vain_is_cancelled() {
-    let (asked, cancelled) = (AtomicUsize::new(0), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&cancelled);
-    let address = serve(move |request| match request {
-        _ if request.starts_with("PUT") => {
-            count.fetch_add(1, Ordering::SeqCst);
-            "{}"
-        }
-        _ if request.starts_with("POST") => r#"{"request_id":"j1"}"#,
-        // The first job ends, the other does not.
-        _ if request.contains("/status") && asked.fetch_add(1, Ordering::SeqCst) > 0 => r#"{"status":"IN_PROGRESS"}"#,
-        _ if request.contains("/status") => r#"{"status":"COMPLETED"}"#,
-        _ => r#"{"images":[{"url":"https://x.example/1"}]}"#,
-    });
-    let fal = Client::builder().api_key("k").base_url(address).fal().unwrap();
-    let client = Client::new(fal.poll_interval(Duration::from_millis(10)));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        client.images().generate("a lighthouse").send().await.unwrap();
-        let request = client.images().generate("a lighthouse").timeout(Duration::from_secs(4));
-        assert_eq!(request.send().wait().unwrap_err().kind(), ErrorKind::Timeout);
-        assert_eq!(cancelled.load(Ordering::SeqCst), 1);
-    });
+/// The cancellation runs in the background, and must not use the connections of the runtime either.
+#[tokio::test]
+async fn a_job_that_times_out_is_cancelled() {
+    let server = MockServer::start().await;
+    let mount = async |verb, path, body, times| {
+        let response = ResponseTemplate::new(200).set_body_json(body);
+        let mock = Mock::given(method(verb)).and(path_regex(path)).respond_with(response);
+        mock.up_to_n_times(times).mount(&server).await;
+    };
+    mount("POST", ".*", json!({ "request_id": "j1" }), u64::MAX).await;
+    // The first job completes, the second one does not.
+    mount("GET", ".*/status", json!({ "status": "COMPLETED" }), 1).await;
+    mount("GET", ".*/status", json!({ "status": "IN_PROGRESS" }), u64::MAX).await;
+    mount("GET", ".*", json!({ "images": [{ "url": "https://x.example/1" }] }), u64::MAX).await;
+    mount("PUT", ".*", json!({}), u64::MAX).await;
+    let fal = Fal::builder().api_key("k").base_url(server.uri()).poll_interval(Duration::from_millis(10));
+    let client = Client::new(fal.build().unwrap());
+    client.images().generate("a lighthouse").send().await.unwrap();
+    let request = client.images().generate("a lighthouse").timeout(Duration::from_secs(2));
+    assert_eq!(request.send().wait().unwrap_err().kind(), ErrorKind::Timeout);
+    let requests = server.received_requests().await.unwrap();
+    assert_eq!(requests.iter().filter(|request| request.method == "PUT").count(), 1);
 }
 
 #[test]
-fn many_threads_wait_at_once() {
-    let mock = MockBackend::new().delay(Duration::from_millis(50));
-    let client = Client::new(mock.clone());
-    let started = Instant::now();
-    let threads: Vec<_> = (0..8)
-        .map(|_| {
-            let client = client.clone();
-            thread::spawn(move || client.images().generate("a lighthouse").inline().send().wait().unwrap().len())
-        })
-        .collect();
-    assert!(threads.into_iter().all(|thread| thread.join().unwrap() == 1));
-    assert!(started.elapsed() < Duration::from_millis(350), "{:?}", started.elapsed());
-}
-
-#[test]
-fn errors_come_through() {
-    let mock = MockBackend::new();
-    mock.fail_next(lumenfall::Error::new(ErrorKind::RateLimited, "slow down"));
-    let error = Client::new(mock).images().generate("a lighthouse").send().wait().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::RateLimited);
-}
-
-/// A task's turns are counted, and one that has used them up must not be told to wait for a runtime that this call holds up.
-#[test]
-fn a_call_within_a_task_may_take_many_turns() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let many_turns = async {
-            let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
-            for i in 0..1000 {
-                sender.send(i).unwrap();
-                receiver.recv().await.unwrap();
-            }
-            Ok(1000)
+fn many_threads_wait_at_the_same_time() {
+    let client = Client::new(MockBackend::new().delay(Duration::from_millis(1)));
+    // No thread continues before all of them wait.
+    let barrier = Arc::new(Barrier::new(8));
+    let threads = [(); 8].map(|()| {
+        let (client, barrier) = (client.clone(), Arc::clone(&barrier));
+        let call = async move {
+            barrier.wait().await;
+            client.images().generate("a lighthouse").inline().send().await
         };
-        assert_eq!(many_turns.wait().unwrap(), 1000);
+        thread::spawn(|| call.wait().unwrap().len())
     });
+    assert_eq!(threads.map(|thread| thread.join().unwrap()), [1; 8]);
+}
+
+/// tokio makes a task yield after a number of operations, which would never end while `.wait()` blocks its runtime.
+#[tokio::test]
+async fn a_call_within_a_task_may_run_many_operations() {
+    let call = async {
+        let (sender, mut receiver) = mpsc::unbounded_channel();
+        for i in 0..1000 {
+            sender.send(i).unwrap();
+            receiver.recv().await.unwrap();
+        }
+        Ok(1000)
+    };
+    assert_eq!(call.wait().unwrap(), 1000);
 }

@@ -1,9 +1,7 @@
-//! The suite that every backend passes, and backends that break one promise each.
+//! The conformance suite finds each promise that a backend breaks.
 
-// Helpers are not marked as tests, but a panic in one is a failed test all the same.
-#![allow(clippy::unwrap_used)]
-
-use std::sync::atomic::{AtomicU32, Ordering};
+// Clippy allows these only in functions that are marked as tests.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use futures_util::stream;
 use lumenfall::backend::{
@@ -15,112 +13,94 @@ use lumenfall::{Error, ErrorKind, Input};
 
 const MODEL: &str = "stable-diffusion-3.5-medium";
 
-/// A mock with a say in everything. As it is made it keeps all promises.
+/// A backend that behaves like the mock, except for one change.
 #[derive(Debug)]
-struct Odd {
-    mock: MockBackend,
-    capabilities: Capabilities,
-    /// What it does with a request before the mock does it.
-    before: fn(&mut Request) -> Result<(), Error>,
-    /// What it does with the mock's answer.
-    after: fn(&mut Output),
-    tells: Vec<Progress>,
-    /// How often its identity was asked, where that changes it.
-    changes: Option<AtomicU32>,
-    fetches: bool,
+enum Altered {
+    /// Rejects these parameters with this error. If the first is `mask`, the capabilities exclude masks.
+    Rejects(&'static [&'static str], fn(&str) -> Error),
+    /// Accepts masks although its capabilities exclude them.
+    AcceptsMasks,
+    Output(fn(&mut Output)),
+    Reports(Vec<Progress>),
+    /// Returns another identity each time.
+    Identity,
+    /// Returns a file for each URL.
+    Fetches,
 }
 
-impl Odd {
-    fn new() -> Self {
-        let mock = MockBackend::new();
-        let capabilities = mock.capabilities();
-        let (tells, changes) = (Vec::new(), None);
-        Self { mock, capabilities, before: |_| Ok(()), after: |_| (), tells, changes, fetches: false }
-    }
-
-    fn before(before: fn(&mut Request) -> Result<(), Error>) -> Self {
-        Self { before, ..Self::new() }
-    }
-
-    fn after(after: fn(&mut Output)) -> Self {
-        Self { after, ..Self::new() }
-    }
-
-    fn telling(tells: &[Progress]) -> Self {
-        Self { tells: tells.to_vec(), ..Self::new() }
-    }
-
-    fn without_masks(mut self) -> Self {
-        self.capabilities.mask = false;
-        self
-    }
-
-    async fn run(&self, mut request: Request, context: RequestContext) -> Result<Output, Error> {
-        (self.before)(&mut request)?;
-        if let Some(tell) = &context.progress {
-            self.tells.iter().for_each(|progress| tell(progress.clone()));
+impl Altered {
+    async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        match (self, &context.progress) {
+            (Self::Rejects(parameters, error), _) => {
+                if let Some(parameter) = parameters.iter().find(|parameter| is_set(&request, parameter)) {
+                    return Err(error(parameter));
+                }
+            }
+            (Self::Reports(reports), Some(report)) => reports.iter().for_each(|progress| report(progress.clone())),
+            _ => {}
         }
-        let mut output = request.send(&self.mock, context).await?;
-        (self.after)(&mut output);
+        let mut output = MockBackend::new().send(request, context).await?;
+        if let Self::Output(alter) = self {
+            alter(&mut output);
+        }
         Ok(output)
     }
+
+    /// Checks that the suite finds these promises broken for each of the subjects, and no other promise.
+    async fn breaks(&self, subjects: &[&str], promises: &[&str]) {
+        let edit = EditSpec::new(MODEL, Input::bytes(PIXEL));
+        let found = conformance(self, GenerateSpec::new(MODEL, "a lighthouse"), edit).await;
+        let expected =
+            subjects.iter().flat_map(|subject| promises.iter().map(move |text| format!("{subject}: {text}")));
+        let expected: Vec<_> = expected.collect();
+        let all = expected.iter().all(|promise| found.iter().any(|found| found.starts_with(promise)));
+        let only = found.iter().all(|found| expected.iter().any(|promise| found.starts_with(promise)));
+        assert!(all && only, "expected {expected:#?}, found {found:#?}");
+    }
 }
 
-impl Backend for Odd {
+impl Backend for Altered {
     fn name(&self) -> &str {
-        "odd"
+        "altered"
     }
 
     fn identity(&self) -> String {
-        let times = self.changes.as_ref().map(|changes| changes.fetch_add(1, Ordering::Relaxed));
-        format!("odd {times:?}")
+        if let Self::Identity = self { fastrand::u64(..).to_string() } else { "altered".to_owned() }
     }
 
     fn capabilities(&self) -> Capabilities {
-        self.capabilities.clone()
+        let mut capabilities = MockBackend::new().capabilities();
+        capabilities.mask = !matches!(self, Self::AcceptsMasks | Self::Rejects(["mask", ..], _));
+        capabilities
     }
 
-    fn generate<'a>(&'a self, spec: GenerateSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        Box::pin(self.run(Request::Generate(spec), context))
-    }
-
-    fn edit<'a>(&'a self, spec: EditSpec, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        Box::pin(self.run(Request::Edit(spec), context))
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(self.run(request, context))
     }
 
     fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        self.mock.estimate(request, context)
+        Box::pin(async move { MockBackend::new().estimate(request, context).await })
     }
 
-    fn fetch<'a>(&'a self, address: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        match self.fetches {
-            true => Box::pin(async { Ok(Box::pin(stream::empty()) as ByteStream) }),
-            false => self.mock.fetch(address),
-        }
+    fn fetch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        let result = if let Self::Fetches = self { Ok(()) } else { Err(nameless("")) };
+        Box::pin(async { result.map(|()| Box::pin(stream::empty()) as ByteStream) })
     }
 }
 
-async fn broken(backend: &Odd) -> Vec<String> {
-    let (generate, edit) = (GenerateSpec::new(MODEL, "a lighthouse"), EditSpec::new(MODEL, Input::bytes(PIXEL)));
-    conformance(backend, generate, edit).await
+fn is_set(request: &Request, parameter: &str) -> bool {
+    let options = serde_json::to_value(request.options()).unwrap();
+    let has_mask = matches!(request, Request::Edit(EditSpec { mask: Some(_), .. }));
+    let is_option = !options[parameter].is_null() || !options["sampling"][parameter].is_null();
+    if parameter == "mask" { has_mask } else { is_option }
 }
 
-/// The suite finds these promises broken, by how they begin, and no other.
-async fn breaks(backend: Odd, promises: &[&str]) {
-    let broken = broken(&backend).await;
-    for promise in promises {
-        assert!(broken.iter().any(|told| told.starts_with(promise)), "{promise} is not among {broken:#?}");
-    }
-    let other = broken.iter().find(|told| !promises.iter().any(|promise| told.starts_with(promise)));
-    assert_eq!(other, None);
+fn unsupported(parameter: &str) -> Error {
+    nameless(parameter).with_parameter(parameter)
 }
 
-fn refusal(kind: ErrorKind, parameter: &str) -> Error {
-    Error::new(kind, "made for a test").with_parameter(parameter)
-}
-
-fn refuse(given: bool, error: impl FnOnce() -> Error) -> Result<(), Error> {
-    if given { Err(error()) } else { Ok(()) }
+fn nameless(_: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, "rejected by the test")
 }
 
 fn step(image: u32, step: u32, steps: u32) -> Progress {
@@ -128,113 +108,47 @@ fn step(image: u32, step: u32, steps: u32) -> Progress {
 }
 
 #[tokio::test]
-async fn a_backend_that_refuses_by_name_and_tells_its_progress_breaks_nothing() {
-    let refusing = Odd::before(|request| {
-        let masked = matches!(request, Request::Edit(EditSpec { mask: Some(_), .. }));
-        let sampling = &request.options().sampling;
-        let given = [
-            ("mask", masked),
-            ("provider", request.options().provider.is_some()),
-            ("seed", sampling.seed.is_some()),
-            ("steps", sampling.steps.is_some()),
-            ("guidance", sampling.guidance.is_some()),
-            ("negative_prompt", sampling.negative_prompt.is_some()),
-            ("strength", sampling.strength.is_some()),
-            ("skip_layer_guidance", sampling.skip_layer_guidance.is_some()),
-        ];
-        given.into_iter().try_for_each(|(name, given)| refuse(given, || refusal(ErrorKind::Unsupported, name)))
-    });
-    breaks(refusing.without_masks(), &[]).await;
+async fn a_backend_that_rejects_by_name_and_reports_progress_in_order_conforms() {
+    let parameters =
+        &["mask", "provider", "seed", "steps", "guidance", "negative_prompt", "strength", "skip_layer_guidance"];
+    Altered::Rejects(parameters, unsupported).breaks(&[], &[]).await;
     let queued = Progress::Queued { position: None };
-    let (loading, encoding) = (Progress::Loading, Progress::EncodingPrompt);
-    let decoding = Progress::Decoding { image: 0 };
-    let told = [queued, Progress::Running, loading, encoding, step(0, 1, 3), step(0, 3, 3), decoding];
-    breaks(Odd::telling(&told), &[]).await;
+    let mut reports = vec![queued, Progress::Running, Progress::Loading, Progress::EncodingPrompt];
+    reports.extend([step(0, 1, 3), step(0, 3, 3), Progress::Decoding { image: 0 }]);
+    Altered::Reports(reports).breaks(&[], &[]).await;
 }
 
-#[tokio::test]
-async fn a_mask_that_is_taken_or_refused_without_its_name_is_found() {
-    breaks(Odd::new().without_masks(), &["edit: the mask that it cannot use is refused: it succeeded"]).await;
-    let nameless = Odd::before(|request| {
-        let masked = matches!(request, Request::Edit(EditSpec { mask: Some(_), .. }));
-        refuse(masked, || Error::new(ErrorKind::Unsupported, "no"))
-    });
-    breaks(nameless.without_masks(), &["edit: the mask that it cannot use is refused: by the name `mask`"]).await;
-}
+const BOTH: &[&str] = &["generate", "edit"];
 
 #[tokio::test]
-async fn a_control_that_is_refused_wrongly_or_dropped_is_found() {
-    let wrong_kind = Odd::before(|request| {
-        let given = request.options().sampling.guidance.is_some();
-        refuse(given, || refusal(ErrorKind::InvalidRequest, "guidance"))
-    });
-    breaks(wrong_kind, &["generate: guidance works or is refused: Error", "edit: guidance works or is refused: Error"])
-        .await;
-    let wrong_name = Odd::before(|request| {
-        let given = request.options().sampling.negative_prompt.is_some();
-        refuse(given, || refusal(ErrorKind::Unsupported, "prompt"))
-    });
-    breaks(
-        wrong_name,
-        &[
-            "generate: negative_prompt works or is refused: by the name `negative_prompt`",
-            "edit: negative_prompt works or is refused: by the name `negative_prompt`",
-        ],
-    )
-    .await;
-    let billed = Odd::before(|request| {
-        let given = request.options().sampling.skip_layer_guidance.is_some();
-        refuse(given, || refusal(ErrorKind::Unsupported, "skip_layer_guidance").with_maybe_billed(true))
-    });
-    breaks(
-        billed,
-        &[
-            "generate: skip_layer_guidance works or is refused: Error",
-            "edit: skip_layer_guidance works or is refused: Error",
-        ],
-    )
-    .await;
-    let dropped = Odd::before(|request| {
-        if let Request::Generate(spec) = request {
-            spec.options.sampling.strength = None;
-        }
-        Ok(())
-    });
-    breaks(dropped, &["generate: strength, which is an edit's, is refused by name"]).await;
-    let nameless = Odd::before(|request| {
-        let edit = matches!(request, Request::Edit(_));
-        let given = edit && request.options().sampling.strength.is_some();
-        refuse(given, || Error::new(ErrorKind::Unsupported, "no"))
-    });
-    breaks(nameless, &["edit: strength works or is refused: by the name `strength`"]).await;
-}
-
-#[tokio::test]
-async fn an_answer_that_contradicts_the_request_is_found() {
-    let reseeded = Odd::after(|output| output.images.iter_mut().for_each(|image| image.seed = Some(1)));
-    let seeds = "the seeds that are told follow from the one asked for";
-    breaks(reseeded, &[&format!("generate: {seeds}"), &format!("edit: {seeds}")]).await;
-    let tireless = Odd::after(|output| output.metadata.steps = Some(28));
-    let steps = "no more steps are told than were asked for";
-    breaks(tireless, &[&format!("generate: {steps}"), &format!("edit: {steps}")]).await;
-    let elsewhere = Odd::after(|output| output.metadata.provider = Some("elsewhere".into()));
-    let promises =
-        ["generate: the provider fal was", "generate: the provider replicate", "edit: the provider replicate"];
-    breaks(elsewhere, &promises).await;
-}
-
-#[tokio::test]
-async fn a_pinned_provider_that_is_refused_without_its_name_is_found() {
-    let nameless = Odd::before(|request| {
-        let given = request.options().provider.as_deref() == Some("fal");
-        refuse(given, || Error::new(ErrorKind::Unsupported, "no"))
-    });
-    breaks(nameless, &["generate: the provider fal can be pinned or is refused: by the name `provider`"]).await;
-}
-
-#[tokio::test]
-async fn progress_out_of_order_is_found() {
-    for told in [
+async fn each_broken_promise_is_found() {
+    let invalid = |name: &str| unsupported(name).with_kind(ErrorKind::InvalidRequest);
+    let billed = |name: &str| unsupported(name).with_maybe_billed(true);
+    let other_seed = |output: &mut Output| output.images[0].seed = Some(1);
+    let other_format = |output: &mut Output| output.images[0].content = Content::Bytes(PIXEL.into());
+    let other_provider = |output: &mut Output| output.metadata.provider = Some("other".into());
+    let url = |output: &mut Output| output.images[0].content = Content::Url("http://127.0.0.1:9/1.png".into());
+    for (altered, subjects, promises) in [
+        (Altered::Rejects(&["mask"], nameless), &["edit"][..], &["rejects a mask"][..]),
+        (Altered::AcceptsMasks, &["edit"], &["rejects a mask"]),
+        (Altered::Rejects(&["provider"], nameless), BOTH, &["rejects `provider`"]),
+        (Altered::Rejects(&["strength"], nameless), BOTH, &["rejects `strength`"]),
+        (Altered::Rejects(&["seed"], |_| unsupported("steps")), BOTH, &["rejects `seed`"]),
+        (Altered::Rejects(&["guidance"], invalid), BOTH, &["rejects `guidance`"]),
+        (Altered::Rejects(&["skip_layer_guidance"], billed), BOTH, &["rejects `skip_layer_guidance`"]),
+        (Altered::Fetches, &["backend"], &["rejects the URL of an image"]),
+        (Altered::Identity, &["backend"], &["returns the same identity each time"]),
+        (Altered::Output(|output| output.images.truncate(1)), BOTH, &["returns 2 images for n = 2"]),
+        (Altered::Output(other_format), BOTH, &["returns images in output_format"]),
+        (Altered::Output(url), BOTH, &["returns bytes with response_format", "returns images in"]),
+        (Altered::Output(other_seed), BOTH, &["reports the seed of the request"]),
+        (Altered::Output(|output| output.metadata.steps = Some(28)), BOTH, &["reports at most as many steps"]),
+        (Altered::Output(other_provider), BOTH, &["uses the pinned provider"]),
+    ] {
+        altered.breaks(subjects, promises).await;
+    }
+    let decoding = |image| Progress::Decoding { image };
+    for reports in [
         vec![step(0, 3, 2)],
         vec![step(0, 0, 2)],
         vec![step(0, 1, 2), step(0, 1, 2)],
@@ -242,34 +156,12 @@ async fn progress_out_of_order_is_found() {
         vec![step(0, 1, 2), step(0, 2, 3)],
         vec![step(1, 1, 2)],
         vec![step(0, 1, 1), Progress::Loading],
-        vec![step(0, 1, 1), Progress::EncodingPrompt],
-        vec![Progress::Decoding { image: 0 }, Progress::Loading],
-        vec![Progress::Decoding { image: 0 }, step(0, 1, 1)],
-        vec![Progress::Decoding { image: 0 }, Progress::Decoding { image: 0 }],
-        vec![Progress::Decoding { image: 1 }],
+        vec![decoding(0), Progress::EncodingPrompt],
+        vec![decoding(0), step(0, 1, 1)],
+        vec![decoding(0), decoding(0)],
+        vec![decoding(1)],
     ] {
-        let promises = ["generate: progress is told in order", "edit: progress is told in order"];
-        breaks(Odd::telling(&told), &promises).await;
+        let promise = "succeeds with a progress callback and reports progress in order";
+        Altered::Reports(reports).breaks(BOTH, &[promise]).await;
     }
-}
-
-#[tokio::test]
-async fn an_identity_that_changes_is_found() {
-    let changing = Odd { changes: Some(AtomicU32::new(0)), ..Odd::new() };
-    breaks(changing, &["its identity is the same each time"]).await;
-}
-
-#[tokio::test]
-async fn addresses_where_none_are_promised_are_found() {
-    let addressed = Odd::after(|output| {
-        for image in &mut output.images {
-            image.content = Content::Address("http://127.0.0.1:9/image.png".into());
-        }
-    });
-    let broken = broken(&addressed).await;
-    assert!(broken.contains(&"generate: images, asked for as None: are bytes".to_owned()), "{broken:#?}");
-    assert!(broken.contains(&"edit: images, asked for as Some(Url): are bytes".to_owned()), "{broken:#?}");
-
-    let fetching = Odd { fetches: true, ..Odd::new() };
-    breaks(fetching, &["an address is refused where it has none"]).await;
 }

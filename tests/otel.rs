@@ -1,105 +1,90 @@
-//! The header `traceparent`: sent to the API from within a span, and to nobody else.
+//! The header `traceparent` is sent with API requests within a span, and never with downloads.
 
-// Helpers are not marked as tests, but a panic in one is a failed test all the same.
+// Clippy allows these only in functions that are marked as tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use lumenfall::remote::{Fal, Remote};
 use lumenfall::{Client, Input};
 use opentelemetry::trace::{FutureExt, TraceContextExt, Tracer, TracerProvider};
 use opentelemetry::{Context, global};
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde_json::json;
 use tracing::Instrument;
+use tracing::subscriber::DefaultGuard;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::layer::SubscriberExt;
 use wiremock::matchers::{any, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
-async fn server() -> (MockServer, Client) {
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
+
+/// Starts a server that responds to image requests, estimates and jobs, and serves one image.
+async fn start() -> (MockServer, Client) {
     let server = MockServer::start().await;
-    let address = json!({ "data": [{ "url": format!("{}/image.png", server.uri()) }] });
-    let images = Mock::given(method("POST")).and(path("/v1/images/generations"));
-    images.respond_with(ResponseTemplate::new(200).set_body_json(address)).mount(&server).await;
-    let file = Mock::given(method("GET")).and(path("/image.png"));
-    file.respond_with(ResponseTemplate::new(200).set_body_bytes(b"\x89PNG\r\n\x1a\n".as_slice())).mount(&server).await;
-    let client = Client::builder().api_key("key").base_url(format!("{}/v1", server.uri())).build().unwrap();
-    (server, client)
+    let url = format!("{}/image.png", server.uri());
+    let body = json!({ "data": [{ "url": url }], "total_cost_micros": 1, "status": "COMPLETED", "request_id": "j1",
+                       "images": [{ "url": url }] });
+    let image = ResponseTemplate::new(200).set_body_bytes(PNG);
+    Mock::given(path("/image.png")).respond_with(image).with_priority(1).mount(&server).await;
+    Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_json(body)).mount(&server).await;
+    let remote = Remote::builder().api_key("key").base_url(server.uri()).native_url(server.uri()).build().unwrap();
+    (server, Client::new(remote))
 }
 
-/// Makes an image and fetches it, and returns the header of the first request and of the second.
-async fn headers(server: &MockServer, client: &Client) -> [Option<String>; 2] {
+/// Returns the header of each request that the server received.
+async fn headers(server: &MockServer) -> Vec<Option<String>> {
+    let header = |request: &wiremock::Request| Some(request.headers.get("traceparent")?.to_str().unwrap().to_owned());
+    server.received_requests().await.unwrap().iter().map(header).collect()
+}
+
+/// Requests an image and downloads it.
+async fn generate_and_download(client: &Client) {
     let images = client.images().generate("a lighthouse").send().await.unwrap();
     images[0].download().await.unwrap();
-    let header = |request: &wiremock::Request| Some(request.headers.get("traceparent")?.to_str().unwrap().to_owned());
-    let requests = server.received_requests().await.unwrap();
-    assert_eq!(requests.len(), 2);
-    [header(&requests[0]), header(&requests[1])]
 }
 
-/// Runs `work` with spans that are sampled and lead nowhere.
-fn run(work: impl AsyncFnOnce()) {
+/// Sets a subscriber that samples each span and exports none, until the returned value is dropped.
+fn subscribe() -> DefaultGuard {
     let provider = SdkTracerProvider::builder().build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let _spans = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work())
+    tracing::subscriber::set_default(tracing_subscriber::registry().with(layer))
 }
 
-#[test]
-fn a_request_within_a_span_names_it_and_its_download_does_not() {
-    run(async || {
-        let (server, client) = server().await;
-        let span = tracing::info_span!("asset");
-        let trace = span.context().span().span_context().trace_id().to_string();
-        let [sent, downloaded] = headers(&server, &client).instrument(span).await;
-        let sent = sent.expect("the header is sent");
-        assert!(sent.starts_with(&format!("00-{trace}-")) && sent.ends_with("-01"), "{sent}");
-        assert_eq!(downloaded, None, "an image's host learns nothing of the trace");
-    });
+#[tokio::test]
+async fn each_attempt_of_each_api_request_within_a_span_has_the_header() {
+    let _subscriber = subscribe();
+    let (server, client) = start().await;
+    let fal = Client::new(Fal::builder().api_key("key").base_url(server.uri()).build().unwrap());
+    generate_and_download(&client).await;
+    let rate_limit = ResponseTemplate::new(429).insert_header("retry-after-ms", "1");
+    let first = Mock::given(method("POST")).respond_with(rate_limit).up_to_n_times(1);
+    first.with_priority(1).mount(&server).await;
+    let span = tracing::info_span!("asset");
+    let trace = span.context().span().span_context().trace_id();
+    async {
+        client.images().edit(Input::bytes(PNG)).send().await.unwrap();
+        client.images().generate("a lighthouse").estimate().await.unwrap();
+        generate_and_download(&fal).await;
+    }
+    .instrument(span)
+    .await;
+    let headers = headers(&server).await;
+    assert_eq!(headers[..2], [None, None], "sent without a span");
+    // Two attempts of the edit, the estimate, and the job's submission, status and result.
+    for header in &headers[2..8] {
+        let header = header.as_deref().unwrap();
+        assert!(header.starts_with(&format!("00-{trace}-")) && header.ends_with("-01"), "{header}");
+    }
+    assert_eq!(headers[8..], [None], "the image's host must not learn the trace id");
 }
 
-#[test]
-fn each_try_of_each_kind_of_request_names_the_span() {
-    run(async || {
-        let server = MockServer::start().await;
-        let refusal = ResponseTemplate::new(429).insert_header("retry-after-ms", "1");
-        Mock::given(method("POST")).respond_with(refusal).up_to_n_times(1).mount(&server).await;
-        let answer = json!({ "data": [{ "url": "https://x.example/1" }], "total_cost_micros": 1, "status": "COMPLETED",
-                             "request_id": "j1", "images": [{ "url": "https://x.example/1" }] });
-        Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_json(answer)).mount(&server).await;
-        let builder = || Client::builder().api_key("key").base_url(server.uri()).native_url(server.uri());
-        let client = builder().build().unwrap();
-        let fal = Client::new(builder().fal().unwrap());
-        let span = tracing::info_span!("asset");
-        let trace = span.context().span().span_context().trace_id().to_string();
-        async {
-            client.images().edit(Input::bytes(b"\x89PNG\r\n\x1a\n".as_slice())).send().await.unwrap();
-            client.images().generate("a lighthouse").estimate().await.unwrap();
-            fal.images().generate("a lighthouse").send().await.unwrap();
-        }
-        .instrument(span)
-        .await;
-        let requests = server.received_requests().await.unwrap();
-        // The edit twice, its price, and the job's submission, status and result.
-        assert_eq!(requests.len(), 6);
-        assert!(requests.iter().all(|request| request.headers["traceparent"].to_str().unwrap().contains(&trace)));
-    });
-}
-
-#[test]
-fn without_a_span_there_is_no_header() {
-    run(async || {
-        let (server, client) = server().await;
-        assert_eq!(headers(&server, &client).await, [None, None]);
-    });
-}
-
-#[test]
-fn a_span_of_opentelemetry_alone_is_named_too() {
-    run(async || {
-        let (server, client) = server().await;
-        global::set_tracer_provider(SdkTracerProvider::builder().build());
-        let context = Context::current_with_span(global::tracer("test").start("asset"));
-        let trace = context.span().span_context().trace_id().to_string();
-        let [sent, _] = headers(&server, &client).with_context(context).await;
-        assert!(sent.expect("the header is sent").contains(&trace));
-    });
+#[tokio::test]
+async fn a_span_of_opentelemetry_without_tracing_is_used_too() {
+    let _subscriber = subscribe();
+    let (server, client) = start().await;
+    global::set_tracer_provider(SdkTracerProvider::builder().build());
+    let context = Context::current_with_span(global::tracer("test").start("asset"));
+    let trace = context.span().span_context().trace_id().to_string();
+    generate_and_download(&client).with_context(context).await;
+    assert!(headers(&server).await[0].as_ref().is_some_and(|header| header.contains(&trace)));
 }

@@ -1,24 +1,30 @@
-//! What every backend must do.
+//! The conformance suite for backends.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::collections::{HashMap, HashSet};
+use std::fmt::{Debug, Display};
+use std::sync::{Arc, mpsc};
 
 use futures_util::{FutureExt, future};
+use tokio::time::Instant;
 
-use super::pixel::{FORMATS, PIXEL};
-use crate::backend::{self, Backend, Content, EditSpec, GenerateSpec, Output, Progress, Request, RequestContext};
+use super::pixel::PIXEL;
+use crate::backend::{
+    Backend, Capabilities, Content, EditSpec, GenerateSpec, ImageData, Options, Output, Progress, Request,
+    RequestContext, fetch,
+};
 use crate::error::{Error, ErrorKind};
 use crate::generated;
-use crate::images::typed::Spec;
-use crate::images::{Input, OutputFormat, ResponseFormat, Sampling, SkipLayerGuidance, fetch};
+use crate::images::typed::Mode;
+use crate::images::{Input, OutputFormat, ResponseFormat, SkipLayerGuidance};
 
-/// Asks a backend everything that the trait promises, and tells each promise that it breaks.
+/// Checks whether a backend keeps the promises of [`Backend`], and returns a description of each broken promise.
 ///
-/// `generate` and `edit` are requests that the backend can do, as small and cheap as may be; the suite sends
-/// each about 25 times, with other options. What the backend's [`capabilities`](Backend::capabilities) rule
-/// out must be refused, and so must be each control of [`Sampling`] and each provider of the model that the backend
-/// cannot honour: as [`ErrorKind::Unsupported`], with the parameter's name. Progress need not be told, but what is told
-/// must be in order.
+/// `generate` and `edit` are requests that the backend can execute; choose small and cheap ones. The suite sends each
+/// of them about 25 times with different options.
+///
+/// A backend must reject whatever its [`capabilities`](Backend::capabilities) exclude. For each control of [`Sampling`](crate::Sampling)
+/// and each provider of the model, it must either honor the value or reject it with [`ErrorKind::Unsupported`] and name
+/// the parameter. A backend need not report progress, but reports must be in order.
 ///
 /// ```
 /// use lumenfall::Input;
@@ -34,288 +40,229 @@ use crate::images::{Input, OutputFormat, ResponseFormat, Sampling, SkipLayerGuid
 /// # }
 /// ```
 pub async fn conformance(backend: &dyn Backend, generate: GenerateSpec, edit: EditSpec) -> Vec<String> {
-    let mut suite = Suite { backend, broken: Vec::new() };
-    suite.check(!backend.name().is_empty(), "it has a name");
-    suite.check(backend.capabilities() == backend.capabilities(), "its capabilities are the same each time");
-    let identity = backend.identity();
-    let can = backend.capabilities();
-    for (mode, can, request) in
-        [("generate", can.generate, Request::Generate(generate)), ("edit", can.edit, Request::Edit(edit.clone()))]
-    {
-        if can {
-            suite.images(mode, &request).await;
-            suite.counts(mode, &request).await;
-            suite.formats(mode, &request).await;
-            suite.sampling(mode, &request).await;
-            suite.providers(mode, &request).await;
-            suite.progress(mode, &request).await;
-            suite.deadline(mode, &request).await;
-            suite.at_once(mode, &request).await;
-        } else {
-            let refusal = suite.send(&request).await.err();
-            suite.check_kind(refusal, ErrorKind::Unsupported, &format!("{mode}: what it cannot do is refused"));
-        }
-        suite.estimate(mode, &request).await;
+    let (can, identity, broken) = (backend.capabilities(), backend.identity(), Vec::new());
+    let mut suite = Suite { backend, can, subject: "generate", request: Request::Generate(generate), broken };
+    suite.mode(suite.can.generate).await;
+    (suite.subject, suite.request) = ("edit", Request::Edit(edit));
+    suite.mode(suite.can.edit).await;
+    suite.subject = "backend";
+    let (name, can_now, identity_now) = (backend.name(), backend.capabilities(), backend.identity());
+    suite.expect(!name.is_empty(), "returns a name that is not empty", &name);
+    suite.expect(can_now == suite.can, "returns the same capabilities each time", &can_now);
+    suite.expect(identity_now == identity, "returns the same identity each time", &identity_now);
+    if !suite.can.urls {
+        let result = backend.fetch("http://127.0.0.1:9/image.png").await.map(drop);
+        suite.rejects(&result, ErrorKind::Unsupported, None, "the URL of an image");
     }
-    if can.edit {
-        let nothing = Request::Edit(EditSpec { images: Vec::new(), ..edit.clone() });
-        let refusal = suite.send(&nothing).await.err();
-        suite.check_kind(refusal, ErrorKind::InvalidRequest, "edit: no image is refused");
-    }
-    if can.edit && !can.mask {
-        let masked = Request::Edit(EditSpec { mask: Some(Input::bytes(PIXEL)), ..edit });
-        let refusal = suite.send(&masked).await.err();
-        suite.check_refusal(refusal, "mask", "edit: the mask that it cannot use is refused");
-    }
-    if !can.addresses {
-        let refusal = backend.fetch("http://127.0.0.1:9/image.png").await.err();
-        suite.check_kind(refusal, ErrorKind::Unsupported, "an address is refused where it has none");
-    }
-    suite.check(backend.identity() == identity, "its identity is the same each time");
     suite.broken
 }
 
 struct Suite<'a> {
     backend: &'a dyn Backend,
+    can: Capabilities,
+    /// The subject of the promises that are checked: `generate`, `edit` or `backend`.
+    subject: &'static str,
+    /// The request that the checks of a mode send, each with other options.
+    request: Request,
     broken: Vec<String>,
 }
 
 impl Suite<'_> {
-    fn check(&mut self, holds: bool, promise: &str) {
-        if !holds {
-            self.broken.push(promise.to_owned());
+    /// Records the promise as broken unless `kept` is true. `found` is the value that shows whether it was kept.
+    fn expect(&mut self, kept: bool, promise: impl Display, found: &dyn Debug) {
+        if !kept {
+            self.broken.push(format!("{}: {promise}; found {found:?}", self.subject));
         }
     }
 
-    fn check_kind(&mut self, error: Option<Error>, kind: ErrorKind, promise: &str) {
-        match error {
-            Some(error) if error.kind() == kind && !error.maybe_billed() => {}
-            Some(error) => self.broken.push(format!("{promise}: {error:?}")),
-            None => self.broken.push(format!("{promise}: it succeeded")),
-        }
+    /// Expects an error of this kind that was not billed and, if one is given, names the parameter.
+    fn rejects<T: Debug>(&mut self, result: &Result<T, Error>, kind: ErrorKind, parameter: Option<&str>, input: &str) {
+        let kept = result.as_ref().is_err_and(|error| {
+            error.kind() == kind && !error.maybe_billed() && (parameter.is_none() || error.parameter() == parameter)
+        });
+        let naming = parameter.map(|name| format!(", with the parameter `{name}`")).unwrap_or_default();
+        let promise = format!("rejects {input} with ErrorKind::{kind:?}{naming} and without a possible bill");
+        self.expect(kept, promise, result);
     }
 
-    /// That something is refused because the backend cannot do it, and by its name.
-    fn check_refusal(&mut self, error: Option<Error>, parameter: &str, promise: &str) {
-        let named = error.as_ref().is_none_or(|error| error.parameter() == Some(parameter));
-        self.check(named, &format!("{promise}: by the name `{parameter}`: {error:?}"));
-        self.check_kind(error, ErrorKind::Unsupported, promise);
-    }
-
-    /// What is there if it works; where it does not, it must be refused by its name.
-    fn works(&mut self, parameter: &str, promise: &str, result: Result<Output, Error>) -> Option<Output> {
-        let refusal = result.map_err(|error| self.check_refusal(Some(error), parameter, promise));
-        refusal.ok()
-    }
-
-    async fn send(&self, request: &Request) -> Result<Output, Error> {
-        request.clone().send(self.backend, RequestContext::default()).await
-    }
-
-    /// The images' bytes, wherever they are.
-    async fn bytes(&mut self, promise: &str, output: Result<Output, Error>) -> Option<Output> {
-        let fetched = match output {
+    /// Downloads the images of the result, and expects each of them in a file format that is `valid`.
+    async fn returns(&mut self, result: Result<Output, Error>, valid: impl Fn(OutputFormat) -> bool, images: &str) {
+        let result = match result {
             Ok(output) => fetch::all(self.backend, output, None).await,
-            Err(error) => Err(error),
+            error => error,
         };
-        fetched.map_err(|error| self.broken.push(format!("{promise}: {error:?}"))).ok()
+        let is_valid = |image: &ImageData| match &image.content {
+            Content::Bytes(bytes) => OutputFormat::of(bytes).is_some_and(&valid),
+            Content::Url(_) | Content::Unfetched(_) => false,
+        };
+        let kept = result.as_ref().is_ok_and(|output| !output.images.is_empty() && output.images.iter().all(is_valid));
+        self.expect(kept, format!("returns {images}"), &result);
     }
 
-    async fn images(&mut self, mode: &str, request: &Request) {
-        for asked in [None, Some(ResponseFormat::B64Json), Some(ResponseFormat::Url)] {
-            let promise = format!("{mode}: images, asked for as {asked:?}");
-            let mut request = request.clone();
-            request.options_mut().response_format = asked;
-            let output = self.send(&request).await;
-            let in_answer = asked == Some(ResponseFormat::B64Json) || !self.backend.capabilities().addresses;
-            if let (Ok(output), true) = (&output, in_answer) {
-                let inline = output.images.iter().all(|image| matches!(image.content, Content::Bytes(_)));
-                self.check(inline, &format!("{promise}: are bytes"));
-            }
-            let Some(output) = self.bytes(&promise, output).await else { continue };
-            self.check(!output.images.is_empty(), &format!("{promise}: there is one"));
-            self.check(output.images.iter().all(known), &format!("{promise}: are of a known format"));
-            self.check(!output.metadata.backend.is_empty(), &format!("{promise}: metadata names the backend"));
+    /// Sends the request of the mode with other options.
+    async fn send_with(&self, change: impl FnOnce(&mut Options)) -> Result<Output, Error> {
+        let mut request = self.request.clone();
+        change(request.options_mut());
+        self.backend.send(request, RequestContext::default()).await
+    }
+
+    /// Sends the request with a parameter, and expects that it succeeds or that the error names the parameter.
+    async fn send_parameter(&mut self, name: &str, set: impl FnOnce(&mut Options)) -> Option<Output> {
+        let result = self.send_with(set).await;
+        if result.is_err() {
+            let input = format!("`{name}`, if it does not support it,");
+            self.rejects(&result, ErrorKind::Unsupported, Some(name), &input);
         }
+        result.ok()
     }
 
-    async fn counts(&mut self, mode: &str, request: &Request) {
-        let mut request = request.clone();
-        request.options_mut().n = Some(2);
-        let output = self.send(&request).await;
-        let promise = format!("{mode}: n = 2 makes 2 images");
-        match output {
-            Ok(output) => self.check(output.images.len() == 2, &promise),
-            Err(error) => {
-                self.check(error.parameter() == Some("n"), &format!("{promise}, or is refused by name: {error:?}"))
-            }
+    /// Checks one mode, which the backend supports or must reject.
+    async fn mode(&mut self, supported: bool) {
+        let result = self.backend.estimate(self.request.clone(), RequestContext::default()).await;
+        let kept = match &result {
+            Ok(estimate) => self.can.estimate && estimate.total.amount >= 0.0 && !estimate.total.currency.is_empty(),
+            // A backend with estimates may have none for a mode that it does not support.
+            Err(error) => error.kind() == ErrorKind::Unsupported,
+        };
+        let promise = "returns an estimate with an amount and a currency if it supports estimates, or rejects it with \
+                       ErrorKind::Unsupported";
+        self.expect(kept, promise, &result);
+        if !supported {
+            let result = self.send_with(|_| {}).await;
+            return self.rejects(&result, ErrorKind::Unsupported, None, "all requests of this mode");
         }
-    }
-
-    async fn formats(&mut self, mode: &str, request: &Request) {
-        let can = self.backend.capabilities().output_formats;
-        for format in FORMATS {
-            let promise = format!("{mode}: output_format {format:?}");
-            let mut request = request.clone();
-            request.options_mut().output_format = Some(format);
-            let output = self.send(&request).await;
-            if !can.contains(&format) {
-                let refusal = output.err();
-                self.check_kind(refusal, ErrorKind::Unsupported, &format!("{promise}: is refused"));
-            } else if let Some(output) = self.bytes(&promise, output).await {
-                let written = output.images.iter().all(|image| format_of(image) == Some(format));
-                self.check(written, &format!("{promise}: is what comes"));
-            }
-        }
-    }
-
-    async fn sampling(&mut self, mode: &str, request: &Request) {
-        self.control(mode, request, "guidance", |sampling| sampling.guidance = Some(3.0)).await;
-        self.control(mode, request, "negative_prompt", |sampling| sampling.negative_prompt = Some("rain".into())).await;
-        let skip = |sampling: &mut Sampling| sampling.skip_layer_guidance = Some(SkipLayerGuidance::default());
-        self.control(mode, request, "skip_layer_guidance", skip).await;
-        if let Some(output) = self.control(mode, request, "seed", |sampling| sampling.seed = Some(7)).await {
-            let same = (7..).zip(&output.images).all(|(seed, image)| image.seed.is_none_or(|told| told == seed));
-            self.check(same, &format!("{mode}: the seeds that are told follow from the one asked for"));
-        }
-        if let Some(output) = self.control(mode, request, "steps", |sampling| sampling.steps = Some(2)).await {
-            // An edit leaves those out that its strength spares.
-            let kept = output.metadata.steps.is_none_or(|told| told <= 2);
-            self.check(kept, &format!("{mode}: no more steps are told than were asked for"));
-        }
-        self.strength(mode, request).await;
-    }
-
-    /// The answer to the request with one more control, which works or is refused.
-    async fn control(
-        &mut self,
-        mode: &str,
-        request: &Request,
-        name: &str,
-        set: impl FnOnce(&mut Sampling),
-    ) -> Option<Output> {
-        let mut request = request.clone();
-        set(&mut request.options_mut().sampling);
-        let result = self.send(&request).await;
-        self.works(name, &format!("{mode}: {name} works or is refused"), result)
-    }
-
-    async fn strength(&mut self, mode: &str, request: &Request) {
-        let half = |sampling: &mut Sampling| sampling.strength = Some(0.5);
-        if let Request::Edit(_) = request {
-            self.control(mode, request, "strength", half).await;
-            return;
-        }
-        let mut request = request.clone();
-        half(&mut request.options_mut().sampling);
-        let result = self.send(&request).await;
-        let refused = result.as_ref().is_err_and(|error| error.parameter() == Some("strength"));
-        self.check(refused, &format!("{mode}: strength, which is an edit's, is refused by name: {result:?}"));
-    }
-
-    async fn providers(&mut self, mode: &str, request: &Request) {
-        for provider in providers(request) {
-            let mut request = request.clone();
-            request.options_mut().provider = Some(provider.into());
-            let result = self.send(&request).await;
-            let promise = format!("{mode}: the provider {provider} can be pinned or is refused");
-            if let Some(output) = self.works("provider", &promise, result) {
-                let told = output.metadata.provider;
-                let kept = told.as_deref().is_none_or(|told| told == provider);
-                self.check(kept, &format!("{mode}: the provider {provider} was pinned, but {told:?} is told"));
+        self.images().await;
+        self.sampling().await;
+        self.providers().await;
+        self.context().await;
+        self.concurrency().await;
+        if let Request::Edit(edit) = self.request.clone() {
+            self.request = Request::Edit(EditSpec { images: Vec::new(), ..edit.clone() });
+            let result = self.send_with(|_| {}).await;
+            self.rejects(&result, ErrorKind::InvalidRequest, None, "an edit without images");
+            if !self.can.mask {
+                self.request = Request::Edit(EditSpec { mask: Some(Input::bytes(PIXEL)), ..edit });
+                let result = self.send_with(|_| {}).await;
+                self.rejects(&result, ErrorKind::Unsupported, Some("mask"), "a mask");
             }
         }
     }
 
-    async fn progress(&mut self, mode: &str, request: &Request) {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let keep = Arc::clone(&told);
-        let progress = move |progress| keep.lock().unwrap_or_else(PoisonError::into_inner).push(progress);
+    async fn images(&mut self) {
+        for format in [None, Some(ResponseFormat::B64Json), Some(ResponseFormat::Url)] {
+            let value = format!("with response_format {format:?}");
+            let result = self.send_with(|options| options.response_format = format).await;
+            if let Ok(Output { images, metadata }) = &result {
+                let inline = format == Some(ResponseFormat::B64Json) || !self.can.urls;
+                let are_bytes = images.iter().all(|image| matches!(image.content, Content::Bytes(_)));
+                self.expect(!inline || are_bytes, format!("returns bytes {value}"), images);
+                self.expect(!metadata.backend.is_empty(), "returns metadata with the name of the backend", metadata);
+            }
+            self.returns(result, |_| true, &format!("images in a known file format {value}")).await;
+        }
+        for format in OutputFormat::ALL {
+            let value = format!("output_format {format:?}");
+            let result = self.send_with(|options| options.output_format = Some(format)).await;
+            if self.can.output_formats.contains(&format) {
+                self.returns(result, |actual| actual == format, &format!("images in {value}")).await;
+            } else {
+                self.rejects(&result, ErrorKind::Unsupported, None, &value);
+            }
+        }
+        let result = self.send_with(|options| options.n = Some(2)).await;
+        let kept = match &result {
+            Ok(output) => output.images.len() == 2,
+            Err(error) => error.parameter() == Some("n"),
+        };
+        self.expect(kept, "returns 2 images for n = 2, or names `n` in the error", &result);
+    }
+
+    async fn sampling(&mut self) {
+        let controls: [(_, fn(&mut Options)); 3] = [
+            ("guidance", |options| options.sampling.guidance = Some(3.0)),
+            ("negative_prompt", |options| options.sampling.negative_prompt = Some("rain".into())),
+            ("skip_layer_guidance", |options| {
+                options.sampling.skip_layer_guidance = Some(SkipLayerGuidance::default())
+            }),
+        ];
+        for (name, set) in controls {
+            self.send_parameter(name, set).await;
+        }
+        if let Some(output) = self.send_parameter("seed", |options| options.sampling.seed = Some(7)).await {
+            let kept = (7..).zip(&output.images).all(|(seed, image)| image.seed.is_none_or(|seen| seen == seed));
+            self.expect(kept, "reports the seed of the request, plus 1 for each further image", &output);
+        }
+        if let Some(output) = self.send_parameter("steps", |options| options.sampling.steps = Some(2)).await {
+            // An edit skips the first steps if its strength is less than 1.
+            let steps = output.metadata.steps;
+            self.expect(steps.is_none_or(|steps| steps <= 2), "reports at most as many steps as requested", &steps);
+        }
+        let set_strength = |options: &mut Options| options.sampling.strength = Some(0.5);
+        if let Request::Edit(_) = self.request {
+            self.send_parameter("strength", set_strength).await;
+        } else {
+            let result = self.send_with(set_strength).await;
+            let kept = result.as_ref().is_err_and(|error| error.parameter() == Some("strength"));
+            self.expect(kept, "rejects `strength`, a parameter of edits", &result);
+        }
+    }
+
+    /// Pins each provider that the model's schema lists for this mode.
+    async fn providers(&mut self) {
+        let (model, mode) = match &self.request {
+            Request::Generate(spec) => (&spec.model, Mode::TextToImage),
+            Request::Edit(spec) => (&spec.model, Mode::ImageEdit),
+        };
+        let all = generated::schema(model).map_or(&[][..], |schema| schema.providers);
+        for provider in all.iter().filter(|provider| provider.modes.contains(&mode)).map(|provider| provider.slug) {
+            let pin = |options: &mut Options| options.provider = Some(provider.into());
+            if let Some(output) = self.send_parameter("provider", pin).await {
+                let actual = output.metadata.provider;
+                let kept = actual.as_deref().is_none_or(|actual| actual == provider);
+                self.expect(kept, format!("uses the pinned provider {provider}"), &actual);
+            }
+        }
+    }
+
+    async fn context(&mut self) {
+        let (sender, receiver) = mpsc::channel();
+        let progress = move |report| sender.send(report).unwrap_or_default();
         let context = RequestContext { progress: Some(Arc::new(progress)), ..RequestContext::default() };
-        match request.clone().send(self.backend, context).await {
-            Ok(output) => {
-                let told = told.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                let ordered = in_order(&told, output.images.len());
-                self.check(ordered, &format!("{mode}: progress is told in order: {told:?}"));
-            }
-            Err(error) => self.broken.push(format!("{mode}: a request whose progress is told succeeds: {error:?}")),
-        }
+        let result = self.backend.send(self.request.clone(), context).await;
+        let reports: Vec<_> = receiver.try_iter().collect();
+        let kept = result.as_ref().is_ok_and(|output| is_ordered(&reports, output.images.len()));
+        self.expect(kept, "succeeds with a progress callback and reports progress in order", &(reports, result));
+
+        let context = RequestContext { deadline: Some(Instant::now().into_std()), ..RequestContext::default() };
+        let result = self.backend.send(self.request.clone(), context).await;
+        self.rejects(&result, ErrorKind::Timeout, None, "a request whose deadline has passed");
     }
 
-    async fn deadline(&mut self, mode: &str, request: &Request) {
-        let context = RequestContext { deadline: Some(Instant::now()), ..RequestContext::default() };
-        let refusal = request.clone().send(self.backend, context).await.err();
-        self.check_kind(refusal, ErrorKind::Timeout, &format!("{mode}: a deadline that has passed is kept"));
-    }
-
-    async fn at_once(&mut self, mode: &str, request: &Request) {
-        let three = future::join3(self.send(request), self.send(request), self.send(request));
-        let (first, second, third) = three.await;
-        let all = first.is_ok() && second.is_ok() && third.is_ok();
-        self.check(all, &format!("{mode}: three at once all succeed"));
-        // A call that is given up must not spoil the next.
-        drop(self.send(request).now_or_never());
-        let after = self.send(request).await;
-        self.check(after.is_ok(), &format!("{mode}: a call after one that was dropped succeeds"));
-    }
-
-    async fn estimate(&mut self, mode: &str, request: &Request) {
-        let estimate = self.backend.estimate(request.clone(), RequestContext::default()).await;
-        match (self.backend.capabilities().estimate, estimate) {
-            (true, Ok(estimate)) => {
-                self.check(estimate.total.amount >= 0.0, &format!("{mode}: an estimate is no less than nothing"));
-                self.check(!estimate.total.currency.is_empty(), &format!("{mode}: an estimate has a currency"));
-            }
-            // A mode that it cannot do has no price.
-            (_, Err(error)) if error.kind() == ErrorKind::Unsupported => {}
-            (can, estimate) => self.broken.push(format!("{mode}: estimate (possible: {can}) gave {estimate:?}")),
-        }
+    async fn concurrency(&mut self) {
+        let send = || self.send_with(|_| {});
+        let concurrent = future::try_join3(send(), send(), send()).await;
+        drop(send().now_or_never());
+        let after_drop = send().await;
+        self.expect(concurrent.is_ok(), "succeeds for three concurrent requests", &concurrent);
+        self.expect(after_drop.is_ok(), "succeeds after another request was dropped", &after_drop);
     }
 }
 
-/// The providers that run what the request asks for, as far as the model is known.
-fn providers(request: &Request) -> Vec<&'static str> {
-    let (model, mode) = match request {
-        Request::Generate(spec) => (spec.model(), spec.mode()),
-        Request::Edit(spec) => (spec.model(), spec.mode()),
-    };
-    let all = generated::schema(model).map_or(&[][..], |schema| schema.providers);
-    all.iter().filter(|provider| provider.modes.contains(&mode)).map(|provider| provider.slug).collect()
-}
-
-fn in_order(told: &[Progress], images: usize) -> bool {
-    let mut all = told.iter().enumerate();
-    all.all(|(index, progress)| follows(told.get(..index).unwrap_or_default(), progress, images))
-}
-
-/// Whether `progress` can come after what was told `before`, in the making of so many images.
-fn follows(before: &[Progress], progress: &Progress, images: usize) -> bool {
-    let decoded = |wanted| before.iter().any(|told| matches!(told, Progress::Decoding { image } if *image == wanted));
-    let made = |image: u32| (image as usize) < images && !decoded(image);
-    match progress {
+/// Returns whether `reports` are in a valid order for a request that returned this number of images.
+fn is_ordered(reports: &[Progress], images: usize) -> bool {
+    // The last step of each image, and its number of steps.
+    let mut steps_of = HashMap::new();
+    let mut decoded = HashSet::new();
+    let exists = |image: u32| (image as usize) < images;
+    reports.iter().all(|report| match *report {
+        Progress::Loading | Progress::EncodingPrompt => steps_of.is_empty() && decoded.is_empty(),
         Progress::Step { image, step, steps } => {
-            let last = before.iter().rev().find_map(|told| match told {
-                Progress::Step { image: of, step, steps } if of == image => Some((*step, *steps)),
-                _ => None,
-            });
-            made(*image) && (1..=*steps).contains(step) && last.is_none_or(|(last, all)| last < *step && all == *steps)
+            let last = steps_of.insert(image, (step, steps));
+            let is_next = last.is_none_or(|(last, all)| last < step && all == steps);
+            exists(image) && !decoded.contains(&image) && (1..=steps).contains(&step) && is_next
         }
-        Progress::Decoding { image } => made(*image),
-        Progress::Loading | Progress::EncodingPrompt => {
-            !before.iter().any(|told| matches!(told, Progress::Step { .. } | Progress::Decoding { .. }))
-        }
+        Progress::Decoding { image } => exists(image) && decoded.insert(image),
         // A provider may put a request back into its queue.
         Progress::Queued { .. } | Progress::Running => true,
-    }
-}
-
-fn known(image: &backend::ImageData) -> bool {
-    format_of(image).is_some()
-}
-
-fn format_of(image: &backend::ImageData) -> Option<OutputFormat> {
-    match &image.content {
-        Content::Bytes(bytes) => OutputFormat::of(bytes),
-        Content::Address(_) | Content::Unfetched(_) => None,
-    }
+    })
 }

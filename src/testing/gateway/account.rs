@@ -1,201 +1,102 @@
-//! What the account tells: the requests that came, and the money that is left.
+//! The account of the mock gateway: the requests that it received and the remaining balance.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{KEY, Received, refusal};
-use crate::testing::http::{Answer, Request};
+use super::http::{Reply, Request, query};
 
-/// What there is before the first request, in millionths of a dollar.
+/// The one API key that the mock gateway accepts.
+pub(super) const KEY: &str = "lmnfl_mock.secret";
+/// The balance before the first request, in micro-dollars.
 const FUNDS: u64 = 100_000_000;
-/// How many requests a page has, where nobody says.
-const PAGE: usize = 20;
 
-/// A request, and what became of it.
+/// An image request that the mock gateway received.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Received {
+    /// The id that the gateway assigned, `req_…`.
+    pub id: String,
+    /// `generations` or `edits`.
+    pub endpoint: String,
+    /// The query string of the URL, without the `?`; empty if there is none.
+    pub query: String,
+    /// The fields of the JSON body or form. Form fields are strings, except `n` and `output_compression`.
+    pub fields: Map<String, Value>,
+    /// The field names of the uploaded files.
+    pub files: Vec<String>,
+    /// Whether the client has deleted the stored prompt and images of this request.
+    pub purged: bool,
+}
+
+/// An image request and how it ended.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) received: Received,
-    created: String,
-    began: Instant,
-    trace: Option<String>,
-    size: usize,
-    end: Option<(Outcome, Duration)>,
-}
-
-/// How a request ended.
-#[derive(Debug)]
-pub(super) struct Outcome {
+    created: SystemTime,
     status: &'static str,
-    /// In millionths of a dollar.
+    /// The price in micro-dollars.
     micros: u64,
+    /// The error object of the response body.
     error: Value,
 }
 
-impl Outcome {
-    pub(super) fn completed(micros: u64) -> Self {
-        Self { status: "completed", micros, error: Value::Null }
-    }
-
-    pub(super) fn cancelled() -> Self {
-        Self { status: "cancelled", micros: 0, error: Value::Null }
-    }
-
-    pub(super) fn of_refusal(answer: &Answer) -> Self {
-        let status = if answer.status < 500 { "rejected" } else { "upstream_failure" };
-        let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        Self { status, micros: 0, error: body.get("error").cloned().unwrap_or_default() }
-    }
-}
-
 impl Entry {
-    pub(super) fn new(received: Received, request: &Request) -> Self {
-        let trace = request.header("traceparent").and_then(|trace| trace.split('-').nth(1));
-        Self {
-            received,
-            created: iso_8601(SystemTime::now()),
-            began: Instant::now(),
-            trace: trace.map(str::to_owned),
-            size: request.size(),
-            end: None,
+    pub(super) fn new(received: Received) -> Self {
+        Self { received, created: SystemTime::now(), status: "processing", micros: 0, error: Value::Null }
+    }
+
+    /// Records the response to a request that was executed, or rejected with an error response.
+    pub(super) fn finish(&mut self, result: &Result<Reply, Reply>) {
+        match result {
+            Ok(reply) => (self.status, self.micros) = ("completed", reply.micros),
+            Err(reply) => {
+                self.status = if reply.status < 500 { "rejected" } else { "upstream_failure" };
+                let body: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+                self.error = body.get("error").cloned().unwrap_or_default();
+            }
         }
     }
 
-    pub(super) fn finish(&mut self, outcome: Outcome) {
-        self.end = Some((outcome, self.began.elapsed()));
-    }
-
-    fn id(&self) -> &str {
-        &self.received.id
-    }
-
-    fn status(&self) -> &'static str {
-        self.end.as_ref().map_or("processing", |(outcome, _)| outcome.status)
-    }
-
-    fn micros(&self) -> u64 {
-        self.end.as_ref().map_or(0, |(outcome, _)| outcome.micros)
-    }
-
-    fn record(&self) -> Value {
-        let error = self.end.as_ref().map(|(outcome, _)| &outcome.error);
-        let error = |field: &str| error.and_then(|error| error.get(field));
+    /// Returns what the account reports about this request.
+    pub(super) fn record(&self) -> Value {
+        let Received { id, endpoint, fields, .. } = &self.received;
         json!({
-            "id": self.id(), "object": "request", "created_at": self.created,
-            "model": self.received.fields.get("model"), "modality": "image",
-            "endpoint": format!("images/{}", self.received.endpoint), "status": self.status(),
-            "cost": self.micros() as f64 / 1e6, "currency": "USD",
-            "duration_ms": self.end.as_ref().map(|(_, duration)| duration.as_secs_f64() * 1e3),
-            "key_id": key_id(), "error_code": error("code"), "error_message": error("message"), "session_id": null,
-            "trace_id": self.trace, "user": self.received.fields.get("user"), "request_size_bytes": self.size,
-            "response_size_bytes": null
+            "id": id, "object": "request", "status": self.status, "cost": self.micros as f64 / 1e6, "currency": "USD",
+            "created_at": humantime::format_rfc3339(self.created).to_string(), "model": fields.get("model"),
+            "modality": "image", "endpoint": format!("images/{endpoint}"), "user": fields.get("user"),
+            "error_code": self.error.get("code"), "error_message": self.error.get("message"),
         })
     }
-
-    /// Whether the filter of a list lets it through.
-    fn is_asked_for(&self, request: &Request) -> bool {
-        let allows = |name, holds: &dyn Fn(&str) -> bool| request.parameter(name).is_none_or(|value| holds(&value));
-        allows("status", &|status| status == self.status())
-            && allows("key_id", &|id| Some(id) == key_id())
-            // Dates of this form are in the order of their text.
-            && allows("created_after", &|date| *date <= *self.created)
-            && allows("created_before", &|date| *date >= *self.created)
-    }
 }
 
-/// The part of the key that is no secret.
-fn key_id() -> Option<&'static str> {
-    KEY.strip_prefix("lmnfl_")?.split('.').next()
-}
-
-/// The answer to a question about the account, if it is one.
-pub(super) fn answer(request: &Request, entries: &mut [Entry]) -> Option<Answer> {
-    let path: Vec<&str> = request.path.strip_prefix("/v1/")?.split('/').collect();
-    match (request.method.as_str(), path.as_slice()) {
-        ("GET", ["balance"]) => Some(balance(entries)),
-        ("GET", ["requests"]) => Some(list(request, entries)),
-        ("GET", ["requests", id]) => Some(one(id, entries, |entry| entry.record())),
-        ("DELETE", ["requests", id, "payloads"]) => Some(one(id, entries, |entry| {
-            entry.received.purged = true;
-            json!({ "id": id, "object": "request", "deleted": true })
-        })),
-        _ => None,
-    }
-}
-
-fn balance(entries: &[Entry]) -> Answer {
-    let spent: u64 = entries.iter().map(Entry::micros).sum();
+pub(super) fn balance(entries: &[Entry]) -> Value {
+    let spent: u64 = entries.iter().map(|entry| entry.micros).sum();
     let available = json!({ "amount": (FUNDS as f64 - spent as f64) / 1e6, "currency": "usd" });
-    Answer::json(200, &json!({ "object": "balance", "billing_type": "prepaid", "available": available }))
+    json!({ "object": "balance", "billing_type": "prepaid", "available": available })
 }
 
-fn one(id: &str, entries: &mut [Entry], tell: impl FnOnce(&mut Entry) -> Value) -> Answer {
-    match entries.iter_mut().find(|entry| entry.id() == id) {
-        Some(entry) => Answer::json(200, &tell(entry)),
-        None => refusal(404, "NOT_FOUND", &format!("there is no request {id}")),
+pub(super) fn find<'a>(entries: &'a mut [Entry], id: &str) -> Option<&'a mut Entry> {
+    entries.iter_mut().find(|entry| entry.received.id == id)
+}
+
+/// Lists the requests newest first: the first page, or the page that starts after a request.
+pub(super) fn list(request: &Request, entries: &[Entry]) -> Reply {
+    let (mut limit, mut end) = (Some(20), Some(entries.len()));
+    for (name, value) in query(request) {
+        match &*name {
+            "limit" => limit = value.parse().ok().filter(|limit| (1..=100).contains(limit)),
+            "starting_after" => end = entries.iter().position(|entry| entry.received.id == value),
+            _ => return Reply::invalid(&format!("the mock gateway does not support the parameter `{name}`")),
+        }
     }
-}
-
-/// Newest first, up to or from behind the request that is named.
-fn list(request: &Request, entries: &[Entry]) -> Answer {
-    let limit = request.parameter("limit").map_or(Some(PAGE), |limit| limit.parse().ok());
-    let Some(limit) = limit.filter(|limit| (1..=100).contains(limit)) else {
-        return refusal(400, "INVALID_REQUEST", "limit must be 1 to 100");
+    let (Some(limit), Some(end)) = (limit, end) else {
+        return Reply::invalid("`limit` must be 1 to 100, and `starting_after` must be the id of a request");
     };
-    let asked: Vec<(usize, &Entry)> =
-        entries.iter().enumerate().rev().filter(|(_, entry)| entry.is_asked_for(request)).collect();
-    let place = |name: &str| match request.parameter(name) {
-        Some(id) => entries.iter().position(|entry| entry.id() == id).map(Some).ok_or(()),
-        None => Ok(None),
-    };
-    let (Ok(after), Ok(before)) = (place("starting_after"), place("ending_before")) else {
-        return refusal(400, "INVALID_REQUEST", "starting_after or ending_before names no request");
-    };
-    let newer_than = |place: usize| asked.iter().filter(|(at, _)| *at > place).count();
-    let not_older_than = |place: usize| asked.iter().filter(|(at, _)| *at >= place).count();
-    let last = before.map_or(asked.len(), newer_than);
-    let start = match (after, before) {
-        (Some(after), _) => not_older_than(after),
-        (None, Some(_)) => last.saturating_sub(limit),
-        (None, None) => 0,
-    };
-    let end = last.min(start + limit);
-    let page = asked.get(start..end).unwrap_or_default();
-    let link = |name: &str, entry: Option<&(usize, &Entry)>, there: bool| {
-        entry.filter(|_| there).map(|(_, entry)| format!("{}?limit={limit}&{name}={}", request.path, entry.id()))
-    };
-    let next = link("starting_after", page.last(), end < asked.len());
-    let previous = link("ending_before", page.first(), start > 0);
-    let data: Vec<Value> = page.iter().map(|(_, entry)| entry.record()).collect();
-    let summary = request.parameter("summary").filter(|summary| summary == "true").map(|_| {
-        let micros: u64 = asked.iter().map(|(_, entry)| entry.micros()).sum();
-        json!({ "requests": asked.len(), "total_cost": micros as f64 / 1e6, "currency": "usd" })
-    });
-    Answer::json(
-        200,
-        &json!({
-            "object": "list", "data": data, "summary": summary, "next_page_url": next, "previous_page_url": previous
-        }),
-    )
-}
-
-/// To the second, in UTC.
-fn iso_8601(time: SystemTime) -> String {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let date = httpdate::fmt_http_date(time);
-    let words: Vec<&str> = date.split(' ').collect();
-    let [_, day, month, year, clock, _] = words.as_slice() else { return date };
-    let month = MONTHS.iter().position(|name| name == month).map_or(0, |index| index + 1);
-    format!("{year}-{month:02}-{day}T{clock}Z")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_date_is_written_as_iso_8601() {
-        // `date -u -d @784111777` is Sun Nov 6 08:49:37 UTC 1994.
-        assert_eq!(iso_8601(SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777)), "1994-11-06T08:49:37Z");
-    }
+    let start = end.saturating_sub(limit);
+    let page = entries.get(start..end).unwrap_or_default();
+    let next = page.first().filter(|_| start > 0);
+    let next = next.map(|entry| format!("/v1/requests?limit={limit}&starting_after={}", entry.received.id));
+    let data: Vec<Value> = page.iter().rev().map(Entry::record).collect();
+    Reply::json(200, &json!({ "object": "list", "data": data, "next_page_url": next }))
 }

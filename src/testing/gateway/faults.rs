@@ -1,142 +1,133 @@
-//! What goes wrong on purpose.
+//! The faults that the mock gateway produces on request.
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future;
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use tokio::time;
 
-use super::{Received, refusal};
-use crate::testing::http::Answer;
+use super::account::Received;
+use super::http::{Reply, Response};
 
-/// In how many pieces a slow answer comes.
-const PIECES: usize = 10;
-
-/// What goes wrong with a request for images, or with the download of one.
+/// A fault in the response to an image request or to the download of an image.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Fault {
-    /// An answer with this status and no explanation.
+    /// Responds with this status and an empty body, without executing the request. Use a status of at least 200.
     Status(u16),
-    /// An answer with this status and a code of the gateway.
+    /// Responds with this status and this error code of the gateway, without executing the request.
     Code(u16, String),
-    /// 429 with a wait to obey.
+    /// Responds with status 429 and the time to wait in `retry-after-ms`, without executing the request.
     RateLimited(Duration),
-    /// 429 with a date to wait for, which counts in whole seconds.
-    RateLimitedUntil(SystemTime),
-    /// The connection breaks before the answer.
+    /// Executes the request, but resets the connection before the response.
     Reset,
-    /// The connection breaks in the middle of the answer. The images that came whole by then are kept.
+    /// Closes the connection after half of the response body. A client can keep the images that it has received
+    /// completely.
     ResetInBody,
-    /// No answer for this time, and then the right one.
+    /// Sends the response after this time.
     Delay(Duration),
-    /// No answer at all: it ends when the client goes away.
+    /// Never responds and does not execute the request.
     Hang,
-    /// The right answer, whose body comes in ten pieces with this time before each.
+    /// Sends the response body in ten parts and waits this long before each of them.
     Drip(Duration),
-    /// An answer that is not JSON.
+    /// Responds with a body that is not JSON.
     Garbage,
-    /// The first half of the right answer, as if it were all. The images that it holds whole are kept.
+    /// Responds with the first half of the body, with a matching `content-length`. A client can keep the images that
+    /// are complete.
     Truncated,
-    /// The right answer, with spaces behind it up to this many bytes.
+    /// Pads the response body with spaces to at least this many bytes.
     Oversize(usize),
-    /// An answer without images.
+    /// Responds with an empty list of images.
     NoImages,
-    /// Addresses where bytes were asked for, and bytes where addresses were. A download has nothing of the kind.
+    /// Returns URLs if bytes were requested, and bytes if URLs were requested. Does not affect downloads.
     OtherDelivery,
 }
 
 impl Fault {
-    /// The answer of a gateway that does not execute the request.
-    pub(super) fn refusal(&self) -> Option<Answer> {
-        let rate_limited = || refusal(429, "RATE_LIMITED", "slow down");
+    /// Returns the error response of a gateway that does not execute the request.
+    pub(super) fn refusal(&self) -> Option<Reply> {
         match self {
-            Self::Status(status) => Some(Answer::new(*status, Vec::new())),
-            Self::Code(status, code) => Some(refusal(*status, code, "a fault that the test asked for")),
-            Self::RateLimited(wait) => Some(rate_limited().header("retry-after-ms", &wait.as_millis().to_string())),
-            Self::RateLimitedUntil(date) => Some(rate_limited().header("retry-after", &httpdate::fmt_http_date(*date))),
+            Self::Status(status) => Some(Reply::new(*status, Bytes::new())),
+            Self::Code(status, code) => Some(Reply::error(*status, code, "the test requested this error")),
+            Self::RateLimited(wait) => {
+                let reply = Reply::error(429, "RATE_LIMITED", "slow down");
+                Some(reply.header("retry-after-ms", wait.as_millis().to_string()))
+            }
             _ => None,
         }
     }
 }
 
-/// The faults that were asked for.
-#[derive(Debug, Default)]
+/// Decides on a fault from an image request, or from the image request whose image is downloaded.
+pub(super) type Rule = dyn Fn(&Received) -> Option<Fault> + Send + Sync;
+
+/// The faults that the test has requested.
+#[derive(Default)]
 pub(super) struct Faults {
-    pub(super) next: VecDeque<Fault>,
-    pub(super) rule: Option<Rule>,
+    pub(super) queue: VecDeque<Fault>,
+    pub(super) rule: Option<Arc<Rule>>,
 }
 
-/// What decides about a fault by the request that asks for images, or that asked for those that are fetched.
-#[derive(Clone)]
-pub(super) struct Rule(pub(super) Arc<Decide>);
-
-pub(super) type Decide = dyn Fn(&Received) -> Option<Fault> + Send + Sync;
-
-impl fmt::Debug for Rule {
+impl fmt::Debug for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Rule")
+        f.debug_struct("Faults").field("queue", &self.queue).finish_non_exhaustive()
     }
 }
 
-/// Waits as long as the fault says before there is an answer. There is none where the client went away.
-pub(super) async fn hold(stream: &mut TcpStream, fault: Option<&Fault>) -> bool {
+/// Waits as long as the fault delays the response.
+pub(super) async fn wait(fault: Option<&Fault>) {
     match fault {
-        Some(Fault::Delay(time)) => tokio::time::sleep(*time).await,
-        Some(Fault::Hang) => {
-            wait_for_end(stream).await;
-            return false;
-        }
+        Some(Fault::Delay(delay)) => time::sleep(*delay).await,
+        Some(Fault::Hang) => future::pending().await,
         _ => {}
     }
-    true
 }
 
-/// Answers, as well as the fault allows, and tells whether the connection can go on.
-pub(super) async fn deliver(stream: &mut TcpStream, fault: Option<Fault>, mut answer: Answer) -> io::Result<bool> {
+/// Builds the response with the fault applied to it. An error of kind `ConnectionReset` requests a reset.
+pub(super) fn respond(fault: Option<Fault>, mut reply: Reply) -> io::Result<Response> {
+    let half = reply.body.slice(..reply.body.len() / 2);
     match fault {
-        Some(Fault::Reset) => {
-            stream.set_zero_linger()?;
-            return Ok(false);
-        }
+        Some(Fault::Reset) => return Err(io::ErrorKind::ConnectionReset.into()),
         Some(Fault::ResetInBody) => {
-            stream.write_all(answer.head().as_bytes()).await?;
-            stream.write_all(first_half(&answer.body)).await?;
-            return Ok(false);
+            // hyper sends the first part only if the next one is not ready yet.
+            return send_parts(
+                reply,
+                vec![Ok(half), Err(io::ErrorKind::UnexpectedEof.into())],
+                Duration::from_millis(1),
+            );
         }
         Some(Fault::Drip(wait)) => {
-            drip(stream, &answer, wait).await?;
-            return Ok(true);
+            let size = reply.body.len().div_ceil(10).max(1);
+            let parts = reply.body.chunks(size).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+            return send_parts(reply, parts, wait);
         }
-        Some(Fault::Garbage) => answer.body = b"<html>".to_vec(),
-        Some(Fault::NoImages) => answer.body = b"{\"data\":[]}".to_vec(),
-        Some(Fault::Truncated) => answer.body = first_half(&answer.body).to_vec(),
-        Some(Fault::Oversize(length)) => answer.body.resize(length.max(answer.body.len()), b' '),
+        Some(Fault::Garbage) => reply.body = Bytes::from_static(b"<html>"),
+        Some(Fault::NoImages) => reply.body = Bytes::from_static(b"{\"data\":[]}"),
+        Some(Fault::Truncated) => reply.body = half,
+        Some(Fault::Oversize(length)) => {
+            let mut body = reply.body.to_vec();
+            body.resize(length.max(body.len()), b' ');
+            reply.body = body.into();
+        }
         _ => {}
     }
-    answer.write(stream).await?;
-    // After these a client reads no body.
-    Ok(!matches!(answer.status, 100..200 | 204 | 304))
+    let body = Full::new(reply.body.clone()).map_err(|never| match never {});
+    reply.with_body(body.boxed_unsync())
 }
 
-fn first_half(body: &[u8]) -> &[u8] {
-    body.get(..body.len() / 2).unwrap_or_default()
-}
-
-async fn drip(stream: &mut TcpStream, answer: &Answer, wait: Duration) -> io::Result<()> {
-    stream.write_all(answer.head().as_bytes()).await?;
-    for piece in answer.body.chunks(answer.body.len().div_ceil(PIECES)) {
-        tokio::time::sleep(wait).await;
-        stream.write_all(piece).await?;
-    }
-    Ok(())
-}
-
-/// Until the client closes the connection, or breaks it.
-async fn wait_for_end(stream: &mut TcpStream) {
-    let mut rest = [0; 64];
-    while stream.read(&mut rest).await.is_ok_and(|length| length > 0) {}
+/// Builds a response that waits before each part of its body and declares the length of the complete body.
+fn send_parts(reply: Reply, parts: Vec<io::Result<Bytes>>, wait: Duration) -> io::Result<Response> {
+    let length = reply.body.len().to_string();
+    let parts = stream::iter(parts).then(move |part| async move {
+        time::sleep(wait).await;
+        part.map(Frame::data)
+    });
+    reply.header("content-length", length).with_body(StreamBody::new(parts).boxed_unsync())
 }

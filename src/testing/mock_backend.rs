@@ -1,0 +1,192 @@
+//! A backend without a model.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{self, Instant};
+
+use super::pixel::pixel;
+use crate::backend::{
+    Backend, BoxFuture, Capabilities, Content, Cost, EditSpec, Estimate, ImageData, Metadata, Output, Request,
+    RequestContext,
+};
+use crate::error::{Error, ErrorKind};
+use crate::images::OutputFormat;
+
+/// A backend that returns images of one gray pixel, or the errors that a test has queued.
+///
+/// It checks each request against the schema of its model, as `validate()` does. It does not imitate what a specific
+/// backend rejects beyond that: for example, it accepts every sampling control and every provider. Clones share all
+/// state.
+///
+/// ```
+/// use lumenfall::testing::MockBackend;
+/// use lumenfall::{Client, Error, ErrorKind};
+///
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Error> {
+/// let backend = MockBackend::new();
+/// backend.fail_next(Error::new(ErrorKind::RateLimited, "slow down"));
+/// let client = Client::new(backend.clone());
+///
+/// assert!(client.images().generate("a lighthouse").send().await.is_err());
+/// let images = client.images().generate("a lighthouse").inline().send().await?;
+/// assert_eq!(images[0].media_type(), Some("image/png"));
+/// assert_eq!(backend.requests().len(), 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct MockBackend {
+    name: Option<String>,
+    delay: Duration,
+    /// In USD per image.
+    cost: Option<f64>,
+    rejects_edits: bool,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    requests: Vec<Request>,
+    failures: VecDeque<Error>,
+    /// Each running request has a clone.
+    running: Arc<()>,
+    peak: usize,
+}
+
+impl MockBackend {
+    /// Creates a backend with the name `mock` that responds immediately and reports a cost of 0.02 USD per image.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the name in metadata and messages.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Sets the duration of each request.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.delay = delay;
+        self
+    }
+
+    /// Sets the reported cost per image, in USD.
+    pub fn cost_per_image(mut self, amount: f64) -> Self {
+        self.cost = Some(amount);
+        self
+    }
+
+    /// Rejects edits with [`ErrorKind::Unsupported`].
+    pub fn without_edits(mut self) -> Self {
+        self.rejects_edits = true;
+        self
+    }
+
+    /// Queues an error for the next valid request. Queued errors are returned in order, one per request.
+    pub fn fail_next(&self, error: Error) {
+        self.state().failures.push_back(error);
+    }
+
+    /// Returns the requests that reached this backend, oldest first. Requests that a layer rejected or served from a
+    /// cache are not included.
+    pub fn requests(&self) -> Vec<Request> {
+        self.state().requests.clone()
+    }
+
+    /// Returns the largest number of requests that ran at the same time.
+    pub fn peak(&self) -> usize {
+        self.state().peak
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        match request {
+            Request::Generate(spec) => spec.validate(),
+            Request::Edit(spec) if !self.rejects_edits => spec.validate(),
+            Request::Edit(_) => {
+                Err(Error::new(ErrorKind::Unsupported, format!("the backend `{}` does not support edits", self.name())))
+            }
+        }
+    }
+
+    fn price(&self, request: &Request) -> Cost {
+        Cost { amount: self.cost.unwrap_or(0.02) * f64::from(request.options().n.unwrap_or(1)), currency: "USD".into() }
+    }
+
+    async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        let started = Instant::now();
+        if let Request::Edit(EditSpec { images, mask, .. }) = &request {
+            for input in images.iter().chain(mask) {
+                input.read().await?;
+            }
+        }
+        let _running = {
+            let mut state = self.state();
+            state.requests.push(request.clone());
+            let running = Arc::clone(&state.running);
+            state.peak = state.peak.max(Arc::strong_count(&running) - 1);
+            running
+        };
+        self.check(&request)?;
+        if let Some(error) = self.state().failures.pop_front() {
+            return Err(error);
+        }
+        let end = started + self.delay;
+        if let Some(deadline) = context.deadline.map(Instant::from).filter(|deadline| *deadline <= end) {
+            time::sleep_until(deadline).await;
+            return Err(Error::new(ErrorKind::Timeout, "the deadline passed while the request ran"));
+        }
+        time::sleep_until(end).await;
+        let options = request.options();
+        let file = Bytes::from_static(pixel(options.output_format.unwrap_or(OutputFormat::Png)));
+        let image = |index: u32| ImageData {
+            content: Content::Bytes(file.clone()),
+            revised_prompt: None,
+            seed: options.sampling.seed.map(|seed| seed.wrapping_add(u64::from(index))),
+        };
+        let metadata = Metadata {
+            backend: self.name().to_owned(),
+            cost: Some(self.price(&request)),
+            elapsed: started.elapsed(),
+            ..Metadata::default()
+        };
+        Ok(Output::new((0..options.n.unwrap_or(1)).map(image).collect(), metadata))
+    }
+}
+
+impl Backend for MockBackend {
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("mock")
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            generate: true,
+            edit: !self.rejects_edits,
+            mask: !self.rejects_edits,
+            estimate: true,
+            output_formats: OutputFormat::ALL.to_vec(),
+            ..Capabilities::none()
+        }
+    }
+
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(self.run(request, context))
+    }
+
+    fn estimate<'a>(&'a self, request: Request, _: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        Box::pin(async move {
+            self.check(&request)?;
+            Ok(Estimate::new(self.price(&request)))
+        })
+    }
+}

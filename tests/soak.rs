@@ -1,0 +1,203 @@
+//! Many concurrent requests and downloads with faults: each one ends, none is billed twice, and no resource leaks.
+
+// Clippy allows these only in functions that are marked as tests.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use lumenfall::remote::{RequestFilter, RequestStatus};
+use lumenfall::testing::{Fault, MockGateway, PIXEL, Received};
+use lumenfall::{Client, Error, Input};
+use peak_alloc::PeakAlloc;
+use tokio::runtime::Handle;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+const REQUESTS: usize = 2000;
+const WARM_UP: usize = 400;
+const CONCURRENCY: usize = 64;
+
+/// Compares the resources after a short round with those after a long round. Connections and caches may remain from the
+/// first round; everything that the second round adds is a leak.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_with_faults_are_billed_once_and_leak_nothing() {
+    round(WARM_UP).await;
+    let before = resources().await;
+    round(REQUESTS).await;
+    let after = resources().await;
+    assert_eq!((after.tasks, after.files), (before.tasks, before.files), "{before:?} {after:?}");
+    let growth = after.bytes.saturating_sub(before.bytes);
+    // Allows for one more idle connection.
+    assert!(growth < 16 * REQUESTS, "{growth} more bytes after {REQUESTS} requests: {before:?} {after:?}");
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Resources {
+    bytes: usize,
+    tasks: usize,
+    /// Open files and sockets.
+    files: usize,
+}
+
+/// Returns the resources in use as soon as they are stable, because connections close in the background.
+async fn resources() -> Resources {
+    let mut last = None;
+    for _ in 0..50 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let now = Resources {
+            bytes: ALLOCATOR.current_usage(),
+            tasks: Handle::current().metrics().num_alive_tasks(),
+            files: std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count),
+        };
+        if last.replace(now) == Some(now) {
+            return now;
+        }
+    }
+    last.unwrap()
+}
+
+async fn round(requests: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("source");
+    std::fs::write(&source, PIXEL).unwrap();
+    let gateway = MockGateway::start().await.unwrap();
+    let (attempts, download_attempts) = (Attempts::default(), Attempts::default());
+    gateway.fault_when(rule(&attempts, request));
+    gateway.fault_downloads_when(rule(&download_attempts, download));
+    // The client waits this long for a request or download that hangs.
+    let wait = Duration::from_secs(4);
+    let remote = gateway.builder().first_byte_timeout(wait).idle_timeout(wait).build().unwrap();
+    let client = Client::new(remote.clone());
+    let calls = (0..requests).map(|number| {
+        let (client, source) = (client.clone(), source.clone());
+        let path = folder.path().join(format!("{number}.png"));
+        async move { tokio::spawn(async move { (number, call(&client, number, &source, &path).await) }).await.unwrap() }
+    });
+    let results: Vec<_> = stream::iter(calls).buffer_unordered(CONCURRENCY).collect().await;
+    let count = |attempts: &Attempts, number| attempts.lock().unwrap().get(&number).copied().unwrap_or(0);
+    let mut saved = 0;
+    for (number, result) in results {
+        let (expected, expected_download) = (request(number), download(number));
+        let downloads = match (&expected.end, result) {
+            (Ok(maybe_billed_attempts), Ok((lost_bills, result))) => {
+                assert_eq!(lost_bills, *maybe_billed_attempts, "{number}: {expected:?}");
+                let is_saved = is_edit(number) || expected_download.end.is_ok();
+                assert_eq!(result.is_ok(), is_saved, "{number}: {expected_download:?}, but {result:?}");
+                saved += usize::from(is_saved);
+                if is_edit(number) { 0 } else { expected_download.attempts }
+            }
+            (Err(maybe_billed), Err(error)) => {
+                assert_eq!(error.maybe_billed(), *maybe_billed, "{number}: {expected:?}, but {error:?}");
+                0
+            }
+            (_, result) => panic!("{number}: {expected:?}, but {result:?}"),
+        };
+        assert_eq!(count(&attempts, number), expected.attempts, "{number}: {expected:?}");
+        assert_eq!(count(&download_attempts, number), downloads, "{number}: {expected_download:?}");
+    }
+    let executed = (0..requests).filter(|number| request(*number).is_executed).count();
+    let records: Vec<_> = remote.account().requests(RequestFilter::default()).try_collect().await.unwrap();
+    let cost: f64 = records.iter().filter_map(|record| record.cost).sum();
+    let completed = records.into_iter().filter(|record| record.status == RequestStatus::Completed);
+    let users: HashSet<_> = completed.map(|record| record.user.unwrap()).collect();
+    assert_eq!(users.len(), executed);
+    assert!((cost - 0.035 * executed as f64).abs() < 1e-6, "{cost} USD for {executed} requests; one was billed twice");
+    let files = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(files, saved + 1, "the folder contains the source, one file per image, and no temporary file");
+}
+
+/// Requests an image and saves it. Returns the attempts before the last one that may have been billed, and the result
+/// of saving.
+async fn call(client: &Client, number: usize, source: &Path, path: &Path) -> Result<(u32, Result<(), Error>), Error> {
+    let (images, user) = (client.images(), number.to_string());
+    if is_edit(number) {
+        let images = images.edit(Input::path(source)).user(&user).inline().send().await?;
+        return Ok((images.metadata().lost_bills, images[0].save(path).await));
+    }
+    let images = images.generate("a lighthouse").user(&user).send().await?;
+    Ok((images.metadata().lost_bills, images[0].save(path).await))
+}
+
+/// The faults of the first attempts of a request or download, and how it ends.
+#[derive(Debug)]
+struct Scenario {
+    faults: Vec<Fault>,
+    attempts: usize,
+    /// The number of attempts before the image that may have been billed, or whether the error may be billed.
+    end: Result<u32, bool>,
+    /// Whether the gateway executed and billed the request.
+    is_executed: bool,
+}
+
+fn scenario(faults: Vec<Fault>, attempts: usize, end: Result<u32, bool>, is_executed: bool) -> Scenario {
+    Scenario { faults, attempts, end, is_executed }
+}
+
+static WITHOUT_FAULT: LazyLock<Scenario> = LazyLock::new(|| scenario(Vec::new(), 1, Ok(0), true));
+
+static REQUEST_SCENARIOS: LazyLock<[Scenario; 10]> = LazyLock::new(|| {
+    let milliseconds = Duration::from_millis;
+    [
+        scenario(vec![Fault::Status(503); 4], 4, Err(false), false),
+        scenario(vec![Fault::Status(503)], 2, Ok(0), true),
+        scenario(vec![Fault::RateLimited(milliseconds(5)); 2], 3, Ok(0), true),
+        scenario(vec![Fault::Code(502, "ALL_PROVIDERS_EXHAUSTED".into())], 2, Ok(1), true),
+        scenario(vec![Fault::Reset], 1, Err(true), true),
+        scenario(vec![Fault::ResetInBody], 1, Ok(0), true),
+        scenario(vec![Fault::Status(500)], 1, Err(true), false),
+        scenario(vec![Fault::Truncated], 1, Ok(0), true),
+        scenario(vec![Fault::Hang], 1, Err(true), false),
+        scenario(vec![Fault::Drip(milliseconds(2))], 1, Ok(0), true),
+    ]
+});
+
+static DOWNLOAD_SCENARIOS: LazyLock<[Scenario; 6]> = LazyLock::new(|| {
+    [
+        scenario(vec![Fault::Status(503)], 2, Ok(0), true),
+        scenario(vec![Fault::Reset], 2, Ok(0), true),
+        scenario(vec![Fault::ResetInBody], 2, Ok(0), true),
+        scenario(vec![Fault::Hang], 2, Ok(0), true),
+        scenario(vec![Fault::ResetInBody; 4], 4, Err(false), true),
+        scenario(vec![Fault::Status(403)], 1, Err(false), true),
+    ]
+});
+
+/// Returns the scenario of a request. 3 of 20 requests have a fault, so that others run at the same time.
+fn request(number: usize) -> &'static Scenario {
+    match [3, 10, 17].iter().position(|place| number % 20 == *place) {
+        Some(place) => &REQUEST_SCENARIOS[(number / 20 * 3 + place) % REQUEST_SCENARIOS.len()],
+        None => &WITHOUT_FAULT,
+    }
+}
+
+/// Returns the scenario of a download. Only requests without a fault have faults in their download.
+fn download(number: usize) -> &'static Scenario {
+    if number % 20 == 7 { &DOWNLOAD_SCENARIOS[number / 40 % DOWNLOAD_SCENARIOS.len()] } else { &WITHOUT_FAULT }
+}
+
+/// Returns whether the request is an edit that asks for bytes, or else a generation that asks for a URL.
+fn is_edit(number: usize) -> bool {
+    (number / 7).is_multiple_of(2)
+}
+
+/// The number of attempts of each request or download at the gateway.
+type Attempts = Arc<Mutex<HashMap<usize, usize>>>;
+
+/// Returns a rule for the gateway that counts the attempts and applies the faults of `scenario`.
+fn rule(attempts: &Attempts, scenario: fn(usize) -> &'static Scenario) -> impl Fn(&Received) -> Option<Fault> + use<> {
+    let attempts = Arc::clone(attempts);
+    move |request| {
+        let number: usize = request.fields["user"].as_str().unwrap().parse().unwrap();
+        let mut attempts = attempts.lock().unwrap();
+        let attempt = attempts.entry(number).or_insert(0);
+        *attempt += 1;
+        // Responses without a fault take different times.
+        let delay = Fault::Delay(Duration::from_millis(number as u64 % 8));
+        Some(scenario(number).faults.get(*attempt - 1).cloned().unwrap_or(delay))
+    }
+}
