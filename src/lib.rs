@@ -1,10 +1,11 @@
-//! Typed Rust SDK for making and editing images with Stable Diffusion 3.5 Medium.
+//! Typed Rust SDK for generating and editing images with Stable Diffusion 3.5 Medium: through the Lumenfall gateway or any
+//! OpenAI-compatible server, or natively on your own machine.
 //!
 //! ```no_run
 //! use lumenfall::{Client, Input, Webp, count, percent, size};
 //!
 //! # async fn run() -> Result<(), lumenfall::Error> {
-//! let client = Client::from_env()?;
+//! let client = Client::from_env()?; // the gateway; `Client::local(folder)?` runs on this machine
 //!
 //! let images = client
 //!     .images()
@@ -24,7 +25,7 @@
 //! # }
 //! ```
 //!
-//! What the model's schema rules out does not compile, and the compiler says what to write instead:
+//! A request that the model's schema does not allow does not compile, and the compiler's message says what to write instead:
 //!
 //! ```compile_fail
 //! # use lumenfall::{Client, Png, percent};
@@ -33,15 +34,37 @@
 //! # }
 //! ```
 //!
-//! Values known only at run time have checked twins: `try_n(n)?`, `try_size(size)?`, or the plain-data
-//! [`GenerateSpec`](backend::GenerateSpec) with its `validate()`, which a builder becomes by `into_spec()`
-//! and [`generate_spec`](stable_diffusion_3_5_medium::Requests::generate_spec) sends.
+//! Values that are known only at run time have checked setters, such as `try_n(n)?` and `try_size(size)?`. A request can also
+//! be built as plain data, a [`GenerateSpec`](backend::GenerateSpec) or an [`EditSpec`](backend::EditSpec).
+//!
+//! # Where to go next
+//!
+//! - [`Client`]: the entry point, and [`remote`] for the settings of the remote services.
+//! - [`layers`]: fallback, retry, rate limit, spend cap and cache, which wrap a backend.
+//! - [`backend`]: the trait to implement a custom backend.
+//! - [`Error`]: one error type; [`Error::maybe_billed`] reports whether a failed request may have been billed.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `rustls` | yes | TLS with rustls |
+//! | `native-tls` | | TLS with the system's library |
+//! | `local` | | `Client::local` and `Client::demo`: the native pipeline, with a small demonstration model |
+//! | `blocking` | | `.wait()` in place of `.await` |
+//! | `cache` | | a layer that stores responses on disk |
+//! | `otel` | | the header `traceparent`, for requests inside a `tracing` span that is connected to OpenTelemetry |
+//! | `testing` | | a mock backend, a mock gateway, and a conformance suite for custom backends |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod backend;
 #[cfg(feature = "blocking")]
 pub mod blocking;
 mod client;
 mod error;
+#[cfg(not(feature = "local"))]
+mod feature_hints;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
@@ -50,30 +73,33 @@ pub mod images;
 pub mod layers;
 #[cfg(feature = "local")]
 pub mod local;
+mod macros;
 pub mod remote;
 mod retry;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod validate;
+mod values;
 
 pub use backend::Backend;
 pub use client::Client;
 pub use error::{Error, ErrorKind};
 pub use generated::stable_diffusion_3_5_medium;
 pub use generated::stable_diffusion_3_5_medium::output_format::{Avif, Gif, Jpeg, Png, Webp};
-pub use generated::stable_diffusion_3_5_medium::providers::{Fal, Replicate};
-pub use images::{Address, Image, Images, Inline};
+pub use generated::stable_diffusion_3_5_medium::providers;
 pub use images::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size, SkipLayerGuidance};
+pub use images::{Hosted, Image, Images, Inline};
 pub use retry::RetryPolicy;
 
-/// What the README shows compiles.
+/// Compiles the examples of the README.
 #[cfg(all(doctest, feature = "local"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
-/// And so does what the guide to the remote backend shows.
+/// Compiles the examples of the guide to the remote backend.
 #[cfg(doctest)]
 #[doc = include_str!("../docs/remote.md")]
 struct RemoteGuide;
 
-// Generated code names this crate by its own name, here as in a user's crate.
+// Generated code uses the path `::lumenfall`, here and in a user's crate.
 extern crate self as lumenfall;

@@ -1,0 +1,233 @@
+//! The command line, parsed.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lexopt::Parser;
+use lexopt::prelude::{Long, Short, Value as Positional, ValueExt as _};
+use lumenfall::backend::Options;
+use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
+use lumenfall::{Error, ErrorKind, SkipLayerGuidance};
+use serde_json::Value;
+
+use crate::help;
+
+/// What the program is asked to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    Generate,
+    Edit,
+    Estimate,
+    Models,
+}
+
+/// Where the images are generated.
+#[derive(Debug, Default)]
+pub(crate) enum Place {
+    /// On this computer, with the demonstration model.
+    #[default]
+    Demo,
+    /// On this computer, with the model in a folder.
+    Folder(PathBuf),
+    /// On a server.
+    Remote,
+}
+
+/// The arguments of one call of the program.
+#[derive(Debug)]
+pub(crate) struct Arguments {
+    pub(crate) command: Command,
+    /// The prompt of `generate` and `estimate`, or the source images of `edit`.
+    pub(crate) positionals: Vec<OsString>,
+    pub(crate) place: Place,
+    pub(crate) base_url: Option<String>,
+    pub(crate) without_key: bool,
+    pub(crate) options: Options,
+    pub(crate) timeout: Option<Duration>,
+    /// The prompt of `edit`.
+    pub(crate) prompt: Option<String>,
+    pub(crate) mask: Option<PathBuf>,
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// The meaning of a command line.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    Run(Box<Arguments>),
+    /// Print this text: the help or the version.
+    Text(&'static str),
+}
+
+impl Arguments {
+    /// Parses the command line.
+    ///
+    /// The values of request parameters are checked by the library when it sends the request.
+    pub(crate) fn parse(mut parser: Parser) -> Result<Parsed, Error> {
+        let command = match parser.next().map_err(usage)? {
+            Some(Short('h') | Long("help")) => return Ok(Parsed::Text(help::TEXT)),
+            Some(Short('V') | Long("version")) => return Ok(Parsed::Text(help::VERSION)),
+            None => return Err(usage("the command is missing")),
+            Some(Positional(name)) => match name.to_str() {
+                Some("generate") => Command::Generate,
+                Some("edit") => Command::Edit,
+                Some("estimate") => Command::Estimate,
+                Some("models") => Command::Models,
+                Some("help") => return Ok(Parsed::Text(help::TEXT)),
+                _ => return Err(usage(format!("unknown command {name:?}"))),
+            },
+            Some(_) => return Err(usage("the first argument must be a command")),
+        };
+        let mut arguments = Self {
+            command,
+            positionals: Vec::new(),
+            place: Place::default(),
+            base_url: None,
+            without_key: false,
+            options: Options::default(),
+            timeout: None,
+            prompt: None,
+            mask: None,
+            output: None,
+        };
+        let (mut folder, mut remote) = (None, false);
+        while let Some(argument) = parser.next().map_err(usage)? {
+            match argument {
+                Short('h') | Long("help") => return Ok(Parsed::Text(help::TEXT)),
+                // `main` looks for it, because it also applies to errors in the arguments.
+                Long("json") => {}
+                Long("model") => folder = Some(path(&mut parser)?),
+                Long("remote") => remote = true,
+                Long("base-url") => (arguments.base_url, remote) = (Some(text(&mut parser)?), true),
+                Long("without-key") => arguments.without_key = true,
+                Short('o') | Long("output") if command.saves() => arguments.output = Some(path(&mut parser)?),
+                Long("prompt") if command == Command::Edit => arguments.prompt = Some(text(&mut parser)?),
+                Long("mask") if command == Command::Edit => arguments.mask = Some(path(&mut parser)?),
+                Long("timeout") if command != Command::Models => {
+                    let Seconds(timeout) = parse("timeout", "a number of seconds", &mut parser)?;
+                    arguments.timeout = Some(timeout);
+                }
+                Long(name) if command != Command::Models => {
+                    let name = name.to_owned();
+                    if !set_option(&mut arguments.options, &name, &mut parser)? {
+                        return Err(unknown_option(&name, command));
+                    }
+                }
+                Long(name) => return Err(unknown_option(name, command)),
+                Positional(value) if command != Command::Models => arguments.positionals.push(value),
+                other => return Err(usage(other.unexpected())),
+            }
+        }
+        arguments.place = match (folder, remote) {
+            (Some(_), true) => return Err(usage("`--model` and `--remote` cannot be combined")),
+            (Some(folder), false) => Place::Folder(folder),
+            (None, true) => Place::Remote,
+            (None, false) => Place::Demo,
+        };
+        Ok(Parsed::Run(Box::new(arguments)))
+    }
+
+    /// Whether an interrupted call may have been billed.
+    pub(crate) fn may_be_billed(&self) -> bool {
+        self.command.saves() && matches!(self.place, Place::Remote)
+    }
+}
+
+impl Command {
+    /// Whether the command writes images.
+    pub(crate) fn saves(self) -> bool {
+        matches!(self, Self::Generate | Self::Edit)
+    }
+}
+
+fn unknown_option(name: &str, command: Command) -> Error {
+    let command = format!("{command:?}").to_lowercase();
+    usage(format!("`lumenfall {command}` has no option `--{name}`"))
+}
+
+/// Sets the request parameter `name`. Returns `false` if there is no parameter of this name.
+fn set_option(options: &mut Options, name: &str, parser: &mut Parser) -> Result<bool, Error> {
+    let sampling = &mut options.sampling;
+    match name {
+        "size" => options.size = Some(text(parser)?.parse()?),
+        "aspect-ratio" => options.aspect_ratio = Some(text(parser)?.parse()?),
+        "resolution" => options.resolution = Some(text(parser)?.parse()?),
+        "output-format" => {
+            let format = Value::from(text(parser)?);
+            SCHEMA.check_value("output_format", &format)?;
+            options.output_format = serde_json::from_value(format).ok();
+        }
+        "output-compression" => options.output_compression = whole_number(name, parser)?,
+        "n" => options.n = whole_number(name, parser)?,
+        "user" => options.user = Some(text(parser)?),
+        "provider" => options.provider = Some(text(parser)?),
+        "seed" => sampling.seed = whole_number(name, parser)?,
+        "steps" => sampling.steps = whole_number(name, parser)?,
+        "guidance" => sampling.guidance = decimal(name, parser)?,
+        "negative-prompt" => sampling.negative_prompt = Some(text(parser)?),
+        "strength" => sampling.strength = decimal(name, parser)?,
+        "skip-layer-guidance" => sampling.skip_layer_guidance = Some(SkipLayerGuidance::default()),
+        "extra" => {
+            let pair = text(parser)?;
+            let Some((key, value)) = pair.split_once('=') else {
+                return Err(usage(format!("--extra {pair:?} is malformed; write it as NAME=VALUE")));
+            };
+            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
+            options.extra.insert(key.to_owned(), value);
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+fn text(parser: &mut Parser) -> Result<String, Error> {
+    parser.value().and_then(|value| value.string()).map_err(usage)
+}
+
+/// Parses the value of the option `name`. `expected` describes the values that can be parsed.
+fn parse<T: FromStr>(name: &str, expected: &str, parser: &mut Parser) -> Result<T, Error> {
+    let text = text(parser)?;
+    text.parse().map_err(|_| {
+        usage(format!("`--{name}` is {text:?}; expected {expected}")).with_parameter(name.replace('-', "_"))
+    })
+}
+
+fn whole_number<T: FromStr>(name: &str, parser: &mut Parser) -> Result<Option<T>, Error> {
+    parse(name, "a whole number of 0 or more", parser).map(Some)
+}
+
+fn decimal(name: &str, parser: &mut Parser) -> Result<Option<f32>, Error> {
+    parse(name, "a number", parser).map(Some)
+}
+
+struct Seconds(Duration);
+
+impl FromStr for Seconds {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let seconds = text.parse().map_err(|_| ())?;
+        Duration::try_from_secs_f64(seconds).map(Self).map_err(|_| ())
+    }
+}
+
+fn path(parser: &mut Parser) -> Result<PathBuf, Error> {
+    parser.value().map(expand_home).map_err(usage)
+}
+
+/// Expands `~` at the start of a path, which the shell leaves alone in `--output=~/image.png`.
+pub(crate) fn expand_home(path: OsString) -> PathBuf {
+    let path = PathBuf::from(path);
+    match (path.strip_prefix("~"), env::home_dir()) {
+        (Ok(rest), Some(home)) => home.join(rest),
+        _ => path,
+    }
+}
+
+/// An error in the arguments.
+pub(crate) fn usage(message: impl ToString) -> Error {
+    let message = format!("{}. Run `lumenfall --help` to see the commands and options.", message.to_string());
+    Error::new(ErrorKind::InvalidRequest, message)
+}

@@ -1,0 +1,138 @@
+//! The commands.
+
+use std::env;
+
+use lumenfall::backend::{Cost, EditSpec, GenerateSpec};
+use lumenfall::images::typed::{Draft, Spec};
+use lumenfall::remote::{Remote, RemoteBuilder};
+use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
+use lumenfall::{Client, Error, ErrorKind, Input};
+use serde_json::json;
+
+use crate::arguments::{Arguments, Command, Place, expand_home, usage};
+use crate::files::Files;
+use crate::progress::ProgressLine;
+use crate::report::Report;
+
+/// Runs the command.
+pub(crate) async fn run(arguments: &Arguments) -> Result<Report, Error> {
+    match arguments.command {
+        Command::Generate => save(generate(arguments)?, arguments).await,
+        Command::Edit => save(edit(arguments)?, arguments).await,
+        Command::Estimate => estimate(generate(arguments)?).await,
+        Command::Models => models(arguments).await,
+    }
+}
+
+fn client(arguments: &Arguments) -> Result<Client, Error> {
+    match &arguments.place {
+        Place::Demo => Client::demo(),
+        Place::Folder(folder) => Client::local(folder),
+        Place::Remote => remote(arguments).map(Client::new),
+    }
+}
+
+fn remote(arguments: &Arguments) -> Result<Remote, Error> {
+    let mut builder = RemoteBuilder::from_env();
+    if let Some(url) = &arguments.base_url {
+        builder = builder.base_url(url);
+    }
+    if arguments.without_key {
+        builder = builder.without_key();
+    }
+    // The library's messages for these two cases name functions and features.
+    let configuration = |message: &str| Err(Error::new(ErrorKind::Configuration, message));
+    let is_set = |variable: &str| env::var_os(variable).is_some_and(|value| !value.is_empty());
+    let url = arguments.base_url.clone().or_else(|| env::var("LUMENFALL_BASE_URL").ok()).unwrap_or_default();
+    if cfg!(not(any(feature = "rustls", feature = "native-tls"))) && !url.trim().starts_with("http://") {
+        return configuration("this program was built without TLS; build it without `--no-default-features`");
+    }
+    if !arguments.without_key && !is_set("LUMENFALL_API_KEY") {
+        return configuration(
+            "there is no API key; set the environment variable LUMENFALL_API_KEY, or use `--without-key` if the server \
+             needs none",
+        );
+    }
+    builder.build()
+}
+
+fn generate(arguments: &Arguments) -> Result<Draft<GenerateSpec>, Error> {
+    let prompt = match arguments.positionals.as_slice() {
+        // The library then reports that the prompt is missing.
+        [] => String::new(),
+        [prompt] => prompt.to_str().ok_or_else(|| usage("the prompt is not valid Unicode"))?.to_owned(),
+        [_, second, ..] => return Err(usage(format!("unexpected argument {second:?}; put the prompt in quotes"))),
+    };
+    let spec = GenerateSpec::new(SCHEMA.id, prompt);
+    Ok(with_options(client(arguments)?.images().generate_spec(spec), arguments))
+}
+
+fn edit(arguments: &Arguments) -> Result<Draft<EditSpec>, Error> {
+    let sources: Vec<Input> = arguments.positionals.iter().cloned().map(expand_home).map(Input::path).collect();
+    let mut spec = EditSpec::new(SCHEMA.id, sources);
+    spec.prompt = arguments.prompt.clone();
+    spec.mask = arguments.mask.clone().map(Input::path);
+    Ok(with_options(client(arguments)?.images().edit_spec(spec), arguments))
+}
+
+fn with_options<S: Spec>(mut draft: Draft<S>, arguments: &Arguments) -> Draft<S> {
+    *draft.spec_mut().options_mut() = arguments.options.clone();
+    match arguments.timeout {
+        Some(timeout) => draft.timeout(timeout),
+        None => draft,
+    }
+}
+
+/// Sends the request and saves its images.
+async fn save<S: Spec>(mut draft: Draft<S>, arguments: &Arguments) -> Result<Report, Error> {
+    // Before the request, because images that cannot be saved are billed too.
+    let files = Files::check(arguments.output.as_deref())?;
+    let options = draft.spec_mut().options_mut();
+    options.output_format = options.output_format.or(files.format());
+    let progress = ProgressLine::start(&arguments.place);
+    let images = draft.on_progress(progress.callback()).inline().send().await;
+    drop(progress);
+    let images = images?;
+    let mut paths = Vec::with_capacity(images.len());
+    for (index, image) in images.iter().enumerate() {
+        let path = files.path(index, images.len(), image.format());
+        image.save(&path).await.map_err(|error| error.with_maybe_billed(arguments.may_be_billed()))?;
+        paths.push(path);
+    }
+    Ok(Report::images(&images, &paths))
+}
+
+async fn estimate(draft: Draft<GenerateSpec>) -> Result<Report, Error> {
+    let estimate = draft.estimate().await?;
+    let Cost { amount, currency } = &estimate.total;
+    let text = format!("{amount:.4} {currency}\n");
+    let json = json!({
+        "cost": estimate.total, "provider": estimate.provider, "model": estimate.model,
+    });
+    Ok(Report { text, notes: Vec::new(), json })
+}
+
+async fn models(arguments: &Arguments) -> Result<Report, Error> {
+    let (ids, notes) = match &arguments.place {
+        Place::Remote => {
+            let models = remote(arguments)?.models().list().await?;
+            (models.into_iter().map(|model| model.id).collect(), vec![])
+        }
+        Place::Folder(folder) => {
+            // Checks that the folder holds a complete model.
+            Client::local(folder)?;
+            (vec![folder.display().to_string()], vec![])
+        }
+        Place::Demo => (
+            vec!["demo".to_owned()],
+            vec![
+                "`demo` is the default: a small demonstration model that draws simple shapes with 64x64 pixels.".into(),
+                "Use `--model FOLDER` for the weights of Stable Diffusion 3.5 Medium in a folder of the diffusers layout."
+                    .into(),
+                "Run `lumenfall models --remote` to list the models of the gateway.".into(),
+            ],
+        ),
+    };
+    let text = ids.iter().map(|id: &String| format!("{id}\n")).collect();
+    Ok(Report { text, notes, json: json!({ "models": ids }) })
+}
