@@ -17,7 +17,7 @@ use crate::error::Error;
 pub(crate) fn read_images<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Output, Error> {
     let mut extractor = Base64Extractor::new(0);
     chunks.into_iter().for_each(|chunk| extractor.push(chunk));
-    images::output(&HeaderMap::new(), extractor.finish(), &Secrets::default(), None).map_err(|failure| failure.error)
+    images::output(HeaderMap::new(), extractor.finish(), &Secrets::default(), None).map_err(|failure| failure.error)
 }
 
 pub(crate) fn read_failure(status: StatusCode, body: &[u8], is_complete: bool, key: &str) -> Error {

@@ -191,7 +191,8 @@ impl Transport {
         let deadline = call.time.deadline;
         let timeout = self.head_timeout(billing);
         let response = match call.payload {
-            Payload::Form(form) => self.send_form(call.request, form, timeout, deadline).await?,
+            // Boxed, because its large future would be part of every request.
+            Payload::Form(form) => Box::pin(self.send_form(call.request, form, timeout, deadline)).await?,
             Payload::Empty => self.execute(copy(call.request, None), timeout, deadline).await?,
             Payload::Json(body) => {
                 self.execute(copy(call.request, Some(body.clone().into())), timeout, deadline).await?
@@ -203,7 +204,7 @@ impl Transport {
             }
         };
         if !response.status().is_success() {
-            return Err(self.error_response(response, billing, deadline).await);
+            return Err(Box::pin(self.error_response(response, billing, deadline)).await);
         }
         let limit = self.max_response_bytes;
         read(&mut Body::new(response, &self.secrets, limit, self.idle_timeout, deadline)).await
@@ -322,8 +323,8 @@ impl Transport {
     }
 }
 
-/// Copies a request for one attempt.
-fn copy(request: &Request, body: Option<reqwest::Body>) -> Request {
+/// Copies a request.
+pub(crate) fn copy(request: &Request, body: Option<reqwest::Body>) -> Request {
     let mut copy = Request::new(request.method().clone(), request.url().clone());
     *copy.headers_mut() = request.headers().clone();
     *copy.body_mut() = body;

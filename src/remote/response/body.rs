@@ -40,8 +40,9 @@ impl<'a> Body<'a> {
         Self { response, secrets, announced, limit, received: 0, idle_timeout, deadline }
     }
 
-    pub(crate) fn headers(&self) -> &HeaderMap {
-        self.response.headers()
+    /// Takes the headers out of the response.
+    pub(crate) fn take_headers(&mut self) -> HeaderMap {
+        std::mem::take(self.response.headers_mut())
     }
 
     /// Returns how many bytes to allocate for the body.

@@ -23,7 +23,7 @@ pub(crate) async fn read(body: &mut Body<'_>) -> Result<Output, Failure> {
             Err(failure) => break Some(failure),
         }
     };
-    output(body.headers(), extractor.finish(), body.secrets, interruption)
+    output(body.take_headers(), extractor.finish(), body.secrets, interruption)
 }
 
 /// Returns the images of a response. Images that were received before an `interruption`, or before the JSON becomes
@@ -31,7 +31,7 @@ pub(crate) async fn read(body: &mut Body<'_>) -> Result<Output, Failure> {
 ///
 /// No error quotes the response, which can contain megabytes of image data.
 pub(crate) fn output(
-    head: &HeaderMap,
+    head: HeaderMap,
     mut response: Extracted,
     secrets: &Secrets,
     interruption: Option<Failure>,
@@ -66,7 +66,7 @@ pub(crate) fn output(
             };
             Err(Failure::no_image(problem, &body, secrets).with_request_id(metadata.request_id.as_deref(), secrets))
         }
-        Some(failure) if images.is_empty() => Err(failure.with_request_id(headers::request_id(head), secrets)),
+        Some(failure) if images.is_empty() => Err(failure.with_request_id(metadata.request_id.as_deref(), secrets)),
         failure => {
             metadata.warnings.extend(failure.map(|failure| {
                 format!("the response was incomplete after {} images: {}", images.len(), failure.error)
@@ -108,11 +108,11 @@ pub(crate) fn decode(text: &str) -> Result<Bytes, NotBase64> {
 }
 
 /// Returns the metadata of a response. Metadata in the body takes precedence over headers.
-fn metadata(head: &HeaderMap, body: &Value, secrets: &Secrets) -> Metadata {
+fn metadata(head: HeaderMap, body: &Value, secrets: &Secrets) -> Metadata {
     let service = body.get("metadata").cloned().unwrap_or_default();
-    let header = |name: &str| headers::text(head, name).map(|text| secrets.redact_key(text));
+    let header = |name: &str| headers::text(&head, name).map(|text| secrets.redact_key(text));
     let text = |object: &Value, name: &str| lenient::text(object, name).map(|text| secrets.redact_key(text));
-    let id = headers::request_id(head).or_else(|| lenient::text(body, "id"));
+    let id = headers::request_id(&head).or_else(|| lenient::text(body, "id"));
     Metadata {
         provider: text(&service, "provider").or_else(|| header("x-lumenfall-provider")),
         model: text(&service, "executed_model")
@@ -123,7 +123,7 @@ fn metadata(head: &HeaderMap, body: &Value, secrets: &Secrets) -> Metadata {
             currency: text(&service, "cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
         }),
         request_id: id.map(|id| secrets.redact_key(id)),
-        headers: Headers::new(head.clone()),
+        headers: Headers::new(head),
         size: lenient::text(body, "size").and_then(|size| size.parse().ok()),
         output_format: body.get("output_format").and_then(|format| OutputFormat::deserialize(format).ok()),
         created: lenient::integer(body, "created"),
@@ -143,7 +143,7 @@ mod tests {
 
     fn read(body: &[u8]) -> Result<Output, Failure> {
         let secrets = Secrets::new(Some(&Key::new("canary-key", "Bearer", "KEY").unwrap()), []);
-        output(&HeaderMap::new(), extract(body), &secrets, None)
+        output(HeaderMap::new(), extract(body), &secrets, None)
     }
 
     fn extract(body: &[u8]) -> Extracted {
@@ -253,7 +253,7 @@ mod tests {
         let failure = Failure::unusable_response("broken");
         let response = extract(whole.as_bytes());
         let Output { images, metadata } =
-            output(&HeaderMap::new(), response, &Secrets::default(), Some(failure)).unwrap();
+            output(HeaderMap::new(), response, &Secrets::default(), Some(failure)).unwrap();
         assert_eq!((images.len(), images[1].seed), (3, Some(7)));
         assert!(metadata.warnings[0].starts_with("the response was incomplete after 3 images: broken"));
     }
@@ -263,7 +263,7 @@ mod tests {
         let head =
             || HeaderMap::from_iter([(HeaderName::from_static("x-request-id"), HeaderValue::from_static("req_9"))]);
         for body in [&b"{}"[..], b"<html>", br#"{"data":[{"b64_json":"?"}]}"#] {
-            let error = output(&head(), extract(body), &Secrets::default(), None).unwrap_err().error;
+            let error = output(head(), extract(body), &Secrets::default(), None).unwrap_err().error;
             assert_eq!((error.request_id(), error.maybe_billed()), (Some("req_9"), true));
         }
     }

@@ -19,7 +19,7 @@ pub(crate) async fn free<T: DeserializeOwned>(body: &mut Body<'_>) -> Result<T, 
 /// Reads the response to a paid request.
 pub(crate) async fn paid(body: &mut Body<'_>) -> Result<Value, Failure> {
     let secrets = body.secrets;
-    let head = body.headers().clone();
+    let head = body.take_headers();
     let result = body.bytes().await.and_then(|bytes| match (bytes.len(), lenient::parse(bytes.into())) {
         (_, (value, None)) => Ok(value),
         (received, (_, Some(error))) => Err(unreadable(&error, received)),

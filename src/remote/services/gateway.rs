@@ -15,7 +15,7 @@ use crate::remote::account::models::Models;
 use crate::remote::http::download;
 use crate::remote::http::multipart::FileForm;
 use crate::remote::http::settings::{Service, Settings, parse_base_url, settings_methods, variable};
-use crate::remote::http::transport::{Call, Completed, Payload, Transport};
+use crate::remote::http::transport::{self, Call, Completed, Payload, Transport};
 use crate::remote::redact;
 use crate::remote::response::{estimate, images};
 use crate::values::{OutputFormat, ResponseFormat};
@@ -42,6 +42,9 @@ const URL_LIFETIME: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub struct Remote {
     transport: Arc<Transport>,
+    /// The requests without their bodies, which are the same for each call.
+    generations: Arc<HttpRequest>,
+    edits: Arc<HttpRequest>,
 }
 
 /// Configures a [`Remote`] backend. [`build`](Self::build) checks all settings.
@@ -105,7 +108,11 @@ impl RemoteBuilder {
             None => native_url(&self.settings.base_url(&SERVICE)?),
         };
         let headers = self.replay.map_or_else(|| Ok(HeaderMap::new()), |replay| replay.headers())?;
-        Ok(Remote { transport: self.settings.transport(&SERVICE, headers, native)? })
+        let transport = self.settings.transport(&SERVICE, headers, native)?;
+        let url = |endpoint| transport.url(&["images", endpoint]);
+        let generations = Arc::new(transport.json_request(url("generations")));
+        let edits = Arc::new(transport.request(Method::POST, url("edits")));
+        Ok(Remote { transport, generations, edits })
     }
 }
 
@@ -170,11 +177,11 @@ impl Remote {
     }
 
     /// Returns the HTTP request for `request`, without its body, and its body.
-    fn encode(&self, request: Request) -> Result<(HttpRequest, Payload), Error> {
+    fn encode(&self, request: Request) -> Result<(&HttpRequest, Payload), Error> {
         match request {
             Request::Generate(spec) => {
                 let fields = fields::generate(spec)?;
-                Ok((self.transport.json_request(self.endpoint("generations")), Payload::json(&fields)?))
+                Ok((&self.generations, Payload::json(&fields)?))
             }
             Request::Edit(spec) => {
                 if spec.images.is_empty() {
@@ -184,25 +191,21 @@ impl Remote {
                 }
                 let fields = fields::edit(&spec)?;
                 let form = FileForm { fields, images: spec.images, mask: spec.mask };
-                Ok((self.transport.request(Method::POST, self.endpoint("edits")), Payload::Form(form)))
+                Ok((&self.edits, Payload::Form(form)))
             }
         }
-    }
-
-    fn endpoint(&self, name: &str) -> Url {
-        self.transport.url(&["images", name])
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         let response_format = request.options().response_format;
         let (request, payload) = self.encode(request)?;
         let time = self.transport.start(context.deadline.map(Into::into));
-        let call = Call { request: &request, payload: &payload, time };
+        let call = Call { request, payload: &payload, time };
         let Completed { result: mut output, lost_bills, attempts } =
             self.transport.send_paid(&call, images::read).await?;
         output.metadata.lost_bills = lost_bills;
         if response_format == Some(ResponseFormat::B64Json) {
-            output = fetch::all(self, output, Some(time.deadline.into()))
+            output = Box::pin(fetch::all(self, output, Some(time.deadline.into())))
                 .await
                 .map_err(|error| error.with_attempts(attempts, time.started.elapsed()))?;
         }
@@ -218,7 +221,8 @@ impl Remote {
                            generate the images and bill them; if this server is the gateway, set `.native_url(..)`";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let (mut request, payload) = self.encode(request)?;
+        let (request, payload) = self.encode(request)?;
+        let mut request = transport::copy(request, None);
         request.url_mut().query_pairs_mut().append_pair("dryRun", "true");
         self.transport.send_free(&request, &payload, context.deadline.map(Into::into), estimate::read).await
     }
