@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use crate::backend::{Backend, fetch};
 use crate::error::Error;
+use crate::generated;
 use crate::generated::stable_diffusion_3_5_medium::{Requests, StableDiffusion35Medium};
-use crate::images::typed::Model;
+use crate::images::typed::{Draft, Model, Spec};
 use crate::remote::Remote;
 use crate::values::Input;
 
@@ -49,6 +50,17 @@ impl Client {
     /// Returns the request builders of Stable Diffusion 3.5 Medium.
     pub fn images(&self) -> Requests {
         self.images_for::<StableDiffusion35Medium>()
+    }
+
+    /// Returns a request from plain data: a [`Request`](crate::backend::Request), a
+    /// [`GenerateSpec`](crate::backend::GenerateSpec) or an [`EditSpec`](crate::backend::EditSpec), for example one that was
+    /// stored as a job.
+    ///
+    /// It is checked against the model's schema if this crate contains it. For a model of your own use the methods
+    /// `generate_spec` and `edit_spec` of [`images_for`](Self::images_for).
+    pub fn request<S: Spec>(&self, spec: S) -> Draft<S> {
+        let schema = generated::schema(spec.view().model);
+        Draft::with_schema(Arc::clone(&self.backend), schema, spec)
     }
 
     /// Returns the request builders of another generated model.

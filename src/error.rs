@@ -39,6 +39,8 @@ pub enum ErrorKind {
     Model,
     /// The local computation failed.
     Compute,
+    /// The caller cancelled the request with a [`Cancellation`](crate::Cancellation) handle.
+    Cancelled,
 }
 
 /// An error of any operation of this crate.

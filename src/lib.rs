@@ -81,7 +81,7 @@ pub mod testing;
 mod validate;
 mod values;
 
-pub use backend::Backend;
+pub use backend::{Backend, Cancellation};
 pub use client::Client;
 pub use error::{Error, ErrorKind};
 pub use generated::stable_diffusion_3_5_medium;

@@ -38,9 +38,9 @@ impl EditSpec {
 }
 
 fn validate(spec: &impl Spec) -> Result<(), Error> {
-    let View { model, mode, options, .. } = spec.view();
+    let View { model, .. } = spec.view();
     match generated::schema(model) {
         Some(schema) => Schema::check(schema, spec),
-        None => check::check_options(mode, options),
+        None => check::check_request(spec),
     }
 }

@@ -148,7 +148,7 @@ fn tried_values_agree<S: Spec>(start: fn() -> Builder<S>, options: &Options) -> 
         ($($parameter:ident: $setter:ident),*) => {
             [$(options.$parameter.map(|value| {
                 let options = Options { $parameter: Some(value), ..Options::default() };
-                (options, start().$setter(value).map(Builder::into_spec))
+                (options, start().$setter(value).map(|builder| builder.into_draft().into_spec()))
             })),*]
         };
     }
@@ -159,10 +159,13 @@ fn tried_values_agree<S: Spec>(start: fn() -> Builder<S>, options: &Options) -> 
     let compressed = options.output_compression.map(|level| {
         let format = Some(OutputFormat::Webp);
         let options = Options { output_format: format, output_compression: Some(level), ..Options::default() };
-        (options, start().output_format(Webp).try_output_compression(level).map(Builder::into_spec))
+        (
+            options,
+            start().output_format(Webp).try_output_compression(level).map(|builder| builder.into_draft().into_spec()),
+        )
     });
     for (options, result) in tried.into_iter().chain([compressed]).flatten() {
-        let mut spec = start().into_spec();
+        let mut spec = start().into_draft().into_spec();
         *spec.options_mut() = options;
         agree(&spec, result.as_ref().map(drop))?;
         if let Ok(result) = result {
@@ -198,8 +201,8 @@ proptest! {
     fn values_known_only_at_run_time_are_checked_by_the_schema(prompt in prompt(), options in options()) {
         tried_values_agree(generate, &options)?;
         tried_values_agree(edit, &options)?;
-        let spec = EditSpec { prompt: Some(prompt.clone()), ..edit().into_spec() };
-        let result = edit().try_prompt(prompt).map(Edit::into_spec);
+        let spec = EditSpec { prompt: Some(prompt.clone()), ..edit().into_draft().into_spec() };
+        let result = edit().try_prompt(prompt).map(|edit| edit.into_draft().into_spec());
         agree(&spec, result.as_ref().map(drop))?;
         if let Ok(result) = result {
             prop_assert_eq!(result.prompt, spec.prompt);

@@ -4,11 +4,14 @@
 //! To set parameters in a loop or under a condition, fill in the spec and call its `validate()`: it applies the rules that
 //! the builders check at compile time.
 
+mod cancellation;
 mod delegate;
 pub(crate) mod fetch;
 mod output;
 mod price;
 mod request;
+mod set;
+pub(crate) mod stored;
 
 use std::fmt;
 use std::future::Future;
@@ -18,6 +21,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::Stream;
 
+pub use cancellation::Cancellation;
 pub(crate) use delegate::delegate_rest_to;
 pub use output::{Content, Headers, ImageData, Metadata, Output, ServiceMetadata};
 pub use price::{Cost, Estimate, EstimateComponent};

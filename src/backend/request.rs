@@ -7,11 +7,43 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::stored::json_text_in_binary_formats;
 use crate::error::{Error, ErrorKind};
 use crate::values::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size};
 
 /// A request of either mode.
-#[derive(Clone, Debug)]
+///
+/// Requests can be stored with serde, for example in a queue of jobs. This is the form in JSON, which later versions of
+/// this crate will be able to read. Fields that are not set are omitted, and unknown fields are rejected by name:
+///
+/// ```
+/// use lumenfall::backend::Request;
+///
+/// let stored = r#"{
+///     "edit": {
+///         "model": "stable-diffusion-3.5-medium",
+///         "images": [{ "path": "source.png" }, { "bytes": "iVBORw0KGgo=" }],
+///         "mask": { "path": "mask.png" },
+///         "prompt": "add a starry night sky",
+///         "options": {
+///             "size": "1024x1024",
+///             "output_format": "jpeg",
+///             "output_compression": 80,
+///             "n": 2,
+///             "sampling": { "seed": 7, "strength": 0.6 },
+///             "extra": { "safety_tolerance": 2 }
+///         }
+///     }
+/// }"#;
+/// let request: Request = serde_json::from_str(stored)?;
+/// assert_eq!(request, serde_json::from_str(&serde_json::to_string(&request)?)?);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+///
+/// A text-to-image request has the key `generate` and no images. Timeouts, callbacks and other settings of a call are not
+/// part of a request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Request {
     /// Text to image.
     Generate(GenerateSpec),
@@ -53,31 +85,44 @@ impl Request {
 ///
 /// A field that is `None` is not sent, so the service uses its default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(remote = "Self", default, deny_unknown_fields)]
 pub struct Options {
     /// The slug of the provider that the gateway must use, such as `fal` or `replicate`. By default the gateway chooses.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,
     /// The size in pixels or as an aspect ratio. A request with both `size` and `aspect_ratio` or `resolution` is rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<Size>,
     /// The aspect ratio. Can be combined with `resolution`, but not with `size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub aspect_ratio: Option<AspectRatio>,
     /// The number of pixels. Can be combined with `aspect_ratio`, but not with `size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub resolution: Option<Resolution>,
     /// Whether the service returns URLs or bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub response_format: Option<ResponseFormat>,
     /// The file format of the images.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_format: Option<OutputFormat>,
     /// The compression level of a lossy `output_format`, from 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_compression: Option<u32>,
     /// The number of images.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub n: Option<u32>,
     /// Your own identifier of the end user.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The parameters of the diffusion process.
+    #[serde(skip_serializing_if = "Sampling::is_default")]
     pub sampling: Sampling,
     /// Parameters that have no field here; they are sent unmodified.
+    #[serde(skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
 }
+
+json_text_in_binary_formats!(Options);
 
 /// A parameter of [`Options`] that is set.
 #[derive(Debug)]
@@ -139,28 +184,34 @@ fn decimal(value: f32) -> Value {
 
 /// A text-to-image request as plain data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct GenerateSpec {
     /// The id of the model, such as `stable-diffusion-3.5-medium`.
     pub model: String,
     /// A description of the image.
     pub prompt: String,
     /// The optional parameters.
-    #[serde(flatten)]
+    #[serde(default)]
     pub options: Options,
 }
 
 /// An edit request as plain data.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct EditSpec {
     /// The id of the model, such as `stable-diffusion-3.5-medium`.
     pub model: String,
     /// The input images, at least one.
+    #[serde(default)]
     pub images: Vec<Input>,
     /// A PNG image of the same size as the input. The edit changes only the pixels that are fully transparent in the mask.
+    #[serde(default)]
     pub mask: Option<Input>,
     /// A description of the edited image.
+    #[serde(default)]
     pub prompt: Option<String>,
     /// The optional parameters.
+    #[serde(default)]
     pub options: Options,
 }
 

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 
@@ -14,13 +15,41 @@ use crate::error::{Error, ErrorKind};
 /// An input image of an edit: PNG, JPEG, WebP or GIF.
 ///
 /// The format is detected from the first bytes, not from the file extension.
-#[derive(Clone)]
+///
+/// In JSON an input is `{"path": "source.png"}`, or `{"bytes": "iVBORw0KGgo="}` with the file in Base64.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Input(Source);
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Source {
     Path(PathBuf),
+    #[serde(with = "file")]
     Bytes(Bytes),
+}
+
+/// The serde form of a file in memory: Base64 in text formats, bytes in binary formats.
+mod file {
+    use base64_simd::STANDARD;
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        match serializer.is_human_readable() {
+            true => serializer.serialize_str(&STANDARD.encode_to_string(bytes)),
+            false => bytes.serialize(serializer),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        if !deserializer.is_human_readable() {
+            return Bytes::deserialize(deserializer);
+        }
+        let text = String::deserialize(deserializer)?;
+        let decoded = STANDARD.decode_to_vec(text);
+        decoded.map(Bytes::from).map_err(|_| de::Error::custom("the bytes of an image are not valid Base64"))
+    }
 }
 
 impl Input {

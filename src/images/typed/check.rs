@@ -19,7 +19,16 @@ impl Schema {
     /// # Errors
     /// [`ErrorKind::InvalidRequest`] for the first violated rule. The error names the parameter and says what to do.
     pub fn check(&self, spec: &impl Spec) -> Result<(), Error> {
-        let View { mode, model, prompt, image, mask, options } = spec.view();
+        let View { mode, options, .. } = spec.view();
+        self.check_model(spec)?;
+        check_options(mode, options)?;
+        let values = self.values(spec);
+        self.check_names(&values)?;
+        self.parameters.iter().try_for_each(|parameter| self.check_parameter(parameter, mode, &values))
+    }
+
+    fn check_model(&self, spec: &impl Spec) -> Result<(), Error> {
+        let View { mode, model, options, .. } = spec.view();
         if model != self.id {
             return Err(invalid("model", format!("is `{model}`, but this request can be sent to `{}` only", self.id)));
         }
@@ -27,18 +36,34 @@ impl Schema {
             let problem = format!("is {}, which does not support {}; choose another model", self.name, mode.words());
             return Err(invalid("model", problem));
         }
-        self.check_provider(mode, options.provider.as_deref())?;
-        check_options(mode, options)?;
-        let mut values: Values = options.parameters().into_iter().map(|set| (set.wire_name, set.value)).collect();
+        self.check_provider(mode, options.provider.as_deref())
+    }
+
+    /// Returns the values that the request sets, by their names in this schema.
+    fn values<'a>(&self, spec: &'a impl Spec) -> Values<'a> {
+        let View { prompt, image, mask, options, .. } = spec.view();
+        let set = options.parameters().into_iter();
+        let mut values: Values = set.map(|set| (self.name_of(set.name, set.wire_name), set.value)).collect();
         values.extend(prompt.map(|prompt| ("prompt", prompt.into())));
         values.extend(image.then_some(("image", Value::Null)));
         values.extend(mask.then_some(("mask", Value::Null)));
-        let is_unknown = |name: &&&str| !applies_to_every_model(name) && self.parameter(name).is_none();
-        if let Some(name) = values.keys().find(is_unknown) {
-            return Err(self.unknown(name));
-        }
         values.extend(options.extra.iter().map(|(name, value)| (name.as_str(), value.clone())));
-        self.parameters.iter().try_for_each(|parameter| self.check_parameter(parameter, mode, &values))
+        values
+    }
+
+    /// Rejects fields of the request that are not parameters of this model. `extra` may contain others.
+    fn check_names(&self, values: &Values) -> Result<(), Error> {
+        let is_unknown =
+            |name: &&&str| is_field(name) && !applies_to_every_model(name) && self.parameter(name).is_none();
+        match values.keys().find(is_unknown) {
+            Some(name) => Err(self.unknown(name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the schema's name of a field of a request, which is the field's name or its name in the API.
+    pub(crate) fn name_of(&self, field: &'static str, wire_name: &'static str) -> &'static str {
+        if self.parameter(wire_name).is_none() && self.parameter(field).is_some() { field } else { wire_name }
     }
 
     /// Checks a single value of the parameter `name`, regardless of other parameters.
@@ -90,6 +115,47 @@ impl Schema {
             Kind::File { .. } => return Err(wrong_type("a file")),
         };
         problem.map_or(Ok(()), |problem| Err(invalid(name, problem)))
+    }
+
+    /// Checks a parameter that is set by name, regardless of other parameters.
+    pub(crate) fn check_setting(&self, name: &str, value: &Value) -> Result<(), Error> {
+        let api_name = match name {
+            "steps" => self.name_of("steps", "num_inference_steps"),
+            "guidance" => self.name_of("guidance", "guidance_scale"),
+            name => name,
+        };
+        match self.parameter(api_name) {
+            None if applies_to_every_model(api_name) || matches!(name, "model" | "provider") => Ok(()),
+            None => Err(self.unknown(name)),
+            // Null removes a parameter.
+            Some(_) if value.is_null() => Ok(()),
+            Some(_) => self.check_value(api_name, value),
+        }
+    }
+
+    /// Checks a request against this schema, and returns all violated rules, in the order of the parameters. A form can show
+    /// each next to its field, which [`Error::parameter`] names.
+    ///
+    /// ```
+    /// use lumenfall::backend::GenerateSpec;
+    /// use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
+    ///
+    /// let mut spec = GenerateSpec::new(SCHEMA.id, "");
+    /// spec.options.n = Some(11);
+    /// let names: Vec<_> = SCHEMA.check_all(&spec).iter().map(|error| error.parameter().map(str::to_owned)).collect();
+    /// assert_eq!(names, [Some("prompt".into()), Some("n".into())]);
+    /// ```
+    pub fn check_all(&self, spec: &impl Spec) -> Vec<Error> {
+        let View { mode, options, .. } = spec.view();
+        let general = self.check_model(spec).and_then(|()| check_options(mode, options)).err();
+        let values = self.values(spec);
+        let unknown = self.check_names(&values).err();
+        let parameters =
+            self.parameters.iter().filter_map(|parameter| self.check_parameter(parameter, mode, &values).err());
+        let mut errors: Vec<Error> = general.into_iter().chain(unknown).chain(parameters).collect();
+        let mut seen = std::collections::BTreeSet::new();
+        errors.retain(|error| seen.insert(error.parameter().map(str::to_owned)));
+        errors
     }
 
     /// Describes the problem of a number that is outside its range.
@@ -148,10 +214,34 @@ impl Schema {
     }
 }
 
+/// Checks the rules that apply to every model, for a request to a model whose schema is unknown.
+pub(crate) fn check_request(spec: &impl Spec) -> Result<(), Error> {
+    let View { mode, prompt, image, options, .. } = spec.view();
+    check_options(mode, options)?;
+    if options.n == Some(0) {
+        return Err(invalid("n", "is 0; it must be at least 1"));
+    }
+    match mode {
+        Mode::TextToImage if prompt.is_none_or(|prompt| prompt.trim().is_empty()) => {
+            Err(invalid("prompt", "is blank; describe the image"))
+        }
+        Mode::ImageEdit if !image => {
+            let problem = "is missing; an edit needs at least one: `Input::path(..)` or `Input::bytes(..)`";
+            Err(invalid("image", problem))
+        }
+        Mode::TextToImage | Mode::ImageEdit => Ok(()),
+    }
+}
+
 /// Checks the rules of the optional parameters that apply to every model.
 pub(crate) fn check_options(mode: Mode, options: &Options) -> Result<(), Error> {
     check_sampling(mode, &options.sampling)?;
-    options.extra.keys().try_for_each(|name| check_extra(name))
+    options.extra.keys().try_for_each(|name| check_extra(name))?;
+    // Some servers use the name of the field, so `extra` may contain it, but not together with the field.
+    match options.parameters().iter().find(|set| options.extra.contains_key(set.name)) {
+        Some(set) => Err(invalid(set.name, "is set twice, also in `extra`; remove one of them")),
+        None => Ok(()),
+    }
 }
 
 /// Checks the rules of the sampling controls, which apply to every model. Backends call this for requests that were not
@@ -187,11 +277,16 @@ fn applies_to_every_model(name: &str) -> bool {
     is_control || matches!(name, "user" | "skip_layer_guidance")
 }
 
-/// Rejects an extra parameter that has its own field in the request.
-pub(crate) fn check_extra(name: &str) -> Result<(), Error> {
+/// Returns whether requests have a field for the parameter.
+fn is_field(name: &str) -> bool {
     let is_layout = matches!(name, "size" | "aspect_ratio" | "resolution");
     let is_output = matches!(name, "response_format" | "output_format" | "output_compression" | "n");
-    if matches!(name, "model" | "prompt" | "image" | "mask") || is_layout || is_output || applies_to_every_model(name) {
+    matches!(name, "model" | "prompt" | "image" | "mask") || is_layout || is_output || applies_to_every_model(name)
+}
+
+/// Rejects an extra parameter that has its own field in the request.
+pub(crate) fn check_extra(name: &str) -> Result<(), Error> {
+    if is_field(name) {
         return Err(invalid(name, "is in `extra`; use its own setter or field instead"));
     }
     Ok(())

@@ -1,39 +1,79 @@
 //! A request that is ready to send.
 
 use std::marker::PhantomData;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::{self, Either};
+use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Schema, Spec};
-use crate::backend::{Backend, Estimate, Options, Progress, RequestContext};
+use super::{Schema, Spec, check};
+use crate::backend::{Backend, Cancellation, Estimate, Options, Progress, RequestContext};
 use crate::error::{Error, ErrorKind};
 use crate::images::{Delivery, Hosted, Images, Inline};
 use crate::values::ResponseFormat;
 
-/// A request that is ready to send.
+/// A request whose parameters can be set at run time, under a condition or in a loop.
 ///
-/// `generate_spec` and `edit_spec` create one from plain data, and each typed builder contains one.
+/// `into_draft` converts a typed builder into a draft, and [`Client::request`](crate::Client::request), `generate_spec` and
+/// `edit_spec` create one from plain data. A draft keeps the timeout, the progress callback and the delivery of the builder.
+/// It can be cloned, so one draft serves many requests. The rules of the model are checked when it is sent.
+///
+/// ```
+/// use lumenfall::{Client, Error, Size};
+///
+/// # #[cfg(feature = "testing")]
+/// async fn draw(client: &Client, prompts: &[&str], size: Option<Size>) -> Result<(), Error> {
+///     let mut draft = client.images().generate("").seed(7).inline().into_draft();
+///     draft.options_mut().size = size;
+///     draft.set("steps", 20)?;
+///     for prompt in prompts {
+///         let images = draft.clone().prompt(*prompt).send().await?;
+///         println!("{} bytes", images[0].bytes().len());
+///     }
+///     Ok(())
+/// }
+/// # #[cfg(feature = "testing")]
+/// # #[tokio::main]
+/// # async fn main() {
+/// #     let client = Client::new(lumenfall::testing::MockBackend::new());
+/// #     draw(&client, &["a lighthouse", "a ship"], None).await.unwrap();
+/// # }
+/// # #[cfg(not(feature = "testing"))]
+/// # fn main() {}
+/// ```
 #[derive(Clone, Debug)]
 pub struct Draft<S, D = Hosted> {
     backend: Arc<dyn Backend>,
-    schema: &'static Schema,
+    /// `None` if this crate does not know the model.
+    schema: Option<&'static Schema>,
     spec: S,
     context: RequestContext,
     timeout: Option<Duration>,
+    cancellation: Option<Cancellation>,
     delivery: PhantomData<fn() -> D>,
 }
 
 impl<S: Spec> Draft<S> {
     /// Creates a request to the model of `schema`, to be executed by `backend`.
     pub fn new(backend: Arc<dyn Backend>, schema: &'static Schema, spec: S) -> Self {
+        Self::with_schema(backend, Some(schema), spec)
+    }
+
+    pub(crate) fn with_schema(backend: Arc<dyn Backend>, schema: Option<&'static Schema>, spec: S) -> Self {
         let context = RequestContext::default();
-        Self { backend, schema, spec, context, timeout: None, delivery: PhantomData }
+        Self { backend, schema, spec, context, timeout: None, cancellation: None, delivery: PhantomData }
     }
 }
 
 impl<S: Spec, D> Draft<S, D> {
+    /// Returns the request as plain data.
+    pub fn spec(&self) -> &S {
+        &self.spec
+    }
+
     /// Returns the request as plain data, to change it.
     pub fn spec_mut(&mut self) -> &mut S {
         &mut self.spec
@@ -44,7 +84,41 @@ impl<S: Spec, D> Draft<S, D> {
         self.spec.options_mut()
     }
 
-    /// Converts the request into plain data.
+    /// Sets the prompt.
+    #[must_use]
+    pub fn prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.spec.set_prompt(prompt.into());
+        self
+    }
+
+    /// Sets a parameter by its name in the schema, in this crate (`steps`) or in the API (`num_inference_steps`). Null
+    /// removes it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`], with the parameter's name, if the value has another type, if the model does not
+    /// support it, or if the model has no parameter with this name. Parameters that the schema does not contain can be set
+    /// in [`Options::extra`].
+    pub fn set(&mut self, name: &str, value: impl Into<Value>) -> Result<&mut Self, Error> {
+        let value = value.into();
+        if let Some(schema) = self.schema {
+            schema.check_setting(name, &value)?;
+        }
+        self.spec.set(name, value)?;
+        Ok(self)
+    }
+
+    /// Checks the request against all rules of the model. [`send`](Self::send) does so, too.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidRequest`] for the first violated rule. The error names the parameter.
+    pub fn check(&self) -> Result<(), Error> {
+        match self.schema {
+            Some(schema) => schema.check(&self.spec),
+            None => check::check_request(&self.spec),
+        }
+    }
+
+    /// Converts the request into plain data, which contains neither the timeout nor the callback nor the cancellation.
     pub fn into_spec(self) -> S {
         self.spec
     }
@@ -64,9 +138,9 @@ impl<S: Spec, D> Draft<S, D> {
     /// Requests the images as `Other` specifies: [`Inline`] or [`Hosted`].
     #[must_use]
     pub fn delivered_as<Other: Delivery>(self) -> Draft<S, Other> {
-        let Self { backend, schema, mut spec, context, timeout, delivery: _ } = self;
+        let Self { backend, schema, mut spec, context, timeout, cancellation, delivery: _ } = self;
         spec.options_mut().response_format = Some(Other::RESPONSE_FORMAT);
-        Draft { backend, schema, spec, context, timeout, delivery: PhantomData }
+        Draft { backend, schema, spec, context, timeout, cancellation, delivery: PhantomData }
     }
 
     /// Limits the duration of the whole call, including retries, from the call of `send()`.
@@ -83,13 +157,23 @@ impl<S: Spec, D> Draft<S, D> {
         self
     }
 
+    /// Lets `cancellation` cancel the request from another task or thread.
+    #[must_use]
+    pub fn cancel_with(mut self, cancellation: &Cancellation) -> Self {
+        self.cancellation = Some(cancellation.clone());
+        self
+    }
+
     /// Computes the price from the published prices in the schema, without a request; see [`Schema::published_price`].
     ///
     /// # Errors
     /// [`ErrorKind::InvalidRequest`] if the request violates a rule of the model, [`ErrorKind::Unsupported`] if the schema
     /// contains no price for it.
     pub fn published_price(&self) -> Result<Estimate, Error> {
-        self.schema.published_price(&self.spec)
+        match self.schema {
+            Some(schema) => schema.published_price(&self.spec),
+            None => Err(Error::new(ErrorKind::Unsupported, "the prices of this model are unknown; call `estimate()`")),
+        }
     }
 
     /// Asks the backend for the price of the request. No images are generated.
@@ -121,6 +205,22 @@ impl<S: Spec, D> Draft<S, D> {
             return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("response_format"));
         }
         let context = self.checked_context()?;
+        let Some(cancellation) = self.cancellation.clone() else { return self.execute(context).await };
+        let cancelled = |message| Error::new(ErrorKind::Cancelled, message);
+        if cancellation.is_cancelled() {
+            return Err(cancelled("the request was cancelled before it was sent"));
+        }
+        let (cancel, execute) = (pin!(cancellation.cancelled()), pin!(self.execute(context)));
+        match future::select(cancel, execute).await {
+            Either::Left(_) => Err(cancelled("the request was cancelled").with_maybe_billed(true)),
+            Either::Right((result, _)) => result,
+        }
+    }
+
+    async fn execute(self, context: RequestContext) -> Result<Images<D>, Error>
+    where
+        D: Delivery,
+    {
         let (deadline, backend) = (context.deadline, &self.backend);
         let output = backend.send(self.spec.into(), context).await?;
         Images::receive_before(deadline, backend, output).await
@@ -128,7 +228,7 @@ impl<S: Spec, D> Draft<S, D> {
 
     /// Checks the request and returns its context, in which the timeout has become a deadline.
     fn checked_context(&self) -> Result<RequestContext, Error> {
-        self.schema.check(&self.spec)?;
+        self.check()?;
         let mut context = self.context.clone();
         // A timeout that exceeds the range of the clock is no limit.
         context.deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)).map(Instant::into_std);

@@ -37,9 +37,16 @@ macro_rules! shared_methods {
             self
         }
 
-        /// Converts the request into plain data, which can be changed in a loop or under an `if`.
-        pub fn into_spec(self) -> $spec {
-            self.draft.into_spec()
+        /// Lets `cancellation` cancel the request from another task or thread.
+        pub fn cancel_with(mut self, cancellation: &$crate::Cancellation) -> Self {
+            self.draft = self.draft.cancel_with(cancellation);
+            self
+        }
+
+        /// Converts the builder into a draft, whose parameters can be set under a condition or in a loop. The draft keeps the
+        /// timeout, the progress callback and the delivery.
+        pub fn into_draft(self) -> $crate::images::typed::Draft<$spec, Delivery> {
+            self.draft
         }
 
         /// Computes the price from the published prices in the schema, without a request: that of the pinned provider, or

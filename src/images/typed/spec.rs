@@ -1,14 +1,24 @@
 //! The trait of plain-data requests.
 
+use serde_json::Value;
+
 use super::Mode;
 use crate::backend::{EditSpec, GenerateSpec, Options, Request};
+use crate::error::Error;
 
-/// A request as plain data: [`GenerateSpec`] or [`EditSpec`].
+/// A request as plain data: [`GenerateSpec`], [`EditSpec`], or a [`Request`] of either mode.
 pub trait Spec: Send + Into<Request> {
     /// Returns a view of all fields.
     fn view(&self) -> View<'_>;
     /// Returns the optional parameters, to change them.
     fn options_mut(&mut self) -> &mut Options;
+    /// Sets the prompt.
+    fn set_prompt(&mut self, prompt: String);
+    /// Sets a parameter by name; see [`GenerateSpec::set`].
+    ///
+    /// # Errors
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest), with the parameter's name, if the value has another type.
+    fn set(&mut self, name: &str, value: Value) -> Result<(), Error>;
 }
 
 /// The fields of a request in either mode.
@@ -38,6 +48,14 @@ impl Spec for GenerateSpec {
     fn options_mut(&mut self) -> &mut Options {
         &mut self.options
     }
+
+    fn set_prompt(&mut self, prompt: String) {
+        self.prompt = prompt;
+    }
+
+    fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
+        Self::set(self, name, value)
+    }
 }
 
 impl Spec for EditSpec {
@@ -49,6 +67,38 @@ impl Spec for EditSpec {
 
     fn options_mut(&mut self) -> &mut Options {
         &mut self.options
+    }
+
+    fn set_prompt(&mut self, prompt: String) {
+        self.prompt = Some(prompt);
+    }
+
+    fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
+        Self::set(self, name, value)
+    }
+}
+
+impl Spec for Request {
+    fn view(&self) -> View<'_> {
+        match self {
+            Self::Generate(spec) => spec.view(),
+            Self::Edit(spec) => spec.view(),
+        }
+    }
+
+    fn options_mut(&mut self) -> &mut Options {
+        Self::options_mut(self)
+    }
+
+    fn set_prompt(&mut self, prompt: String) {
+        match self {
+            Self::Generate(spec) => spec.set_prompt(prompt),
+            Self::Edit(spec) => spec.set_prompt(prompt),
+        }
+    }
+
+    fn set(&mut self, name: &str, value: Value) -> Result<(), Error> {
+        Self::set(self, name, value)
     }
 }
 
