@@ -53,7 +53,7 @@
 //! | `local` | | `Client::local` and `Client::demo`: the native pipeline, with a small demonstration model |
 //! | `blocking` | | `.wait()` in place of `.await` |
 //! | `cache` | | a layer that stores responses on disk |
-//! | `otel` | | the header `traceparent`, for requests inside a `tracing` span that is connected to OpenTelemetry |
+//! | `otel` | | the header `traceparent` with API requests, if `tracing` is connected to OpenTelemetry |
 //! | `testing` | | a mock backend, a mock gateway, and a conformance suite for custom backends |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

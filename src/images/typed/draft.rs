@@ -8,8 +8,9 @@ use std::time::Duration;
 use futures_util::future::{self, Either};
 use serde_json::Value;
 use tokio::time::Instant;
+use tracing::Instrument;
 
-use super::{Schema, Spec, check};
+use super::{Mode, Schema, Spec, View, check};
 use crate::backend::{Backend, Cancellation, Estimate, Options, Progress, RequestContext};
 use crate::error::{Error, ErrorKind};
 use crate::images::{Delivery, Hosted, Images, Inline};
@@ -205,6 +206,35 @@ impl<S: Spec, D> Draft<S, D> {
             return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("response_format"));
         }
         let context = self.checked_context()?;
+        let View { mode, model, options, .. } = self.spec.view();
+        // The names follow the OpenTelemetry conventions for generative AI.
+        let span = tracing::info_span!(
+            "image_generation",
+            gen_ai.operation.name = if mode == Mode::TextToImage { "text_to_image" } else { "image_edit" },
+            gen_ai.request.model = model,
+            gen_ai.request.choice.count = options.n.unwrap_or(1),
+            gen_ai.provider.name = self.backend.name(),
+            error.type = tracing::field::Empty,
+        );
+        let result = self.execute_or_cancel(context).instrument(span.clone()).await;
+        span.in_scope(|| match &result {
+            Ok(images) => {
+                for warning in &images.metadata().warnings {
+                    tracing::warn!("{warning}");
+                }
+            }
+            Err(error) => {
+                span.record("error.type", tracing::field::debug(error.kind()));
+                tracing::debug!("the request failed: {error}");
+            }
+        });
+        result
+    }
+
+    async fn execute_or_cancel(self, context: RequestContext) -> Result<Images<D>, Error>
+    where
+        D: Delivery,
+    {
         let Some(cancellation) = self.cancellation.clone() else { return self.execute(context).await };
         let cancelled = |message| Error::new(ErrorKind::Cancelled, message);
         if cancellation.is_cancelled() {
