@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lumenfall::backend::{EditSpec, GenerateSpec, Options, Request};
 use lumenfall::blocking::Wait;
+use lumenfall::images::typed::{CONTROLS, Kind};
 use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
 use lumenfall::testing::MockBackend;
 use lumenfall::{Cancellation, Client, ErrorKind, Input};
@@ -71,7 +72,7 @@ fn all_violated_rules_are_reported_for_a_form() {
     spec.options.sampling.steps = Some(0);
     let errors = SCHEMA.check_all(&spec);
     let names: Vec<_> = errors.iter().filter_map(|error| error.parameter()).collect();
-    assert_eq!(names, ["steps", "prompt", "size", "output_compression", "n"]);
+    assert_eq!(names, ["steps", "prompt", "size", "aspect_ratio", "output_compression", "n"]);
     assert!(SCHEMA.check_all(&GenerateSpec::new(SCHEMA.id, "a lighthouse")).is_empty());
 }
 
@@ -89,6 +90,36 @@ fn the_rules_of_every_model_hold_for_unknown_models() {
     twice.validate().unwrap();
     twice.options.sampling.steps = Some(30);
     assert_eq!(twice.validate().unwrap_err().parameter(), Some("steps"));
+}
+
+#[test]
+fn a_form_becomes_a_request_and_the_facts_of_its_fields_are_known() {
+    let map = |json: serde_json::Value| json.as_object().cloned().unwrap();
+    let spec = SCHEMA.generate_spec(map(json!({ "prompt": "a lighthouse", "n": 2, "guidance": 4.5 }))).unwrap();
+    assert_eq!((spec.options.n, spec.options.sampling.guidance), (Some(2), Some(4.5)));
+    let edit = SCHEMA.edit_spec(Input::path("a.png"), map(json!({ "strength": 0.5 }))).unwrap();
+    assert_eq!(edit.options.sampling.strength, Some(0.5));
+    for (name, json) in [
+        ("sice", json!({ "prompt": "a lighthouse", "sice": "1024x1024" })),
+        ("prompt", json!({ "n": 2 })),
+        ("mask", json!({ "prompt": "a lighthouse", "mask": "a.png" })),
+        ("strength", json!({ "prompt": "a lighthouse", "strength": 0.5 })),
+    ] {
+        assert_eq!(SCHEMA.generate_spec(map(json)).unwrap_err().parameter(), Some(name));
+    }
+
+    let parameter = |name| SCHEMA.parameter(name).unwrap();
+    assert_eq!(parameter("size").excludes, ["aspect_ratio", "resolution"]);
+    assert_eq!(parameter("resolution").excludes, ["size"]);
+    assert_eq!((parameter("n").default, parameter("n").description), (Some("1"), "Number of images to generate"));
+    assert_eq!(parameter("mask").media_types, ["image/png"]);
+    // Every control can be set by the name that the table lists.
+    for control in &CONTROLS {
+        let value = if matches!(control.kind, Kind::Text { .. }) { json!("rain") } else { json!(1) };
+        let mut options = Options::default();
+        options.set(control.name, value).unwrap();
+        assert!(options.extra.is_empty() && options != Options::default(), "{}", control.name);
+    }
 }
 
 #[tokio::test]

@@ -195,7 +195,7 @@ impl Schema {
         if !matches!(parameter.kind, Kind::File { .. }) {
             self.check_value(name, value)?;
         }
-        if let Some(other) = parameter.overrides.iter().find(|other| values.contains_key(*other)) {
+        if let Some(other) = parameter.excludes.iter().find(|other| values.contains_key(*other)) {
             return Err(invalid(name, format!("cannot be combined with `{other}`; remove one of them")));
         }
         for requirement in parameter.requires {

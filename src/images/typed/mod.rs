@@ -1,7 +1,9 @@
 //! The library that generated builders use: schemas as data, their checks, and requests that are ready to send.
 
 pub(crate) mod check;
+mod controls;
 mod draft;
+mod from_map;
 mod inputs;
 mod literal;
 mod model;
@@ -11,6 +13,7 @@ mod shared;
 mod spec;
 mod states;
 
+pub use controls::CONTROLS;
 pub use draft::Draft;
 pub use inputs::Inputs;
 #[doc(hidden)]

@@ -94,14 +94,20 @@ pub enum Per {
 pub struct Parameter {
     /// The name in the OpenAI-compatible API.
     pub name: &'static str,
+    /// A description, on one line and without its full stop.
+    pub description: &'static str,
     /// The type and the range of the values.
     pub kind: Kind,
+    /// The value that the service uses if a request does not set the parameter, as text. `None` if the schema has none.
+    pub default: Option<&'static str>,
+    /// The media types of a file, such as `image/png`; empty if the schema lists none.
+    pub media_types: &'static [&'static str],
     /// Whether text to image has the parameter.
     pub text_to_image: Presence,
     /// Whether image edit has the parameter.
     pub image_edit: Presence,
-    /// The parameters that are exclusive with this one: a request that sets this parameter and one of them is rejected.
-    pub overrides: &'static [&'static str],
+    /// The parameters that exclude this one and are excluded by it: a request that sets two of them is rejected.
+    pub excludes: &'static [&'static str],
     /// The values of other parameters that a request must contain if it sets this parameter.
     pub requires: &'static [Requirement],
 }

@@ -3,6 +3,7 @@
 use proc_macro2::{Literal, TokenStream};
 use quote::quote;
 
+use super::text;
 use crate::model::{Kind, Model, Parameter};
 use crate::schema::{MaxResolution, Mode, Need, Per, Price};
 
@@ -16,7 +17,7 @@ pub(super) fn schema(model: &Model) -> TokenStream {
         let price = option(provider.price.as_ref().map(price));
         quote!(typed::Provider { slug: #slug, name: #name, model: #model, modes: #modes, price: #price })
     });
-    let parameters = model.parameters.iter().map(parameter);
+    let parameters = model.parameters.iter().map(|each| parameter(model, each));
     quote! {
         /// The model's parameter schema.
         pub static SCHEMA: typed::Schema = typed::Schema {
@@ -72,8 +73,12 @@ fn modes(modes: &[Mode]) -> TokenStream {
     quote!(&[#(#modes),*])
 }
 
-fn parameter(parameter: &Parameter) -> TokenStream {
-    let Parameter { name, overrides, .. } = parameter;
+fn parameter(model: &Model, parameter: &Parameter) -> TokenStream {
+    let Parameter { name, media_types, .. } = parameter;
+    let description = text::sentence(&parameter.description);
+    let default = option(parameter.default.as_ref().map(|default| quote!(#default)));
+    let overriders = model.overriders(name).map(|other| &other.name);
+    let excludes = parameter.overrides.iter().chain(overriders);
     let kind = kind(&parameter.kind);
     let (text_to_image, image_edit) = (presence(parameter, Mode::TextToImage), presence(parameter, Mode::ImageEdit));
     let requires = parameter
@@ -83,10 +88,13 @@ fn parameter(parameter: &Parameter) -> TokenStream {
     quote! {
         typed::Parameter {
             name: #name,
+            description: #description,
             kind: #kind,
+            default: #default,
+            media_types: &[#(#media_types),*],
             text_to_image: #text_to_image,
             image_edit: #image_edit,
-            overrides: &[#(#overrides),*],
+            excludes: &[#(#excludes),*],
             requires: &[#(#requires),*],
         }
     }
