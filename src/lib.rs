@@ -48,7 +48,8 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `rustls` | yes | TLS with rustls |
+//! | `rustls` | yes | TLS with rustls and aws-lc |
+//! | `rustls-ring` | | TLS with rustls and ring, which builds faster; see [docs/remote.md](https://github.com/lumenfall-ai/lumenfall-rs/blob/main/docs/remote.md) |
 //! | `native-tls` | | TLS with the system's library |
 //! | `local` | | `Client::local` and `Client::demo`: the native pipeline, with a small demonstration model |
 //! | `blocking` | | `.wait()` in place of `.await` |

@@ -26,9 +26,9 @@ pub(crate) struct HttpClient {
 
 impl HttpClient {
     pub(crate) fn new(settings: &Settings, base: &Url) -> Result<Self, Error> {
-        #[cfg(feature = "rustls")]
+        #[cfg(feature = "_rustls")]
         let tls = super::tls::config(base)?;
-        #[cfg(not(any(feature = "rustls", feature = "native-tls")))]
+        #[cfg(not(any(feature = "_rustls", feature = "native-tls")))]
         if base.scheme() == "https" && settings.http_client.is_none() {
             let message = "this build has no TLS; enable the feature `rustls` or `native-tls`, or pass your own \
                            client with `.http_client(..)`";
@@ -40,7 +40,7 @@ impl HttpClient {
                 return Ok(client.clone());
             }
             let builder = builder(settings)?;
-            #[cfg(feature = "rustls")]
+            #[cfg(feature = "_rustls")]
             let builder = builder.tls_backend_preconfigured(tls.clone());
             builder
                 .build()

@@ -4,7 +4,7 @@ pub(crate) mod client;
 pub(crate) mod download;
 pub(crate) mod multipart;
 pub(crate) mod settings;
-#[cfg(feature = "rustls")]
+#[cfg(feature = "_rustls")]
 mod tls;
 #[cfg(feature = "otel")]
 mod trace;

@@ -1,18 +1,21 @@
-//! TLS with rustls.
+//! TLS with rustls, with the cipher suites of aws-lc or of ring.
 //!
-//! By default reqwest uses aws-lc, whose C sources take longer to build than all other dependencies of this crate together.
-//! ring builds in seconds.
+//! ring builds in seconds. The C sources of aws-lc take longer, but with them reqwest has a default provider. Without one,
+//! a plain `reqwest::Client::new()` elsewhere in the program panics.
 
 use std::sync::{Arc, OnceLock};
 
 use reqwest::Url;
-use rustls::crypto::ring;
+#[cfg(feature = "rustls")]
+use rustls::crypto::aws_lc_rs as provider;
+#[cfg(not(feature = "rustls"))]
+use rustls::crypto::ring as provider;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt as _;
 
 use crate::error::{Error, ErrorKind};
 
-/// Returns a configuration with ring's cipher suites, the system's certificates, and HTTP/2 if the server supports it.
+/// Returns a configuration with the cipher suites of the chosen library, the system's certificates, and HTTP/2 if the server supports it.
 ///
 /// A system without certificates can still use a base URL without TLS, such as a local server.
 pub(crate) fn config(base: &Url) -> Result<ClientConfig, Error> {
@@ -22,7 +25,7 @@ pub(crate) fn config(base: &Url) -> Result<ClientConfig, Error> {
         return Ok(config.clone());
     }
     let failed = |message: &str, error| Error::new(ErrorKind::Configuration, message).with_source(error);
-    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| failed("TLS cannot be configured", error))?;
     let alpn = |mut config: ClientConfig| {
