@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::backend::{Progress, RequestContext};
 use crate::error::{Bills, Error};
 use tokio::time::Instant;
 
@@ -25,16 +26,22 @@ pub struct RetryPolicy {
     pub(crate) max_retries: u32,
     pub(crate) max_wait: Duration,
     pub(crate) may_bill_twice: bool,
+    /// The upper bound of the first random wait. It doubles with each retry, up to `ceiling`.
+    first_wait: Duration,
+    ceiling: Duration,
+    max_elapsed: Option<Duration>,
 }
-
-/// The upper bound of the first random wait. It doubles with each retry.
-const BASE: Duration = Duration::from_millis(500);
-/// The largest upper bound of a random wait. A wait requested by the service can be longer, up to `max_wait`.
-const CEILING: Duration = Duration::from_secs(8);
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max_retries: 3, max_wait: Duration::from_secs(60), may_bill_twice: false }
+        Self {
+            max_retries: 3,
+            max_wait: Duration::from_secs(60),
+            may_bill_twice: false,
+            first_wait: Duration::from_millis(500),
+            ceiling: Duration::from_secs(8),
+            max_elapsed: None,
+        }
     }
 }
 
@@ -56,6 +63,20 @@ impl RetryPolicy {
         self
     }
 
+    /// Sets the waits between attempts: each is random, below a bound that starts at `first`, doubles with each retry, and is
+    /// at most `ceiling`. The defaults are 500 milliseconds and 8 seconds. A wait that the service asks for can be longer.
+    pub fn backoff(mut self, first: Duration, ceiling: Duration) -> Self {
+        (self.first_wait, self.ceiling) = (first, ceiling);
+        self
+    }
+
+    /// Sets the time after the start of the first attempt within which a retry may start. Unlimited by default. Unlike a
+    /// timeout, it does not interrupt an attempt that runs.
+    pub fn max_elapsed(mut self, limit: Duration) -> Self {
+        self.max_elapsed = Some(limit);
+        self
+    }
+
     /// Also retries if the request may have been executed: after a connection that was closed once the request was sent,
     /// a timeout, or a 5xx status. You may then pay more than once for one result.
     pub fn may_bill_twice(mut self) -> Self {
@@ -68,7 +89,7 @@ impl RetryPolicy {
     /// It is at least what the service asked for, up to `max_wait`. Otherwise it is drawn evenly between zero and an upper
     /// bound that doubles with each attempt ("full jitter"), so that clients that failed together do not retry together.
     pub(crate) fn wait(&self, attempt: u32, requested: Option<Duration>) -> Duration {
-        let bound = BASE.saturating_mul(1 << (attempt.saturating_sub(1)).min(10)).min(CEILING);
+        let bound = self.first_wait.saturating_mul(1 << (attempt.saturating_sub(1)).min(10)).min(self.ceiling);
         let random = bound.mul_f64(fastrand::f64());
         requested.map_or(random, |requested| requested.min(self.max_wait).max(random.min(self.max_wait)))
     }
@@ -93,15 +114,20 @@ impl Attempts {
 
     /// Records a failed attempt, then waits and returns true if there is another one.
     ///
-    /// There is none if `may_retry` is false, if the policy's retries are used up, or if the wait would end after the
-    /// deadline: the error at the deadline would explain less than `error` does.
-    pub(crate) async fn retry_after(&mut self, error: &Error, may_retry: bool) -> bool {
+    /// There is none if `may_retry` is false, if the policy's retries or its time are used up, or if the wait would end after
+    /// the deadline: the error at the deadline would explain less than `error` does.
+    pub(crate) async fn retry_after(&mut self, error: &Error, may_retry: bool, context: &RequestContext) -> bool {
         self.failed = self.failed.saturating_add(1);
         self.bills.add(error.bills());
         let wait = self.policy.wait(self.failed, error.retry_after());
         let ends_in_time = |deadline| Instant::now().checked_add(wait).is_some_and(|end| end < deadline);
-        let retry = may_retry && self.failed <= self.policy.max_retries && self.deadline.is_none_or(ends_in_time);
+        let limit = self.policy.max_elapsed.and_then(|limit| self.started.checked_add(limit));
+        let in_time = [self.deadline, limit].into_iter().flatten().all(ends_in_time);
+        let retry = may_retry && self.failed <= self.policy.max_retries && in_time;
         if retry {
+            let attempt = self.failed.saturating_add(1);
+            tracing::info!(attempt, ?wait, "the request is retried: {error}");
+            context.report(Progress::Retrying { attempt, wait });
             tokio::time::sleep(wait).await;
         }
         retry
@@ -125,6 +151,16 @@ mod tests {
             assert!(waits.iter().all(|wait| *wait <= Duration::from_millis(bound)));
             assert!(waits.iter().any(|wait| *wait > Duration::from_millis(bound / 2)));
             assert!(waits.iter().any(|wait| *wait < Duration::from_millis(bound / 2)));
+        }
+    }
+
+    #[test]
+    fn the_backoff_can_be_set() {
+        let retry = RetryPolicy::default().backoff(Duration::from_secs(2), Duration::from_secs(3));
+        for (attempt, bound) in [(1, 2), (2, 3), (9, 3)] {
+            let waits: Vec<_> = (0..200).map(|_| retry.wait(attempt, None)).collect();
+            assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(bound)));
+            assert!(waits.iter().any(|wait| *wait > Duration::from_secs(bound) / 2));
         }
     }
 

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::stored::json_text_in_binary_formats;
 use crate::error::{Error, ErrorKind};
+use crate::retry::RetryPolicy;
 use crate::values::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size};
 
 /// A request of either mode.
@@ -223,9 +224,20 @@ pub struct RequestContext {
     pub deadline: Option<Instant>,
     /// Called with each progress event, on any thread. It must return quickly.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
+    /// Headers that a remote backend adds to its API requests.
+    pub headers: Vec<(String, String)>,
+    /// Replaces the retry policy of a remote backend and of the layer [`Retry`](crate::layers::Retry).
+    pub retry: Option<RetryPolicy>,
 }
 
 impl RequestContext {
+    /// Calls the progress callback, if there is one.
+    pub fn report(&self, progress: Progress) {
+        if let Some(callback) = &self.progress {
+            callback(progress);
+        }
+    }
+
     /// Checks that the deadline has not passed. Backends call it before they start.
     ///
     /// # Errors
@@ -257,6 +269,8 @@ impl fmt::Debug for RequestContext {
         f.debug_struct("RequestContext")
             .field("deadline", &self.deadline)
             .field("progress", &self.progress.is_some())
+            .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .field("retry", &self.retry)
             .finish()
     }
 }
@@ -272,6 +286,13 @@ pub enum Progress {
     },
     /// The provider has started the request.
     Running,
+    /// An attempt failed, and another one follows.
+    Retrying {
+        /// The number of the attempt that follows, from 2.
+        attempt: u32,
+        /// The time until it starts.
+        wait: Duration,
+    },
     /// The local backend loads the model's weights.
     Loading,
     /// The local backend encodes the prompt.

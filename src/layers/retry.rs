@@ -30,19 +30,22 @@ impl<B: Backend> Retry<B> {
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
-        let mut attempts = Attempts::new(&self.policy, context.deadline.map(Into::into));
+        let policy = context.retry.as_ref().unwrap_or(&self.policy).clone();
+        // The policy of the call applies to this layer, and not once more to each attempt.
+        let inner_context = RequestContext { retry: None, ..context.clone() };
+        let mut attempts = Attempts::new(&policy, context.deadline.map(Into::into));
         let mut failed = FailedAttempts::default();
         let mut sent = 0;
         loop {
-            let error = match self.inner.send(request.clone(), context.clone()).await {
+            let error = match self.inner.send(request.clone(), inner_context.clone()).await {
                 Ok(output) => return Ok(failed.add_to_output(output)),
                 Err(error) => error,
             };
             failed.add(&error);
             // The backend may have retried the request itself, or not sent it at all.
             sent += error.attempts();
-            let may_retry = error.is_transient() && (self.policy.may_bill_twice || error.made_nothing());
-            if !attempts.retry_after(&error, may_retry).await {
+            let may_retry = error.is_transient() && (policy.may_bill_twice || error.made_nothing());
+            if !attempts.retry_after(&error, may_retry, &context).await {
                 return Err(failed.add_to_error(error).with_attempts(sent.max(attempts.failed), attempts.elapsed()));
             }
         }

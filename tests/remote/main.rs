@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod account;
+mod calls;
 mod configuration;
 #[cfg(feature = "testing")]
 mod conformance;

@@ -198,7 +198,7 @@ fn parameter(raw: Raw, modes: &[Mode]) -> Result<Parameter, String> {
 fn is_reserved(name: &str) -> bool {
     let is_module = matches!(name, "model" | "parameters" | "providers" | "rules" | "typed");
     let is_setter = matches!(name, "extra" | "hosted" | "inline" | "pin" | "sampling" | "timeout");
-    let is_call = matches!(name, "cancel_with" | "estimate" | "into_draft" | "send");
+    let is_call = matches!(name, "cancel_with" | "estimate" | "header" | "into_draft" | "retry" | "send");
     is_module || is_setter || is_call || name.starts_with("on_") || name.starts_with("try_")
 }
 

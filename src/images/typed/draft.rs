@@ -14,6 +14,7 @@ use super::{Mode, Schema, Spec, View, check};
 use crate::backend::{Backend, Cancellation, Estimate, Options, Progress, RequestContext};
 use crate::error::{Error, ErrorKind};
 use crate::images::{Delivery, Hosted, Images, Inline};
+use crate::retry::RetryPolicy;
 use crate::values::ResponseFormat;
 
 /// A request whose parameters can be set at run time, under a condition or in a loop.
@@ -162,6 +163,20 @@ impl<S: Spec, D> Draft<S, D> {
     #[must_use]
     pub fn cancel_with(mut self, cancellation: &Cancellation) -> Self {
         self.cancellation = Some(cancellation.clone());
+        self
+    }
+
+    /// Adds a header to the API requests of a remote backend; other backends ignore it. Error messages can contain its value.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.context.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Replaces the retry policy of the backend.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.context.retry = Some(policy);
         self
     }
 

@@ -43,6 +43,23 @@ macro_rules! shared_methods {
             self
         }
 
+        /// Adds a header to the API requests of a remote backend; other backends ignore it. Error messages can contain its
+        /// value.
+        pub fn header(
+            mut self,
+            name: impl ::core::convert::Into<::std::string::String>,
+            value: impl ::core::convert::Into<::std::string::String>,
+        ) -> Self {
+            self.draft = self.draft.header(name, value);
+            self
+        }
+
+        /// Replaces the retry policy of the backend.
+        pub fn retry(mut self, policy: $crate::RetryPolicy) -> Self {
+            self.draft = self.draft.retry(policy);
+            self
+        }
+
         /// Converts the builder into a draft, whose parameters can be set under a condition or in a loop. The draft keeps the
         /// timeout, the progress callback and the delivery.
         pub fn into_draft(self) -> $crate::images::typed::Draft<$spec, Delivery> {

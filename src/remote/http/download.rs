@@ -8,7 +8,7 @@ use reqwest::header::{ETAG, HeaderValue};
 use reqwest::{Response, Url};
 
 use super::transport::Transport;
-use crate::backend::ByteStream;
+use crate::backend::{ByteStream, RequestContext};
 use crate::error::{Error, ErrorKind};
 use crate::remote::response::{body, images};
 use crate::retry::{Attempts, RetryPolicy};
@@ -101,7 +101,11 @@ impl Download {
     /// Requests the image again, if nothing was yielded yet or its tag proves that the content is the same.
     async fn restart(&mut self, mut error: Error) -> Result<(), Error> {
         let is_identifiable = self.yielded == 0 || self.version.tag.is_some();
-        while self.attempts.retry_after(&error, is_identifiable && error.is_transient()).await {
+        while self
+            .attempts
+            .retry_after(&error, is_identifiable && error.is_transient(), &RequestContext::default())
+            .await
+        {
             match self.transport.download(self.url.clone(), &RetryPolicy::none(), self.deadline).await {
                 Ok(response) if self.yielded == 0 || Version::of(&response) == self.version => {
                     self.version = Version::of(&response);

@@ -244,7 +244,7 @@ pub(crate) fn parse_base_url(text: &str, example: &str) -> Result<Url, Error> {
     Ok(url)
 }
 
-fn parse_header((name, value): &(String, String)) -> Result<(HeaderName, HeaderValue), Error> {
+pub(crate) fn parse_header((name, value): &(String, String)) -> Result<(HeaderName, HeaderValue), Error> {
     // The message does not quote the name: it may be a whole line that contains the value.
     let parsed = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| configuration("a header name is malformed; pass the name and the value separately"))?;

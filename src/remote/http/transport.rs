@@ -12,8 +12,10 @@ use serde::de::DeserializeOwned;
 
 use super::client::HttpClient;
 use super::multipart::FileForm;
+use super::settings::parse_header;
 use super::tracked_body::TrackedBody;
 use super::upload::Upload;
+use crate::backend::RequestContext;
 use crate::error::{Error, ErrorKind};
 use crate::remote::redact;
 use crate::remote::response::body::{self, Body};
@@ -95,6 +97,8 @@ pub(crate) struct Call<'a> {
     pub(crate) request: &'a Request,
     pub(crate) payload: &'a Payload,
     pub(crate) time: Time,
+    /// The caller's settings of this call.
+    pub(crate) context: &'a RequestContext,
 }
 
 /// Whether the service bills a request when it executes it.
@@ -160,7 +164,8 @@ impl Transport {
         call: &Call<'_>,
         read: impl AsyncFn(&mut Body<'_>) -> Result<T, Failure>,
     ) -> Result<Completed<T>, Error> {
-        self.retry(&self.retry, Billing::Paid, call.time, || self.attempt(call, Billing::Paid, &read)).await
+        let attempt = || self.attempt(call, Billing::Paid, &read);
+        self.retry(&self.retry, Billing::Paid, call.time, call.context, attempt).await
     }
 
     /// Sends a request that is never billed, and reads its response with `read`.
@@ -171,9 +176,10 @@ impl Transport {
         deadline: Option<Instant>,
         read: impl AsyncFn(&mut Body<'_>) -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        let call = Call { request, payload, time: self.start(deadline) };
+        let context = &RequestContext::default();
+        let call = Call { request, payload, time: self.start(deadline), context };
         let attempt = || self.attempt(&call, Billing::Free, &read);
-        self.retry(&self.retry, Billing::Free, call.time, attempt).await.map(|completed| completed.result)
+        self.retry(&self.retry, Billing::Free, call.time, context, attempt).await.map(|completed| completed.result)
     }
 
     /// Sends a free `GET` request and reads its JSON response.
@@ -256,7 +262,7 @@ impl Transport {
                 }
             };
             let time = Time { started: Instant::now(), deadline };
-            let response = self.retry(retry, Billing::Free, time, attempt).await?.result;
+            let response = self.retry(retry, Billing::Free, time, &RequestContext::default(), attempt).await?.result;
             if !response.status().is_redirection() {
                 return Ok(response);
             }
@@ -292,11 +298,13 @@ impl Transport {
         policy: &RetryPolicy,
         billing: Billing,
         Time { started, deadline }: Time,
+        context: &RequestContext,
         attempt: impl Fn() -> F,
     ) -> Result<Completed<T>, Error> {
         if started >= deadline {
             return Err(Error::new(ErrorKind::Timeout, "the deadline had expired before the request was sent"));
         }
+        let policy = context.retry.as_ref().unwrap_or(policy);
         let mut attempts = Attempts::new(policy, Some(deadline));
         loop {
             let Failure { error, verdict } = match attempt().await {
@@ -314,13 +322,23 @@ impl Transport {
                 Verdict::NotExecuted => true,
                 Verdict::Ambiguous => billing == Billing::Free || policy.may_bill_twice,
             };
-            if !attempts.retry_after(&error, may_retry).await {
+            if !attempts.retry_after(&error, may_retry, context).await {
                 let sent = attempts.failed - u32::from(verdict == Verdict::NotSent);
                 let error = error.with_bills(attempts.bills);
                 return Err(if sent == 0 { error } else { error.with_attempts(sent, started.elapsed()) });
             }
         }
     }
+}
+
+/// Copies a request and adds the headers of the call.
+pub(crate) fn with_headers(request: &Request, context: &RequestContext) -> Result<Request, Error> {
+    let mut copy = copy(request, None);
+    for header in &context.headers {
+        let (name, value) = parse_header(header).map_err(|error| error.with_kind(ErrorKind::InvalidRequest))?;
+        copy.headers_mut().insert(name, value);
+    }
+    Ok(copy)
 }
 
 /// Copies a request.

@@ -60,7 +60,8 @@ impl Fal {
         let response_format = spec.options.response_format;
         let input = input(spec)?;
 
-        let (job, submitted) = job::submit(&self.transport, &JOBS, self.transport.url(&MODEL), &input, time).await?;
+        let (job, submitted) =
+            job::submit(&self.transport, &JOBS, self.transport.url(&MODEL), &input, time, &context).await?;
         let complete = |error: Error| submitted.complete(error);
         let secrets = &self.transport.secrets;
         job.wait(self.poll_interval, deadline, &context, |status| state(&status, secrets)).await.map_err(complete)?;

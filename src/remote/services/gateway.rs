@@ -45,6 +45,7 @@ pub struct Remote {
     /// The requests without their bodies, which are the same for each call.
     generations: Arc<HttpRequest>,
     edits: Arc<HttpRequest>,
+    model_name: Option<String>,
 }
 
 /// Configures a [`Remote`] backend. [`build`](Self::build) checks all settings.
@@ -69,6 +70,7 @@ pub struct RemoteBuilder {
     settings: Settings,
     native_url: Option<String>,
     replay: Option<Replay>,
+    model_name: Option<String>,
 }
 
 impl RemoteBuilder {
@@ -76,7 +78,7 @@ impl RemoteBuilder {
     /// `LUMENFALL_BASE_URL` and `LUMENFALL_NATIVE_URL`.
     pub fn from_env() -> Self {
         let settings = Settings { base_url: variable("LUMENFALL_BASE_URL"), ..SERVICE.settings_from_env() };
-        Self { settings, native_url: variable("LUMENFALL_NATIVE_URL"), replay: None }
+        Self { settings, native_url: variable("LUMENFALL_NATIVE_URL"), ..Self::default() }
     }
 
     settings_methods!("https://api.lumenfall.ai/openai/v1", "LUMENFALL_API_KEY");
@@ -88,6 +90,12 @@ impl RemoteBuilder {
     /// ignore the dry-run parameter, generate the images and bill them.
     pub fn native_url(mut self, url: impl Into<String>) -> Self {
         self.native_url = Some(url.into());
+        self
+    }
+
+    /// Sends this name of the model instead of the one of each request, for a server that knows the model under another name.
+    pub fn model_name(mut self, name: impl Into<String>) -> Self {
+        self.model_name = Some(name.into());
         self
     }
 
@@ -112,7 +120,7 @@ impl RemoteBuilder {
         let url = |endpoint| transport.url(&["images", endpoint]);
         let generations = Arc::new(transport.json_request(url("generations")));
         let edits = Arc::new(transport.request(Method::POST, url("edits")));
-        Ok(Remote { transport, generations, edits })
+        Ok(Remote { transport, generations, edits, model_name: self.model_name })
     }
 }
 
@@ -177,7 +185,10 @@ impl Remote {
     }
 
     /// Returns the HTTP request for `request`, without its body, and its body.
-    fn encode(&self, request: Request) -> Result<(&HttpRequest, Payload), Error> {
+    fn encode(&self, mut request: Request) -> Result<(&HttpRequest, Payload), Error> {
+        if let Some(name) = &self.model_name {
+            request.set("model", name.as_str())?;
+        }
         match request {
             Request::Generate(spec) => {
                 let fields = fields::generate(spec)?;
@@ -200,7 +211,14 @@ impl Remote {
         let response_format = request.options().response_format;
         let (request, payload) = self.encode(request)?;
         let time = self.transport.start(context.deadline.map(Into::into));
-        let call = Call { request, payload: &payload, time };
+        let with_headers;
+        let request = if context.headers.is_empty() {
+            request
+        } else {
+            with_headers = transport::with_headers(request, &context)?;
+            &with_headers
+        };
+        let call = Call { request, payload: &payload, time, context: &context };
         let Completed { result: mut output, lost_bills, attempts } =
             self.transport.send_paid(&call, images::read).await?;
         output.metadata.lost_bills = lost_bills;
@@ -243,7 +261,8 @@ impl Backend for Remote {
     }
 
     fn identity(&self) -> String {
-        self.transport.identity("remote")
+        let identity = self.transport.identity("remote");
+        self.model_name.iter().fold(identity, |identity, name| format!("{identity} {name:?}"))
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -76,9 +76,10 @@ pub(crate) async fn submit(
     url: Url,
     input: &impl Serialize,
     time: Time,
+    context: &RequestContext,
 ) -> Result<(Job, Submitted), Error> {
     let body = transport::serialize(input)?;
-    let request = Arc::new(transport.json_request(url));
+    let request = Arc::new(transport::with_headers(&transport.json_request(url), context)?);
     // `for_operation` limits the time of the caller.
     let background = Time { deadline: time.deadline.checked_add(BACKGROUND).unwrap_or(time.deadline), ..time };
     let attempt = || {
@@ -87,7 +88,8 @@ pub(crate) async fn submit(
         let (transport, request) = (Arc::clone(transport), Arc::clone(&request));
         let first_byte_timeout = transport.first_byte_timeout;
         let future = Box::pin(async move {
-            let call = Call { request: &request, payload: &Payload::Tracked(body), time: background };
+            let context = &RequestContext::default();
+            let call = Call { request: &request, payload: &Payload::Tracked(body), time: background, context };
             let submitted = transport.attempt(&call, Billing::Paid, &json::paid).await?;
             let id = lenient::text(&submitted, api.id).filter(|id| transport::segment(id).is_ok());
             let id = id.map(str::to_owned).ok_or_else(|| {
@@ -101,7 +103,7 @@ pub(crate) async fn submit(
         timeout::for_operation(first_byte_timeout, time.deadline, submission)
     };
     let Completed { result: job, lost_bills, attempts } =
-        transport.retry(&transport.retry, Billing::Paid, time, attempt).await?;
+        transport.retry(&transport.retry, Billing::Paid, time, context, attempt).await?;
     let shown_id = transport.secrets.redact_key(&job.id);
     let submitted = Submitted { id: job.id.clone(), shown_id, lost_bills, attempts, started: time.started };
     Ok((job, submitted))

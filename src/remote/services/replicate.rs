@@ -127,7 +127,8 @@ impl Replicate {
         let path: Vec<_> = ["models"].into_iter().chain(MODEL.split('/')).chain(["predictions"]).collect();
         let time = self.transport.start(Some(deadline));
         let input = json!({ "input": input });
-        let (job, submitted) = job::submit(&self.transport, &JOBS, self.transport.url(&path), &input, time).await?;
+        let (job, submitted) =
+            job::submit(&self.transport, &JOBS, self.transport.url(&path), &input, time, context).await?;
         let secrets = &self.transport.secrets;
         let urls = job.wait(self.poll_interval, deadline, context, |prediction| state(&prediction, secrets)).await;
         let urls = urls.map_err(|error| submitted.complete(error))?;
