@@ -19,7 +19,7 @@ async fn main() -> Result<(), Error> {
         .n(count!(2));
 
     let price = request.clone().estimate().await?.total;
-    println!("price: {:.3} {}", price.amount, price.currency);
+    println!("price: {price}");
 
     let images = request.send().await?;
     for (index, image) in images.iter().enumerate() {

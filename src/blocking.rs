@@ -31,7 +31,7 @@ pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
     ///
     /// This also works on a thread of an async runtime, but blocks all other tasks on that thread. Such calls therefore use
     /// separate connections, which the blocked tasks cannot stall. Exception: a custom
-    /// [`http_client`](crate::remote::RemoteBuilder::http_client) shares its connections with all calls. Use a separate HTTP
+    /// `RemoteBuilder::http_client` shares its connections with all calls. Use a separate HTTP
     /// client if the same thread also awaits calls.
     ///
     /// # Errors

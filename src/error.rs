@@ -43,6 +43,30 @@ pub enum ErrorKind {
     Cancelled,
 }
 
+/// Writes the kind in words, such as `rate limited`.
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configuration => "configuration",
+            Self::InvalidRequest => "invalid request",
+            Self::Unsupported => "unsupported",
+            Self::ContentPolicy => "content policy",
+            Self::Authentication => "authentication",
+            Self::InsufficientBalance => "insufficient balance",
+            Self::NotFound => "not found",
+            Self::RateLimited => "rate limited",
+            Self::Connection => "connection",
+            Self::Timeout => "timeout",
+            Self::Upstream => "upstream failure",
+            Self::InvalidResponse => "invalid response",
+            Self::Io => "input or output",
+            Self::Model => "model files",
+            Self::Compute => "computation",
+            Self::Cancelled => "cancelled",
+        })
+    }
+}
+
 /// An error of any operation of this crate.
 ///
 /// Match on [`kind`](Error::kind) to handle an error; print it to explain it to a person. No message contains a secret,

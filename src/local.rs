@@ -157,6 +157,8 @@ impl Model {
             backend: "local".into(),
             model: Some(self.name.clone()),
             steps: Some(output.steps),
+            attempts: 1,
+            generator: Some(concat!("lumenfall ", env!("CARGO_PKG_VERSION")).into()),
             cost: Some(Cost::nothing()),
             elapsed: started.elapsed(),
             warnings: output.warnings.clone(),

@@ -70,10 +70,10 @@ async fn a_wrong_key_an_unknown_model_an_invalid_request_and_the_recorder_are_re
 async fn a_dry_run_returns_the_price_and_costs_nothing() {
     let (_gateway, remote, client) = start().await;
     let estimate = client.images().generate("a lighthouse").n(count!(2)).estimate().await.unwrap();
-    assert_eq!((estimate.total.amount, estimate.provider.as_deref()), (0.07, Some("replicate")));
+    assert_eq!((estimate.total.amount(), estimate.provider.as_deref()), (0.07, Some("replicate")));
     let request = client.images().generate("a lighthouse").size(size!("1000x1000")).pin(Fal);
-    assert_eq!(request.n(count!(3)).estimate().await.unwrap().total.amount, 0.06);
-    assert_eq!(remote.account().balance().await.unwrap().available.unwrap().amount, 100.0);
+    assert_eq!(request.n(count!(3)).estimate().await.unwrap().total.amount(), 0.06);
+    assert_eq!(remote.account().balance().await.unwrap().available.unwrap().amount(), 100.0);
 }
 
 #[tokio::test]
@@ -188,7 +188,7 @@ async fn the_account_lists_requests_with_their_cost_and_purges_them() {
     assert_eq!((all[3].user.as_deref(), all[3].model.as_deref()), (Some("ann"), Some(MODEL)));
     assert_eq!(remote.account().request("req_mock_1").await.unwrap(), all[3]);
     let balance = remote.account().balance().await.unwrap().available.unwrap();
-    assert!((balance.amount - 99.895).abs() < 1e-9);
+    assert!((balance.amount() - 99.895).abs() < 1e-9);
     let unsupported = RequestFilter { status: Some(RequestStatus::Rejected), ..RequestFilter::default() };
     for (filter, page) in [(unsupported, Page::First), (RequestFilter::default(), Page::After("req_none"))] {
         let error = remote.account().page(&filter, page, false).await.unwrap_err();

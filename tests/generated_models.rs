@@ -28,6 +28,7 @@ fn values_of_an_enum_are_sent_as_text() {
         .paper(sketcher::paper::Kraft)
         .tiling(true)
         .pin(sketcher::providers::InHouse)
+        .into_draft()
         .into_spec();
     assert_eq!(spec.options.extra["style"], "3d-print");
     assert_eq!(spec.options.extra["paper"], "kraft");
@@ -36,7 +37,7 @@ fn values_of_an_enum_are_sent_as_text() {
     sketcher::SCHEMA.check(&spec).unwrap();
 
     let style = sketcher::parameters::Style::new("ink").unwrap();
-    let spec = images.generate("a lighthouse", style).try_paper("kraft").unwrap().into_spec();
+    let spec = images.generate("a lighthouse", style).try_paper("kraft").unwrap().into_draft().into_spec();
     assert_eq!((&spec.options.extra["style"], &spec.options.extra["paper"]), (&"ink".into(), &"kraft".into()));
     assert_eq!(sketcher::parameters::Style::new("oil").unwrap_err().parameter(), Some("style"));
 }
@@ -52,6 +53,7 @@ fn sampling_controls_in_the_schema_are_checked_by_the_schema() {
         .guidance_scale(literal!(GuidanceScale, 1.5))
         .shift(literal!(Shift, -0.5))
         .steps(28)
+        .into_draft()
         .into_spec();
     assert_eq!(spec.options.sampling.seed, Some(4_294_967_295));
     dreamer::SCHEMA.check(&spec).unwrap();
@@ -68,7 +70,7 @@ fn required_numbers_and_supported_formats_are_checked() {
     let factor = upscaler::parameters::ScaleFactor::new(3).unwrap();
     let edit = images.edit(Input::path("small.png"), factor);
     assert_eq!(edit.clone().try_output_format(OutputFormat::Gif).unwrap_err().parameter(), Some("output_format"));
-    let spec = edit.try_output_format(OutputFormat::Webp).unwrap().into_spec();
+    let spec = edit.try_output_format(OutputFormat::Webp).unwrap().into_draft().into_spec();
     assert_eq!(spec.options.extra["scale_factor"], 3);
     assert!(upscaler::parameters::ScaleFactor::new(9).is_err());
 }

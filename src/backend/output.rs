@@ -7,9 +7,10 @@ use bytes::Bytes;
 use reqwest::header::{
     CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE,
 };
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::Cost;
+use super::{Cost, Request};
 use crate::error::Bills;
 use crate::values::{OutputFormat, Size};
 
@@ -69,7 +70,10 @@ impl fmt::Debug for Content {
 }
 
 /// Information about a request that succeeded. A field is `None` if the backend does not report it.
-#[derive(Clone, Debug, Default)]
+///
+/// The serde form, for example for a file beside the image, omits the headers and the service's own metadata, because they
+/// may contain secrets. `elapsed` is in seconds.
+#[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Metadata {
     /// The name of the backend.
@@ -84,25 +88,41 @@ pub struct Metadata {
     pub lost_bills: u32,
     /// The service's id of the request, for support enquiries.
     pub request_id: Option<String>,
+    /// The number of attempts, the successful one included; 0 if no request was sent.
+    pub attempts: u32,
     /// The HTTP headers of the response; empty if the backend does not use HTTP.
+    #[serde(skip)]
     pub headers: Headers,
     /// The size of the images.
     pub size: Option<Size>,
     /// The file format that the service reports. [`Image::format`](crate::Image::format) detects the actual format.
     pub output_format: Option<OutputFormat>,
     /// The service's own metadata, unmodified, in a format that may change.
+    #[serde(skip)]
     pub service: ServiceMetadata,
     /// When the images were generated, in seconds since 1970.
     pub created: Option<u64>,
     /// When the URLs expire according to the service's documentation. [`Image::expires_at`](crate::Image::expires_at) also
     /// reads the time from a signed URL.
     pub urls_expire: Option<SystemTime>,
+    /// The request with the model's name, size, seed and other values that the backend chose; with it, the backend generates
+    /// the images again. `None` if the backend does not report its choices.
+    pub request: Option<Box<Request>>,
+    /// A fingerprint of the model's files, by which a local backend recognises the model.
+    pub model_fingerprint: Option<String>,
+    /// The name and version of the program that computed the images.
+    pub generator: Option<String>,
     /// The number of denoising steps.
     pub steps: Option<u32>,
     /// The duration of the request.
+    #[serde(serialize_with = "seconds")]
     pub elapsed: Duration,
     /// Problems that did not fail the request, such as a truncated prompt.
     pub warnings: Vec<String>,
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 impl Metadata {

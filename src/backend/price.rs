@@ -1,25 +1,62 @@
 //! Costs and estimates.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-/// An amount of money.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// An amount of money, in whole micro-units, so that sums are exact.
+///
+/// ```
+/// use lumenfall::backend::Cost;
+///
+/// let cost = Cost::new(0.035, "USD");
+/// assert_eq!(cost.micros, 35_000);
+/// assert_eq!(cost.to_string(), "0.035 USD");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Cost {
-    /// The amount in units of `currency`, such as dollars.
-    pub amount: f64,
+    /// The amount in millionths of the unit of `currency`: 35,000 for 3.5 cents in `USD`.
+    pub micros: i64,
     /// The ISO 4217 code of the currency in upper case, such as `USD`.
     pub currency: String,
 }
 
 impl Cost {
+    /// Returns a cost in units of `currency`, such as dollars, rounded to micro-units. An amount that is not a number is 0.
+    pub fn new(amount: f64, currency: impl Into<String>) -> Self {
+        Self::from_micros((amount * 1e6).round() as i64, currency)
+    }
+
+    /// Returns a cost in millionths of the unit of `currency`.
+    pub fn from_micros(micros: i64, currency: impl Into<String>) -> Self {
+        Self { micros, currency: currency.into().to_ascii_uppercase() }
+    }
+
     /// Returns a cost of 0 USD.
     pub fn nothing() -> Self {
-        Self { amount: 0.0, currency: "USD".into() }
+        Self::from_micros(0, "USD")
+    }
+
+    /// Returns the amount in units of the currency, such as dollars.
+    pub fn amount(&self) -> f64 {
+        self.micros as f64 / 1e6
+    }
+}
+
+/// Writes the amount with two to six decimals, such as `0.035 USD`.
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, micros) = (if self.micros < 0 { "-" } else { "" }, self.micros.unsigned_abs());
+        let decimals = format!("{:06}", micros % 1_000_000);
+        let (always, further) = decimals.split_at(2);
+        let further = further.trim_end_matches('0');
+        write!(f, "{sign}{}.{always}{further} {}", micros / 1_000_000, self.currency)
     }
 }
 
 /// The expected cost of a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Estimate {
     /// The total cost of all images.
@@ -33,7 +70,7 @@ pub struct Estimate {
 }
 
 /// An item of an [`Estimate`]. A field is `None` if the service does not report it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct EstimateComponent {
     /// The kind of item, such as `output`.
@@ -54,5 +91,27 @@ impl Estimate {
     /// Returns an estimate with this total and no other information.
     pub fn new(total: Cost) -> Self {
         Self { total, provider: None, model: None, components: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_rounded_to_micro_units_and_written_without_noise() {
+        for (amount, micros, text) in [
+            (0.1 + 0.2, 300_000, "0.30 USD"),
+            (0.02097152, 20_972, "0.020972 USD"),
+            (12.5, 12_500_000, "12.50 USD"),
+            (-0.005, -5_000, "-0.005 USD"),
+            (f64::NAN, 0, "0.00 USD"),
+            (f64::INFINITY, i64::MAX, "9223372036854.775807 USD"),
+        ] {
+            let cost = Cost::new(amount, "usd");
+            assert_eq!((cost.micros, cost.to_string().as_str()), (micros, text));
+        }
+        let json = serde_json::to_value(Cost::new(0.035, "USD")).unwrap();
+        assert_eq!(json, serde_json::json!({ "micros": 35_000, "currency": "USD" }));
     }
 }

@@ -275,8 +275,9 @@ impl fmt::Debug for RequestContext {
     }
 }
 
-/// A progress event of a request.
-#[derive(Clone, Debug, PartialEq)]
+/// A progress event of a request. Its serde form has the key `event`, such as `{"event": "step", "image": 0, …}`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Progress {
     /// The request waits in the provider's queue.

@@ -97,7 +97,7 @@ impl Fallback {
                     let message = format!("the estimates of the backends are in {one} and {other}; use one currency");
                     return Err(Error::new(ErrorKind::Unsupported, message));
                 }
-                (Some(Estimate { total, .. }), Ok(other)) if total.amount >= other.total.amount => {}
+                (Some(Estimate { total, .. }), Ok(other)) if total.micros >= other.total.micros => {}
                 (_, Ok(estimate)) => highest = Some(estimate),
             }
         }

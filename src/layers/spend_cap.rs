@@ -24,26 +24,35 @@ use crate::error::{Error, ErrorKind};
 pub struct SpendCap<B> {
     inner: B,
     cap: Cost,
-    per_image: Option<f64>,
+    /// In micro-units of the cap's currency.
+    per_image: Option<i64>,
     account: Arc<Mutex<Account>>,
 }
 
 #[derive(Debug, Default)]
 struct Account {
-    spent: f64,
-    reserved: f64,
+    /// In micro-units.
+    spent: i64,
+    reserved: i64,
 }
 
 impl<B: Backend> SpendCap<B> {
     /// Wraps `inner` to spend at most `amount`, in units of `currency` (an ISO 4217 code such as `USD`).
     pub fn new(inner: B, amount: f64, currency: impl Into<String>) -> Self {
-        let cap = Cost { amount, currency: currency.into().to_ascii_uppercase() };
-        Self { inner, cap, per_image: None, account: Arc::default() }
+        Self { inner, cap: Cost::new(amount, currency), per_image: None, account: Arc::default() }
     }
 
-    /// Sets the expected cost of an image. By default the backend is asked for an estimate before each request.
+    /// Sets the expected cost of an image, in units of the cap's currency. By default the backend is asked for an estimate
+    /// before each request.
     pub fn per_image(mut self, amount: f64) -> Self {
-        self.per_image = Some(amount);
+        self.per_image = Some(self.cost_of(amount).micros);
+        self
+    }
+
+    /// Starts with this amount as spent, in units of the cap's currency: for a program that stores [`spent`](Self::spent) and
+    /// is started again. Clones share the budget, so call this before the layer is cloned.
+    pub fn starting_at(self, spent: f64) -> Self {
+        self.account().spent = self.cost_of(spent).micros;
         self
     }
 
@@ -55,51 +64,53 @@ impl<B: Backend> SpendCap<B> {
     /// Returns the amount that can still be spent: the cap minus what was spent and what is reserved.
     pub fn remaining(&self) -> Cost {
         let account = self.account();
-        self.cost((self.cap.amount - account.spent - account.reserved).max(0.0))
+        self.cost(self.cap.micros.saturating_sub(account.spent).saturating_sub(account.reserved).max(0))
     }
 
-    fn cost(&self, amount: f64) -> Cost {
-        Cost { amount, currency: self.cap.currency.clone() }
+    fn cost(&self, micros: i64) -> Cost {
+        Cost::from_micros(micros, self.cap.currency.clone())
+    }
+
+    fn cost_of(&self, amount: f64) -> Cost {
+        Cost::new(amount, self.cap.currency.clone())
     }
 
     fn account(&self) -> MutexGuard<'_, Account> {
         self.account.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn expected_cost(&self, request: &Request, context: &RequestContext) -> Result<f64, Error> {
-        if let Some(amount) = self.per_image {
-            return Ok(amount * f64::from(request.options().n.unwrap_or(1)));
+    async fn expected_cost(&self, request: &Request, context: &RequestContext) -> Result<i64, Error> {
+        if let Some(micros) = self.per_image {
+            return Ok(micros.saturating_mul(request.options().n.unwrap_or(1).into()));
         }
         let estimate = self.inner.estimate(request.clone(), context.clone()).await.map_err(|error| {
             if error.maybe_billed() {
                 // The cost is unknown, and another estimate would be billed, too.
                 let mut account = self.account();
-                account.spent = account.spent.max(self.cap.amount);
+                account.spent = account.spent.max(self.cap.micros);
             }
             error.context("cannot estimate the cost; set it with `SpendCap::per_image(..)`")
         })?;
-        let Cost { amount, currency } = estimate.total;
+        let Cost { micros, currency } = estimate.total;
         if currency != self.cap.currency {
             let message = format!("the estimate is in {currency}; set the spend cap in {currency}, too");
             return Err(Error::new(ErrorKind::Configuration, message));
         }
-        Ok(amount)
+        Ok(micros)
     }
 
-    fn reserve(&self, expected: f64) -> Result<Reservation<'_>, Error> {
+    fn reserve(&self, expected: i64) -> Result<Reservation<'_>, Error> {
         let mut account = self.account();
-        let committed = account.spent + account.reserved;
-        // A tolerance for the rounding error of sums of decimal fractions.
-        let fits = committed + expected <= self.cap.amount + 1e-7;
-        if !(fits && expected >= 0.0) {
-            let Cost { amount, currency } = &self.cap;
+        let committed = account.spent.saturating_add(account.reserved);
+        if expected < 0 || committed.saturating_add(expected) > self.cap.micros {
+            let (expected, committed, cap) = (self.cost(expected), self.cost(committed), &self.cap);
             let message = format!(
-                "the request was not sent: it would cost about {expected:.4} {currency}, and {committed:.4} of the spend \
-                 cap of {amount:.4} {currency} are spent or reserved"
+                "the request was not sent: it would cost about {expected}, and {committed} of the spend cap of {cap} are \
+                 spent or reserved"
             );
             return Err(Error::new(ErrorKind::InsufficientBalance, message).with_code("SPEND_CAP"));
         }
-        account.reserved += expected;
+        account.reserved = account.reserved.saturating_add(expected);
         Ok(Reservation { account: &self.account, expected, actual: expected })
     }
 
@@ -110,10 +121,11 @@ impl<B: Backend> SpendCap<B> {
         reservation.actual = match &result {
             Ok(output) => {
                 let Metadata { cost, lost_bills, .. } = &*output.metadata;
-                let known = cost.as_ref().filter(|cost| cost.currency == self.cap.currency || cost.amount == 0.0);
-                known.map_or(expected, |cost| cost.amount.max(0.0)) + f64::from(*lost_bills) * expected
+                let known = cost.as_ref().filter(|cost| cost.currency == self.cap.currency || cost.micros == 0);
+                let lost = expected.saturating_mul((*lost_bills).into());
+                known.map_or(expected, |cost| cost.micros.max(0)).saturating_add(lost)
             }
-            Err(error) => f64::from(error.maybe_billed_attempts()) * expected,
+            Err(error) => expected.saturating_mul(error.maybe_billed_attempts().into()),
         };
         result
     }
@@ -122,15 +134,15 @@ impl<B: Backend> SpendCap<B> {
 /// The budget of a running request. On drop, `actual` is recorded as spent: the expected cost unless the result is known.
 struct Reservation<'a> {
     account: &'a Mutex<Account>,
-    expected: f64,
-    actual: f64,
+    expected: i64,
+    actual: i64,
 }
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
         account.reserved -= self.expected;
-        account.spent += self.actual;
+        account.spent = account.spent.saturating_add(self.actual);
     }
 }
 

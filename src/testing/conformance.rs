@@ -120,7 +120,7 @@ impl Suite<'_> {
     async fn mode(&mut self, supported: bool) {
         let result = self.backend.estimate(self.request.clone(), RequestContext::default()).await;
         let kept = match &result {
-            Ok(estimate) => self.can.estimate && estimate.total.amount >= 0.0 && !estimate.total.currency.is_empty(),
+            Ok(estimate) => self.can.estimate && estimate.total.micros >= 0 && !estimate.total.currency.is_empty(),
             // A backend with estimates may have none for a mode that it does not support.
             Err(error) => error.kind() == ErrorKind::Unsupported,
         };

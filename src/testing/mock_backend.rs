@@ -119,7 +119,7 @@ impl MockBackend {
     }
 
     fn price(&self, request: &Request) -> Cost {
-        Cost { amount: self.cost.unwrap_or(0.02) * f64::from(request.options().n.unwrap_or(1)), currency: "USD".into() }
+        Cost::new(self.cost.unwrap_or(0.02) * f64::from(request.options().n.unwrap_or(1)), "USD")
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
@@ -156,6 +156,7 @@ impl MockBackend {
         let metadata = Metadata {
             backend: self.name().to_owned(),
             cost: Some(self.price(&request)),
+            attempts: 1,
             elapsed: started.elapsed(),
             ..Metadata::default()
         };

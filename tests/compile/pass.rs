@@ -47,7 +47,7 @@ async fn generate_variations(client: &Client, side: u32, format: OutputFormat) -
 }
 
 async fn generate_from_plain_data(client: &Client, words: &[String]) -> Result<(), Error> {
-    let mut spec = client.images().generate(String::from("a lighthouse")).into_spec();
+    let mut spec = client.images().generate(String::from("a lighthouse")).into_draft().into_spec();
     for word in words {
         spec.prompt.push_str(word);
     }
@@ -81,7 +81,7 @@ async fn edit_variations(client: &Client) -> Result<(), Error> {
     let several = vec![Input::path("a.png"), Input::bytes(vec![0u8])];
     let _ = client.images().edit(several).output_format(Avif).output_compression(percent!(50));
     let _ = client.images().edit([Input::path("a.png"), Input::path("b.png")]);
-    let mut spec = client.images().edit(Input::path("a.png")).into_spec();
+    let mut spec = client.images().edit(Input::path("a.png")).into_draft().into_spec();
     spec.prompt = Some("brighter".into());
     let _ = client.images().edit_spec(spec).estimate().await?;
     Ok(())

@@ -21,7 +21,7 @@ async fn a_cached_result_is_returned_by_another_cache_at_no_cost() {
     let fallback = Fallback::new(first).then(second.clone());
     let original = generate(&Cache::new(fallback.clone(), folder.path()), seeded(7)).await.unwrap();
     let cached = generate(&Cache::new(fallback, folder.path()), seeded(7)).await.unwrap();
-    assert_eq!((cached.metadata.backend.as_str(), cached.metadata.cost.unwrap().amount), ("cache", 0.0));
+    assert_eq!((cached.metadata.backend.as_str(), cached.metadata.cost.unwrap().amount()), ("cache", 0.0));
     assert_eq!((&cached.images[0].content, cached.images[0].seed), (&original.images[0].content, Some(7)));
     assert_eq!((original.metadata.warnings.len(), &original.metadata.warnings), (1, &cached.metadata.warnings));
     assert_eq!(second.requests().len(), 1);

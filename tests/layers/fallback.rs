@@ -44,7 +44,7 @@ async fn the_next_backend_is_used_after_unbilled_failures_of_the_right_kind() {
 async fn the_estimate_is_the_highest_of_the_backends_that_support_the_request() {
     let estimate = async |fallback: &Fallback, request: Request| {
         let estimate = fallback.estimate(request, RequestContext::default()).await;
-        estimate.map(|estimate| estimate.total.amount)
+        estimate.map(|estimate| estimate.total.amount())
     };
     let (text, image) = (|| Request::Generate(spec()), || Request::Edit(edit()));
     let cost = |amount| MockBackend::new().cost_per_image(amount);

@@ -12,7 +12,7 @@ use crate::{billed, error, generate, spec};
 
 #[track_caller]
 fn assert_spent<B: Backend>(cap: &SpendCap<B>, expected: f64) {
-    assert!((cap.spent().amount - expected).abs() < 1e-9, "spent {:?}, expected {expected}", cap.spent());
+    assert!((cap.spent().amount() - expected).abs() < 1e-9, "spent {:?}, expected {expected}", cap.spent());
 }
 
 #[tokio::test]
@@ -26,7 +26,7 @@ async fn requests_beyond_the_cap_are_not_sent() {
     assert!(!error.maybe_billed());
     assert_eq!(mock.requests().len(), 2);
     assert_spent(&cap, 0.8);
-    assert!((cap.remaining().amount - 0.2).abs() < 1e-9);
+    assert!((cap.remaining().amount() - 0.2).abs() < 1e-9);
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,7 +52,7 @@ async fn the_actual_cost_and_every_attempt_that_may_have_been_billed_are_counted
         (vec![limited(), lost(), limited()], false, 1.0),
         (vec![error(ErrorKind::ContentPolicy)], false, 0.0),
     ] {
-        let before = cap.spent().amount;
+        let before = cap.spent().amount();
         failures.into_iter().for_each(|failure| mock.fail_next(failure));
         assert_eq!(generate(&cap, spec()).await.is_ok(), succeeds);
         assert_spent(&cap, before + cost);
@@ -83,7 +83,7 @@ async fn an_estimate_that_may_have_been_billed_uses_up_the_cap() {
     let backend = Variant { mock: mock.clone(), estimate_fails_billed: Some(true), ..Variant::default() };
     let cap = SpendCap::new(backend, 5.0, "USD");
     assert!(generate(&cap, spec()).await.unwrap_err().maybe_billed());
-    assert_eq!((cap.spent().amount, cap.remaining().amount, mock.requests().len()), (5.0, 0.0, 0));
+    assert_eq!((cap.spent().amount(), cap.remaining().amount(), mock.requests().len()), (5.0, 0.0, 0));
 }
 
 #[tokio::test]

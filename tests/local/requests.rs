@@ -37,10 +37,10 @@ async fn images_have_the_requested_size_and_format_and_cost_nothing() {
         assert_eq!((images[0].format(), size(&images[0])), (Some(Jpeg), expected));
         let metadata = images.metadata();
         assert_eq!((&*metadata.backend, metadata.steps), ("local", Some(1)));
-        assert_eq!(metadata.cost.as_ref().unwrap().amount, 0.0);
+        assert_eq!(metadata.cost.as_ref().unwrap().amount(), 0.0);
     }
     let estimate = client.images().generate_spec(spec(|_| {})).estimate().await.unwrap();
-    assert_eq!(estimate.total.amount, 0.0);
+    assert_eq!(estimate.total.amount(), 0.0);
 }
 
 #[tokio::test]

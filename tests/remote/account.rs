@@ -57,7 +57,8 @@ async fn a_balance_is_an_amount_or_unlimited() {
     ] {
         let (server, remote) = gateway_with("/v1/balance", body.clone()).await;
         let balance = remote.account().balance().await.map_err(|error| error.kind());
-        let read = balance.map(|balance| (balance.billing, balance.available.map(|cost| (cost.amount, cost.currency))));
+        let read =
+            balance.map(|balance| (balance.billing, balance.available.map(|cost| (cost.amount(), cost.currency))));
         assert_eq!(read, expected, "{body}");
         assert_eq!(requests(&server).await[0].headers["authorization"], format!("Bearer {KEY}"));
     }

@@ -27,14 +27,14 @@ fn the_gateway_estimates_by_a_dry_run_which_is_free_and_retried() {
         let remote = gateway(&server.uri);
         for request in [generation(), edit()] {
             let estimate = remote.estimate(request, RequestContext::default()).await.unwrap();
-            assert_eq!((estimate.total.amount, estimate.total.currency.as_str()), (0.020971, "USD"));
+            assert_eq!((estimate.total.amount(), estimate.total.currency.as_str()), (0.020971, "USD"));
             assert_eq!(estimate.provider.as_deref(), Some("fal"));
             assert_eq!(estimate.model.as_deref(), Some("fal/stable-diffusion-3.5-medium"));
             let [output, empty] = &estimate.components[..] else { panic!("{:?}", estimate.components) };
             assert_eq!((output.kind.as_deref(), output.metric.as_deref()), (Some("output"), Some("megapixels")));
             assert_eq!((output.quantity, output.billable_quantity), (Some(1.048576), Some(2.0)));
-            assert_eq!(output.unit_price.as_ref().map(|price| price.amount), Some(0.02));
-            assert_eq!(output.total.as_ref().map(|total| total.amount), Some(0.020971));
+            assert_eq!(output.unit_price.as_ref().map(|price| price.amount()), Some(0.02));
+            assert_eq!(output.total.as_ref().map(|total| total.amount()), Some(0.020971));
             assert_eq!((&empty.kind, empty.quantity, &empty.total), (&None, None, &None));
         }
         assert_eq!(server.count("POST /images/generations?dryRun=true"), 2);

@@ -41,7 +41,7 @@ async fn the_documented_response_is_read_with_the_metadata_of_its_body_and_heade
     let metadata = from_body.metadata();
     assert_eq!((metadata.provider.as_deref(), metadata.model.as_deref()), (Some("fal"), Some("fal/m")));
     assert_eq!((metadata.request_id.as_deref(), from_body[0].seed()), (Some("req_1"), Some(7)));
-    let cost = metadata.cost.as_ref().map(|cost| (cost.amount, cost.currency.as_str()));
+    let cost = metadata.cost.as_ref().map(|cost| (cost.amount(), cost.currency.as_str()));
     assert_eq!((metadata.backend.as_str(), cost), ("remote", Some((0.02, "USD"))));
 
     let response = json_response(200, ONE_URL).insert_header("X-Lumenfall-Provider", "replicate");

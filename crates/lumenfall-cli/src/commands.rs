@@ -2,7 +2,7 @@
 
 use std::env;
 
-use lumenfall::backend::{Cost, EditSpec, GenerateSpec};
+use lumenfall::backend::{EditSpec, GenerateSpec};
 use lumenfall::images::typed::{Draft, Spec};
 use lumenfall::remote::{Remote, RemoteBuilder};
 use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
@@ -104,8 +104,7 @@ async fn save<S: Spec>(mut draft: Draft<S>, arguments: &Arguments) -> Result<Rep
 
 async fn estimate(draft: Draft<GenerateSpec>) -> Result<Report, Error> {
     let estimate = draft.estimate().await?;
-    let Cost { amount, currency } = &estimate.total;
-    let text = format!("{amount:.4} {currency}\n");
+    let text = format!("{}\n", estimate.total);
     let json = json!({
         "cost": estimate.total, "provider": estimate.provider, "model": estimate.model,
     });

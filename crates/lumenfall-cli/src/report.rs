@@ -48,9 +48,7 @@ impl Report {
         facts.extend(images.first().and_then(|image| image.seed()).map(|seed| format!("seed {seed}")));
         facts.extend(steps.map(|steps| format!("{steps} steps")));
         facts.push(format!("{seconds:.1} s"));
-        facts.extend(
-            cost.as_ref().filter(|cost| cost.amount > 0.0).map(|cost| format!("{:.4} {}", cost.amount, cost.currency)),
-        );
+        facts.extend(cost.as_ref().filter(|cost| cost.micros > 0).map(ToString::to_string));
         let mut notes = vec![facts.join(", ")];
         notes.extend(warnings.iter().map(|warning| format!("warning: {warning}")));
         notes.extend(unfetched.iter().map(|url| unfetched_note(url)));

@@ -15,7 +15,7 @@ impl Price {
             Per::Image => self.usd,
             Per::Megapixel => self.usd * megapixels,
         };
-        Cost { amount: each * f64::from(images), currency: "USD".into() }
+        Cost::new(each * f64::from(images), "USD")
     }
 }
 
@@ -44,7 +44,7 @@ impl Schema {
             let price = provider.price.as_ref()?;
             Some((provider, price.of(options.n.unwrap_or(1), pixels / 1e6)))
         });
-        let most_expensive = priced.max_by(|(_, one), (_, other)| one.amount.total_cmp(&other.amount));
+        let most_expensive = priced.max_by(|(_, one), (_, other)| one.micros.cmp(&other.micros));
         let (provider, total) = most_expensive.ok_or_else(|| {
             let message = format!("the schema of {} has no price for {}; call `estimate()`", self.name, mode.words());
             Error::new(ErrorKind::Unsupported, message)
@@ -78,7 +78,7 @@ mod tests {
             spec.options.provider = pinned.map(str::to_owned);
             change(&mut spec.options);
             let estimate = SCHEMA.published_price(&spec).unwrap();
-            assert!((estimate.total.amount - amount).abs() < 1e-9, "{estimate:?}");
+            assert!((estimate.total.amount() - amount).abs() < 1e-6, "{estimate:?}");
             assert_eq!((&*estimate.total.currency, estimate.provider.as_deref()), ("USD", Some(provider)));
         }
     }

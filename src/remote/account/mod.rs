@@ -68,7 +68,7 @@ impl<'a> Account<'a> {
                 let amount = amount.and_then(lenient::number).ok_or_else(|| {
                     Error::new(ErrorKind::InvalidResponse, "the response contains no amount for the balance")
                 })?;
-                Some(Cost { amount, currency })
+                Some(Cost::new(amount, currency))
             }
         };
         Ok(Balance { billing, available })

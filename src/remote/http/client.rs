@@ -30,8 +30,8 @@ impl HttpClient {
         let tls = super::tls::config(base)?;
         #[cfg(not(any(feature = "_rustls", feature = "native-tls")))]
         if base.scheme() == "https" && settings.http_client.is_none() {
-            let message = "this build has no TLS; enable the feature `rustls` or `native-tls`, or pass your own \
-                           client with `.http_client(..)`";
+            let message = "this build has no TLS; enable the feature `rustls`, `rustls-ring` or \
+                           `native-tls`, or pass your own client with `.http_client(..)` (feature `reqwest-client`)";
             return Err(configuration(message));
         }
         let _ = base;

@@ -113,10 +113,11 @@ macro_rules! settings_methods {
             self
         }
 
-        /// Uses your own HTTP client, of `reqwest` 0.13.
+        /// Uses your own HTTP client, of `reqwest` 0.13. Feature `reqwest-client`.
         ///
         /// Its proxy, TLS and connect timeout replace the ones set here. Build it with
         /// `redirect::Policy::none()`, so that no paid request follows a redirect to another host.
+        #[cfg(feature = "reqwest-client")]
         pub fn http_client(mut self, client: reqwest::Client) -> Self {
             self.settings.http_client = Some(client);
             self

@@ -22,7 +22,7 @@ pub(crate) async fn read(body: &mut Body<'_>) -> Result<Estimate, Failure> {
         )
     })?;
     let currency = text(&dry_run, "currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase();
-    let cost = |amount| Cost { amount, currency: currency.clone() };
+    let cost = |amount| Cost::new(amount, currency.clone());
     let component = |part: &Value| {
         let number = |name: &str| part.get(name).and_then(lenient::number);
         EstimateComponent {

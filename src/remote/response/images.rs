@@ -118,10 +118,10 @@ fn metadata(head: HeaderMap, body: &Value, secrets: &Secrets) -> Metadata {
         model: text(&service, "executed_model")
             .or_else(|| text(&service, "model"))
             .or_else(|| header("x-lumenfall-model")),
-        cost: service.get("cost").and_then(lenient::number).map(|amount| Cost {
-            amount,
-            currency: text(&service, "cost_currency").unwrap_or_else(|| "USD".into()).to_ascii_uppercase(),
-        }),
+        cost: service
+            .get("cost")
+            .and_then(lenient::number)
+            .map(|amount| Cost::new(amount, text(&service, "cost_currency").unwrap_or_else(|| "USD".into()))),
         request_id: id.map(|id| secrets.redact_key(id)),
         headers: Headers::new(head),
         size: lenient::text(body, "size").and_then(|size| size.parse().ok()),
@@ -278,7 +278,7 @@ mod tests {
         assert_eq!(metadata.size, "1024x768".parse().ok());
         assert_eq!(metadata.output_format, Some(crate::OutputFormat::Webp));
         assert_eq!(metadata.service.0["attempts"][0]["provider"], "replicate");
-        assert_eq!(metadata.cost.unwrap().amount, 0.02);
+        assert_eq!(metadata.cost.unwrap().micros, 20_000);
     }
 
     #[test]

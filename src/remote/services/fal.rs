@@ -73,6 +73,7 @@ impl Fal {
         let mut output = result.and_then(|result| read(&result)).map_err(complete)?;
         output.metadata.request_id = Some(submitted.shown_id.clone());
         output.metadata.lost_bills = submitted.lost_bills;
+        output.metadata.attempts = submitted.attempts;
         if response_format == Some(ResponseFormat::B64Json) {
             output = fetch::all(self, output, Some(deadline.into())).await.map_err(complete)?;
         }

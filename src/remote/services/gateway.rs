@@ -222,6 +222,7 @@ impl Remote {
         let Completed { result: mut output, lost_bills, attempts } =
             self.transport.send_paid(&call, images::read).await?;
         output.metadata.lost_bills = lost_bills;
+        output.metadata.attempts = attempts;
         if response_format == Some(ResponseFormat::B64Json) {
             output = Box::pin(fetch::all(self, output, Some(time.deadline.into())))
                 .await

@@ -101,6 +101,7 @@ impl Replicate {
             provider: Some(NAME.into()),
             model: Some(MODEL.into()),
             lost_bills: bills.attempts,
+            attempts,
             // Several predictions have no common id.
             request_id: id.filter(|_| n == 1),
             elapsed: started.elapsed(),

@@ -65,7 +65,7 @@ pub(super) fn execute(received: &Received, request: &Request, form: Form, addres
         schema.published_price(&GenerateSpec { model, prompt: prompt.unwrap_or_default(), options })
     };
     let estimate = estimate.map_err(|error| Reply::invalid(&error.to_string()))?;
-    let price = (estimate.total.amount * 1e6).round() as u64;
+    let price = estimate.total.micros.unsigned_abs();
     let provider = estimate.provider.unwrap_or_default();
     let executed_model = format!("{provider}/{}", schema.id);
     if query(request).get("dryRun").is_some_and(|value| value == "true") {
