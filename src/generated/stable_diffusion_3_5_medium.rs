@@ -398,8 +398,8 @@ impl<
     /// Sets `mask`: a PNG of the same size as the image; its fully transparent pixels mark the area to change.
     ///
     /// Accepts `image/png`.
-    pub fn mask(mut self, mask: ::lumenfall::Input) -> Self {
-        self.draft.spec_mut().mask = ::core::option::Option::Some(mask);
+    pub fn mask(mut self, mask: impl ::core::convert::Into<::lumenfall::Input>) -> Self {
+        self.draft.spec_mut().mask = ::core::option::Option::Some(mask.into());
         self
     }
 
@@ -931,23 +931,8 @@ pub mod rules {
             self.get()
         }
     }
-
-    impl PromptValue for &str {
-        fn value(self) -> ::std::string::String {
-            self.into()
-        }
-    }
-
-    impl PromptValue for ::std::string::String {
-        fn value(self) -> ::std::string::String {
-            self
-        }
-    }
-
-    impl PromptValue for &::std::string::String {
-        fn value(self) -> ::std::string::String {
-            ::core::clone::Clone::clone(self)
-        }
+    ::lumenfall::text_values! {
+        PromptValue
     }
 
     /// A type that the setter of `size` accepts.
@@ -1033,7 +1018,8 @@ pub mod rules {
     /// A builder state in which `size` may be set.
     #[diagnostic::on_unimplemented(
         message = "`size` can be set only once, and not together with `aspect_ratio` or `resolution`",
-        label = "remove this call, or the earlier `aspect_ratio(..)`, `resolution(..)` or `size(..)`: each sets the image's dimensions"
+        label = "remove this call, or the earlier `aspect_ratio(..)`, `resolution(..)` or `size(..)`: each sets the image's dimensions",
+        note = "to set parameters under a condition, call `.into_draft()` and then `.set(name, value)?`"
     )]
     pub trait SizeAllowed {}
     impl SizeAllowed for super::typed::Unset {}
@@ -1041,7 +1027,8 @@ pub mod rules {
     /// A builder state in which `aspect_ratio` may be set.
     #[diagnostic::on_unimplemented(
         message = "`aspect_ratio` cannot be combined with `size`",
-        label = "remove this call, or the earlier `size(..)`: each sets the image's dimensions"
+        label = "remove this call, or the earlier `size(..)`: each sets the image's dimensions",
+        note = "to set parameters under a condition, call `.into_draft()` and then `.set(name, value)?`"
     )]
     pub trait AspectRatioAllowed {}
     impl AspectRatioAllowed for super::typed::Unset {}
@@ -1050,7 +1037,8 @@ pub mod rules {
     /// A builder state in which `resolution` may be set.
     #[diagnostic::on_unimplemented(
         message = "`resolution` cannot be combined with `size`",
-        label = "remove this call, or the earlier `size(..)`: each sets the image's dimensions"
+        label = "remove this call, or the earlier `size(..)`: each sets the image's dimensions",
+        note = "to set parameters under a condition, call `.into_draft()` and then `.set(name, value)?`"
     )]
     pub trait ResolutionAllowed {}
     impl ResolutionAllowed for super::typed::Unset {}
@@ -1059,7 +1047,8 @@ pub mod rules {
     /// A builder state in which `output_format` may be set.
     #[diagnostic::on_unimplemented(
         message = "`output_format` can be set only once",
-        label = "remove this call, or the earlier `output_format(..)`"
+        label = "remove this call, or the earlier `output_format(..)`",
+        note = "to set parameters under a condition, call `.into_draft()` and then `.set(name, value)?`"
     )]
     pub trait OutputFormatAllowed {}
     impl OutputFormatAllowed for super::typed::Unset {}

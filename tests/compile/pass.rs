@@ -30,6 +30,36 @@ async fn generate_with_every_setter(client: &Client) -> Result<(), Error> {
     Ok(())
 }
 
+/// Prompts of any text type, and images of any type that holds a file or a path.
+fn arguments(client: &Client) {
+    use std::borrow::Cow;
+    use std::path::{Path, PathBuf};
+    use std::{rc::Rc, sync::Arc};
+
+    let text = String::from("a lighthouse");
+    let generate = |builder: lumenfall::stable_diffusion_3_5_medium::Generate| drop(builder);
+    let images = || client.images();
+    generate(images().generate("a lighthouse"));
+    generate(images().generate(&"a lighthouse"));
+    generate(images().generate(&text));
+    generate(images().generate(Cow::Borrowed(text.as_str())));
+    generate(images().generate(&Cow::Borrowed(text.as_str())));
+    generate(images().generate(Box::<str>::from("a lighthouse")));
+    generate(images().generate(Arc::<str>::from("a lighthouse")));
+    generate(images().generate(&Arc::<str>::from("a lighthouse")));
+    generate(images().generate(Rc::<str>::from("a lighthouse")));
+    generate(images().generate(text));
+
+    let bytes = vec![0x89, b'P', b'N', b'G'];
+    let _ = images().edit(include_bytes!("pass.rs")).mask(bytes.as_slice());
+    let _ = images().edit(bytes.as_slice()).mask(Path::new("mask.png"));
+    let _ = images().edit(Path::new("a.png")).mask(Input::path("mask.png"));
+    let _ = images().edit(&PathBuf::from("a.png"));
+    let _ = images().edit(PathBuf::from("a.png"));
+    let _ = images().edit(bytes);
+    let _ = images().edit([Input::path("a.png"), Input::path("b.png")]);
+}
+
 async fn generate_variations(client: &Client, side: u32, format: OutputFormat) -> Result<(), Error> {
     let base = client.images().generate("a lighthouse");
     let _ = base.clone().aspect_ratio(aspect_ratio!("16:9")).resolution(resolution!("1K")).pin(Replicate);

@@ -98,7 +98,7 @@ async fn the_extension_selects_the_format_and_several_images_are_numbered() {
     assert_eq!(report["images"][1]["path"], "shape-2.jpg");
     assert_eq!(report["images"][1]["seed"].as_u64(), report["images"][0]["seed"].as_u64().map(|seed| seed + 1));
     assert_eq!((&report["steps"], &report["warnings"]), (&json!(1), &json!([])));
-    assert_eq!(report["cost"], json!({ "amount": 0.0, "currency": "USD" }));
+    assert_eq!(report["cost"], json!({ "micros": 0, "currency": "USD" }));
     assert!(report["seconds"].as_f64().unwrap() > 0.0);
     assert_eq!(result.stderr, "");
     for name in ["shape-1.jpg", "shape-2.jpg"] {
@@ -182,7 +182,7 @@ async fn local_models_and_estimates_need_no_server() {
     let models = cli.run(&["models"]).await;
     assert_eq!((models.code, &*models.stdout), (Some(0), "demo\n"));
     assert!(models.stderr.contains("--model FOLDER"));
-    assert_eq!(cli.run(&["estimate", PROMPT]).await.stdout, "0.0000 USD\n");
+    assert_eq!(cli.run(&["estimate", PROMPT]).await.stdout, "0.00 USD\n");
 }
 
 #[tokio::test]
@@ -193,7 +193,7 @@ async fn remote_commands_use_the_gateway() {
     assert_eq!(models.stdout, "stable-diffusion-3.5-medium\n", "{models:?}");
 
     let estimate = cli.run(&["estimate", PROMPT, "--remote", "--n", "2"]).await;
-    assert_eq!(estimate.stdout, "0.0700 USD\n", "{estimate:?}");
+    assert_eq!(estimate.stdout, "0.07 USD\n", "{estimate:?}");
 
     let url = gateway.base_url();
     let options = ["--provider", "fal", "--extra", "tiles=3", "--negative-prompt", "text", "--size", "16:9"];

@@ -116,9 +116,10 @@ pub fn index(modules: &[Module]) -> String {
 }
 
 fn write(file: &str, json: &str, shorthands: bool) -> Result<Module, Error> {
-    let schema = serde_json::from_str(json).map_err(|problem| Error::new(file, problem))?;
     let compact: serde_json::Value = serde_json::from_str(json).map_err(|problem| Error::new(file, problem))?;
-    let model = model::check(schema, compact.to_string()).map_err(|problem| Error::new(file, problem))?;
+    let schema = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(json))
+        .map_err(|problem| Error::new(file, problem))?;
+    let model = model::check(schema, &compact).map_err(|problem| Error::new(file, problem))?;
     let items = emit::module(&model, shorthands);
     let syntax = syn::parse2(items).map_err(|problem| Error::new(file, problem))?;
     let code = format!(

@@ -25,7 +25,16 @@ impl Model {
 
     /// Returns the parameters that are arguments of `generate` or `edit`.
     pub(crate) fn required(&self, mode: Mode) -> impl Iterator<Item = &Parameter> {
-        self.parameters.iter().filter(move |parameter| parameter.need(mode) == Some(Need::Required))
+        // The order does not depend on that of the schema, so that a reordered schema generates the same methods.
+        let rank = |parameter: &&Parameter| match parameter.slot {
+            Slot::Image => (0, String::new()),
+            Slot::Prompt => (1, String::new()),
+            _ => (2, parameter.name.clone()),
+        };
+        let mut required: Vec<_> =
+            self.parameters.iter().filter(|parameter| parameter.need(mode) == Some(Need::Required)).collect();
+        required.sort_by_key(rank);
+        required.into_iter()
     }
 
     /// Returns the names of the parameters that `mode` does not have. Every model has `strength` for edits.
@@ -96,7 +105,9 @@ pub(crate) enum Slot {
 }
 
 /// Validates `schema`, which was parsed from `json`.
-pub(crate) fn check(schema: Schema, json: String) -> Result<Model, String> {
+pub(crate) fn check(schema: Schema, json: &serde_json::Value) -> Result<Model, String> {
+    check_texts("", json)?;
+    let json = json.to_string();
     let (id, type_name) = (&schema.id, names::type_name(&schema.id));
     if type_name.is_empty() || syn::parse_str::<syn::Ident>(&names::snake(id)).is_err() {
         return Err(format!("`id` is {id:?}; use letters, digits and hyphens, so that it maps to a Rust name"));
@@ -128,9 +139,12 @@ pub(crate) fn check(schema: Schema, json: String) -> Result<Model, String> {
     unique("parameter", schema.parameters.iter().map(|parameter| names::camel(&parameter.name)))?;
 
     let mut parameters = Vec::new();
-    for raw in schema.parameters {
+    for (index, raw) in schema.parameters.into_iter().enumerate() {
         let name = raw.name.clone();
-        parameters.push(parameter(raw, &schema.modes).map_err(|problem| format!("parameter `{name}`: {problem}"))?);
+        parameters.push(
+            parameter(raw, &schema.modes)
+                .map_err(|problem| format!("parameters[{index}]: parameter `{name}`: {problem}"))?,
+        );
     }
     let model = Model {
         json,
@@ -143,14 +157,17 @@ pub(crate) fn check(schema: Schema, json: String) -> Result<Model, String> {
         providers: schema.providers,
         parameters,
     };
-    for parameter in &model.parameters {
-        relations(&model, parameter).map_err(|problem| format!("parameter `{}`: {problem}", parameter.name))?;
+    for (index, parameter) in model.parameters.iter().enumerate() {
+        relations(&model, parameter)
+            .map_err(|problem| format!("parameters[{index}]: parameter `{}`: {problem}", parameter.name))?;
     }
+    check_cycles(&model)?;
     Ok(model)
 }
 
 fn parameter(raw: Raw, modes: &[Mode]) -> Result<Parameter, String> {
-    if !names::is_snake(&raw.name) || syn::parse_str::<syn::Ident>(&raw.name).is_err() {
+    // `syn` does not know the keywords that only newer editions have.
+    if !names::is_snake(&raw.name) || raw.name == "gen" || syn::parse_str::<syn::Ident>(&raw.name).is_err() {
         return Err("the name is not a valid method name; write it in snake_case and do not use a Rust keyword".into());
     }
     if is_reserved(&raw.name) {
@@ -176,10 +193,8 @@ fn parameter(raw: Raw, modes: &[Mode]) -> Result<Parameter, String> {
         return Err("it selects the type of the result, so it must be `optional` in every mode of the model".into());
     }
     let default = raw.default.as_ref().map(|value| value.as_str().map_or_else(|| value.to_string(), Into::into));
-    if let (Kind::Choice(choices), Some(default)) = (&kind, &default)
-        && !choices.contains(default)
-    {
-        return Err(format!("the default {default:?} is not a value of `enum`"));
+    if let Some(value) = &raw.default {
+        check_default(&kind, value)?;
     }
     Ok(Parameter {
         modes: raw.modes,
@@ -192,6 +207,103 @@ fn parameter(raw: Raw, modes: &[Mode]) -> Result<Parameter, String> {
         default,
         media_types: raw.media_types,
     })
+}
+
+/// Checks that a request could set the parameter to its default value.
+fn check_default(kind: &Kind, value: &serde_json::Value) -> Result<(), String> {
+    let expected = match kind {
+        Kind::Text { max_length } => {
+            let fits = |text: &str| max_length.is_none_or(|max| text.chars().count() <= max);
+            (!value.as_str().is_some_and(fits)).then(|| match max_length {
+                Some(max) => format!("text of at most {max} characters"),
+                None => "text".into(),
+            })
+        }
+        Kind::Choice(choices) => {
+            let is_choice = value.as_str().is_some_and(|text| choices.iter().any(|choice| choice == text));
+            (!is_choice).then(|| "a value of `enum`".into())
+        }
+        Kind::Integer { minimum, maximum, .. } => {
+            let number = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
+            (!number.is_some_and(|number| (*minimum..=*maximum).contains(&number)))
+                .then(|| format!("a whole number from {minimum} to {maximum}"))
+        }
+        Kind::Number { minimum, maximum } => {
+            (!value.as_f64().is_some_and(|number| (*minimum..=*maximum).contains(&number)))
+                .then(|| format!("a number from {minimum} to {maximum}"))
+        }
+        Kind::Boolean => (!value.is_boolean()).then(|| "true or false".into()),
+        Kind::Size => (!is_pair(value, &['x', ':'])).then(|| "a size such as \"1024x1024\" or \"16:9\"".into()),
+        Kind::AspectRatio => (!is_pair(value, &[':'])).then(|| "a ratio such as \"16:9\"".into()),
+        Kind::Resolution => {
+            let digits = value.as_str().and_then(|text| text.strip_suffix('K'));
+            (!digits.is_some_and(is_positive)).then(|| "a tier such as \"1K\"".into())
+        }
+        Kind::File { .. } => Some("removed, because a file has none".to_owned()),
+    };
+    expected.map_or(Ok(()), |expected| Err(format!("its default is {value}; it must be {expected}")))
+}
+
+/// Returns whether the value is text with two positive numbers and one of the separators between them.
+fn is_pair(value: &serde_json::Value, separators: &[char]) -> bool {
+    let pair = value.as_str().and_then(|text| text.split_once(separators));
+    pair.is_some_and(|(first, second)| is_positive(first) && is_positive(second))
+}
+
+fn is_positive(digits: &str) -> bool {
+    digits.bytes().all(|digit| digit.is_ascii_digit()) && digits.parse::<u32>().is_ok_and(|number| number > 0)
+}
+
+/// Rejects control characters and those that change the direction of text. The compiler rejects some of them in comments
+/// and literals, and they hide what a text says.
+fn check_text(path: &str, text: &str) -> Result<(), String> {
+    let is_bidirectional =
+        |c: char| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{200E}' | '\u{200F}' | '\u{061C}');
+    match text.chars().find(|c| is_bidirectional(*c) || (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))) {
+        Some(c) => Err(format!("`{path}` contains the character {c:?}; remove it")),
+        None => Ok(()),
+    }
+}
+
+/// Checks all texts of the schema.
+fn check_texts(path: &str, value: &serde_json::Value) -> Result<(), String> {
+    match value {
+        serde_json::Value::String(text) => check_text(path, text),
+        serde_json::Value::Array(items) => {
+            items.iter().enumerate().try_for_each(|(index, item)| check_texts(&format!("{path}[{index}]"), item))
+        }
+        serde_json::Value::Object(fields) => fields.iter().try_for_each(|(name, field)| {
+            let path = if path.is_empty() {
+                name.escape_default().to_string()
+            } else {
+                format!("{path}.{}", name.escape_default())
+            };
+            check_text(&path, name)?;
+            check_texts(&path, field)
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Rejects a parameter that requires itself through others, because no request could set it first.
+fn check_cycles(model: &Model) -> Result<(), String> {
+    for (index, parameter) in model.parameters.iter().enumerate() {
+        let mut reached = BTreeSet::new();
+        let mut open: Vec<&str> = parameter.requires.iter().map(|(other, _)| other.as_str()).collect();
+        while let Some(name) = open.pop() {
+            if name == parameter.name {
+                let name = &parameter.name;
+                return Err(format!(
+                    "parameters[{index}].requires: parameter `{name}`: it requires itself through others"
+                ));
+            }
+            if reached.insert(name) {
+                let further = model.parameter(name).into_iter().flat_map(|other| &other.requires);
+                open.extend(further.map(|(other, _)| other.as_str()));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Returns whether the generated code uses `name` for a method or module.
@@ -246,9 +358,17 @@ fn choice(choices: &[String]) -> Result<Kind, String> {
 
 fn integer(raw: &Raw) -> Result<Kind, String> {
     let (rust, low, high) = match raw.name.as_str() {
-        "n" | "output_compression" | "num_inference_steps" => ("u32", 0, u32::MAX.into()),
+        "n" | "output_compression" | "num_inference_steps" | "steps" => ("u32", 0, u32::MAX.into()),
         "seed" => ("u64", 0, u64::MAX.into()),
-        _ => ("i64", i64::MIN.into(), i64::MAX.into()),
+        _ => {
+            let fits = |bound: &Option<serde_json::Number>| {
+                bound.as_ref().and_then(serde_json::Number::as_u64).is_some_and(|bound| u32::try_from(bound).is_ok())
+            };
+            match fits(&raw.minimum) && fits(&raw.maximum) {
+                true => ("u32", 0, u32::MAX.into()),
+                false => ("i64", i64::MIN.into(), i64::MAX.into()),
+            }
+        }
     };
     let bound = |given: &Option<serde_json::Number>, otherwise: i128| match given {
         None => Ok(otherwise),
@@ -302,8 +422,10 @@ fn slot(name: &str, kind: &Kind) -> Result<Slot, String> {
         "n" => (Slot::Option("n"), "an integer", matches!(kind, Kind::Integer { .. })),
         "user" => (Slot::Option("user"), "a string", matches!(kind, Kind::Text { .. })),
         "seed" => (Slot::Sampling("seed"), "an integer", matches!(kind, Kind::Integer { .. })),
-        "num_inference_steps" => (Slot::Sampling("steps"), "an integer", matches!(kind, Kind::Integer { .. })),
-        "guidance_scale" => (Slot::Sampling("guidance"), "a number", matches!(kind, Kind::Number { .. })),
+        "num_inference_steps" | "steps" => {
+            (Slot::Sampling("steps"), "an integer", matches!(kind, Kind::Integer { .. }))
+        }
+        "guidance_scale" | "guidance" => (Slot::Sampling("guidance"), "a number", matches!(kind, Kind::Number { .. })),
         "strength" => (Slot::Sampling("strength"), "a number", matches!(kind, Kind::Number { .. })),
         "negative_prompt" => (Slot::Sampling("negative_prompt"), "a string", matches!(kind, Kind::Text { .. })),
         _ => (Slot::Extra, "of another type: only `image` and `mask` can be files", !matches!(kind, Kind::File { .. })),

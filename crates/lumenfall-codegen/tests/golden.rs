@@ -60,7 +60,45 @@ fn errors_of_invalid_schemas_name_the_file_and_the_parameter() {
         ),
         (problem(|s| s["parameters"][1]["enum"] = json!([])), "parameter `style`: `enum` is empty"),
         (problem(|s| s["parameters"][1]["enum"] = json!(["a-b", "a_b"])), "parameter `style`: value of `enum` `AB`"),
-        (problem(|s| s["parameters"][1]["default"] = "c".into()), "parameter `style`: the default"),
+        (problem(|s| s["parameters"][1]["default"] = "c".into()), "parameters[1]: parameter `style`: its default is"),
+        (problem(|s| s["parameters"][2]["name"] = "gen".into()), "parameters[2]: parameter `gen`"),
+        (problem(|s| s["parameters"][2]["name"] = "async".into()), "parameters[2]: parameter `async`"),
+        (problem(|s| s["parameters"][2]["maximum"] = "9".into()), "parameters[2].maximum"),
+        (problem(|s| s["parameters"][2]["default"] = "9".into()), "parameter `level`: its default is \"9\""),
+        (problem(|s| s["parameters"][2]["default"] = 0.5.into()), "a whole number"),
+        (
+            problem(|s| {
+                s["parameters"][2]["maximum"] = 8.into();
+                s["parameters"][2]["default"] = 9.into();
+            }),
+            "to 8",
+        ),
+        (
+            problem(|s| {
+                s["parameters"][0]["max_length"] = 2.into();
+                s["parameters"][0]["default"] = "abc".into();
+            }),
+            "text of at most 2 characters",
+        ),
+        (
+            problem(|s| {
+                s["parameters"][2] = json!({ "name": "size", "type": "string", "format": "size", "description": "d",
+                    "default": "1024*1024", "modes": { "text_to_image": "optional" } });
+            }),
+            "its default is \"1024*1024\"",
+        ),
+        (problem(|s| s["parameters"][2]["description"] = "a\u{202E}b".into()), "`parameters[2].description` contains"),
+        (problem(|s| s["parameters"][1]["enum"][1] = "b\u{2066}".into()), "`parameters[1].enum[1]` contains"),
+        (problem(|s| s["name"] = "M\u{0}".into()), "`name` contains"),
+        (
+            problem(|s| {
+                s["parameters"][1]["requires"] = json!({ "paper": ["x"] });
+                let paper = json!({ "name": "paper", "type": "string", "enum": ["x"], "description": "d",
+                    "requires": { "style": ["a"] }, "modes": { "text_to_image": "optional" } });
+                s["parameters"].as_array_mut().expect("the parameters").push(paper);
+            }),
+            "parameter `style`: it requires itself through others",
+        ),
         (
             problem(|s| s["parameters"][2]["modes"] = json!({ "image_edit": "optional" })),
             "parameter `level`: the `modes` of the model",
@@ -110,4 +148,23 @@ fn inputs_that_fuzzing_found_do_not_panic() {
 fn errors_are_printed_as_text() {
     let error = generate("m.json", "{").unwrap_err();
     assert_eq!(format!("{error:?}"), error.to_string());
+}
+
+/// Reordering a schema must not reorder arguments of the same type, which the compiler would not notice.
+#[test]
+fn required_parameters_are_arguments_in_a_fixed_order() {
+    let parameter = |name: &str, kind: &str| json!({ "name": name, "type": kind, "description": "d", "modes": { "image_edit": "required" } });
+    let mut count = parameter("count", "integer");
+    (count["minimum"], count["maximum"]) = (1.into(), 4.into());
+    let parameters = [parameter("style", "string"), count, parameter("prompt", "string"), parameter("image", "file")];
+    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+        let parameters = order.map(|index| parameters[index].clone());
+        let schema = json!({ "id": "m", "name": "M", "modes": ["image_edit"], "parameters": parameters });
+        let code = generate("m.json", &schema.to_string()).unwrap().code;
+        let start = code.find("pub fn edit(").unwrap();
+        let signature = &code[start..start + code[start..].find('{').unwrap()];
+        let names = ["image:", "prompt:", "count:", "style:"].map(|name| signature.find(name).unwrap());
+        assert!(names.is_sorted(), "{signature}");
+        assert!(code.contains("pub struct Count(u32)"), "a range that fits has the type u32");
+    }
 }

@@ -12,6 +12,7 @@ mod schema;
 mod shared;
 mod spec;
 mod states;
+mod text;
 
 pub use controls::CONTROLS;
 pub use draft::Draft;

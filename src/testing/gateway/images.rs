@@ -52,8 +52,10 @@ pub(super) fn execute(received: &Received, request: &Request, form: Form, addres
     let schema = generated::schema(&model)
         .ok_or_else(|| Reply::error(404, "MODEL_NOT_FOUND", &format!("there is no model {model}")))?;
     let prompt = fields.remove("prompt").and_then(|prompt| prompt.as_str().map(str::to_owned));
-    let options: Options = serde_json::from_value(fields.into()).map_err(|error| Reply::invalid(&error.to_string()))?;
-    let options = Options { provider, ..options };
+    let mut options = Options { provider, ..Options::default() };
+    for (name, value) in fields {
+        options.set(&name, value).map_err(|error| Reply::invalid(&error.to_string()))?;
+    }
     let requested = options.clone();
     let estimate = if received.endpoint == "edits" {
         let (masks, images): (Vec<_>, Vec<_>) = files.into_iter().partition(|(name, _)| name == "mask");

@@ -15,7 +15,7 @@ pub(super) fn argument(parameter: &Parameter) -> TokenStream {
         Kind::Choice(_) => quote!(impl #name::Value),
         Kind::Boolean => quote!(bool),
         Kind::File { repeatable: true } => quote!(impl typed::Inputs),
-        Kind::File { repeatable: false } => quote!(::lumenfall::Input),
+        Kind::File { repeatable: false } => quote!(impl ::core::convert::Into<::lumenfall::Input>),
         _ => {
             let value = text::ident(&names::value(&parameter.name));
             quote!(impl rules::#value)
@@ -27,7 +27,8 @@ pub(super) fn argument(parameter: &Parameter) -> TokenStream {
 pub(super) fn assignment(parameter: &Parameter, mode: Option<Mode>, draft: &TokenStream) -> TokenStream {
     let name = text::ident(&parameter.name);
     let value = match parameter.kind {
-        Kind::Boolean | Kind::File { repeatable: false } => quote!(#name),
+        Kind::Boolean => quote!(#name),
+        Kind::File { repeatable: false } => quote!(#name.into()),
         Kind::File { repeatable: true } => quote!(typed::Inputs::into_inputs(#name)),
         _ => quote!(#name.value()),
     };

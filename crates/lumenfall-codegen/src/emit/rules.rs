@@ -68,27 +68,7 @@ fn value(parameter: &Parameter, shorthands: bool) -> Option<TokenStream> {
         let (literal, at_run_time) = (literal(parameter, shorthands), parameters::at_run_time(parameter)?);
         (format!("`{name}` requires a checked value, not `{{Self}}`"), format!("write `{literal}`, or {at_run_time}"))
     };
-    let texts = is_text.then(|| {
-        quote! {
-            impl #trait_name for &str {
-                fn value(self) -> #plain {
-                    self.into()
-                }
-            }
-
-            impl #trait_name for #plain {
-                fn value(self) -> #plain {
-                    self
-                }
-            }
-
-            impl #trait_name for &#plain {
-                fn value(self) -> #plain {
-                    ::core::clone::Clone::clone(self)
-                }
-            }
-        }
-    });
+    let texts = is_text.then(|| quote!(::lumenfall::text_values! { #trait_name }));
     Some(quote! {
         #doc
         #[diagnostic::on_unimplemented(message = #message, label = #label)]
@@ -157,9 +137,10 @@ fn allowed(model: &Model, parameter: &Parameter) -> TokenStream {
         return TokenStream::new();
     };
     let label = format!("remove this call, or the earlier {earlier}");
+    let note = "to set parameters under a condition, call `.into_draft()` and then `.set(name, value)?`";
     quote! {
         #doc
-        #[diagnostic::on_unimplemented(message = #message, label = #label)]
+        #[diagnostic::on_unimplemented(message = #message, label = #label, note = #note)]
         pub trait #trait_name {}
         impl #trait_name for super::typed::Unset {}
         #excluded

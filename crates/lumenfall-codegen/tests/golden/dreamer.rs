@@ -44,17 +44,17 @@ impl Requests {
 
     /// Returns a builder for a request that edits images.
     ///
-    /// - `prompt`: text that describes the image.
     /// - `image`: the image to edit.
+    /// - `prompt`: text that describes the image.
     pub fn edit(
         self,
+        image: impl ::core::convert::Into<::lumenfall::Input>,
         prompt: impl rules::PromptValue,
-        image: ::lumenfall::Input,
     ) -> Edit {
         let spec = ::lumenfall::backend::EditSpec::new(SCHEMA.id, []);
         let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
+        draft.spec_mut().images = ::std::vec![image.into()];
         draft.spec_mut().prompt = ::core::option::Option::Some(prompt.value());
-        draft.spec_mut().images = ::std::vec![image];
         Builder {
             draft,
             state: ::core::marker::PhantomData,
@@ -571,23 +571,8 @@ pub mod rules {
             self.get()
         }
     }
-
-    impl PromptValue for &str {
-        fn value(self) -> ::std::string::String {
-            self.into()
-        }
-    }
-
-    impl PromptValue for ::std::string::String {
-        fn value(self) -> ::std::string::String {
-            self
-        }
-    }
-
-    impl PromptValue for &::std::string::String {
-        fn value(self) -> ::std::string::String {
-            ::core::clone::Clone::clone(self)
-        }
+    ::lumenfall::text_values! {
+        PromptValue
     }
 
     /// A type that the setter of `negative_prompt` accepts.
@@ -605,23 +590,8 @@ pub mod rules {
             self.get()
         }
     }
-
-    impl NegativePromptValue for &str {
-        fn value(self) -> ::std::string::String {
-            self.into()
-        }
-    }
-
-    impl NegativePromptValue for ::std::string::String {
-        fn value(self) -> ::std::string::String {
-            self
-        }
-    }
-
-    impl NegativePromptValue for &::std::string::String {
-        fn value(self) -> ::std::string::String {
-            ::core::clone::Clone::clone(self)
-        }
+    ::lumenfall::text_values! {
+        NegativePromptValue
     }
 
     /// A type that the setter of `seed` accepts.

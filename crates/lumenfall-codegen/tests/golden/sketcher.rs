@@ -372,23 +372,8 @@ pub mod rules {
             self.get()
         }
     }
-
-    impl PromptValue for &str {
-        fn value(self) -> ::std::string::String {
-            self.into()
-        }
-    }
-
-    impl PromptValue for ::std::string::String {
-        fn value(self) -> ::std::string::String {
-            self
-        }
-    }
-
-    impl PromptValue for &::std::string::String {
-        fn value(self) -> ::std::string::String {
-            ::core::clone::Clone::clone(self)
-        }
+    ::lumenfall::text_values! {
+        PromptValue
     }
 
     /// Has no implementations: `strength` is not a parameter of text to image.

@@ -27,12 +27,12 @@ impl Requests {
     /// - `scale_factor`: factor by which to enlarge both sides.
     pub fn edit(
         self,
-        image: ::lumenfall::Input,
+        image: impl ::core::convert::Into<::lumenfall::Input>,
         scale_factor: impl rules::ScaleFactorValue,
     ) -> Edit {
         let spec = ::lumenfall::backend::EditSpec::new(SCHEMA.id, []);
         let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
-        draft.spec_mut().images = ::std::vec![image];
+        draft.spec_mut().images = ::std::vec![image.into()];
         draft
             .options_mut()
             .extra
@@ -297,7 +297,7 @@ pub mod response_format {
 pub mod parameters {
     /// Checked value of `scale_factor`: 2 to 8.
     #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct ScaleFactor(i64);
+    pub struct ScaleFactor(u32);
 
     impl ScaleFactor {
         #[doc(hidden)]
@@ -305,7 +305,7 @@ pub mod parameters {
         pub const fn literal(value: i128, source: &str) -> Self {
             Self(
                 super::typed::integer("scale_factor", value, source, 2, 8, "2 to 8")
-                    as i64,
+                    as u32,
             )
         }
 
@@ -313,13 +313,13 @@ pub mod parameters {
         ///
         /// # Errors
         /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
-        pub fn new(value: i64) -> ::core::result::Result<Self, ::lumenfall::Error> {
+        pub fn new(value: u32) -> ::core::result::Result<Self, ::lumenfall::Error> {
             super::SCHEMA.check_value("scale_factor", &value.into())?;
             ::core::result::Result::Ok(Self(value))
         }
 
         /// Returns the plain value.
-        pub const fn get(self) -> i64 {
+        pub const fn get(self) -> u32 {
             self.0
         }
     }
@@ -373,11 +373,11 @@ pub mod rules {
     )]
     pub trait ScaleFactorValue {
         /// Returns the plain value.
-        fn value(self) -> i64;
+        fn value(self) -> u32;
     }
 
     impl ScaleFactorValue for super::parameters::ScaleFactor {
-        fn value(self) -> i64 {
+        fn value(self) -> u32 {
             self.get()
         }
     }
