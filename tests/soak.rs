@@ -9,6 +9,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use lumenfall::images::Saved;
 use lumenfall::remote::{RequestFilter, RequestStatus};
 use lumenfall::testing::{Fault, MockGateway, PIXEL, Received};
 use lumenfall::{Client, Error, Input};
@@ -113,7 +114,12 @@ async fn round(requests: usize) {
 
 /// Requests an image and saves it. Returns the attempts before the last one that may have been billed, and the result
 /// of saving.
-async fn call(client: &Client, number: usize, source: &Path, path: &Path) -> Result<(u32, Result<(), Error>), Error> {
+async fn call(
+    client: &Client,
+    number: usize,
+    source: &Path,
+    path: &Path,
+) -> Result<(u32, Result<Saved, Error>), Error> {
     let (images, user) = (client.images(), number.to_string());
     if is_edit(number) {
         let images = images.edit(Input::path(source)).user(&user).inline().send().await?;

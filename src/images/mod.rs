@@ -10,4 +10,4 @@ pub use crate::values::{
 };
 #[cfg(any(test, fuzzing))]
 pub(crate) use expiry::of_url as expiry_of_url;
-pub use result::{Delivery, HasBytes, HasUrl, Hosted, Image, Images, Inline};
+pub use result::{Any, Delivery, HasBytes, HasUrl, Hosted, Image, Images, Inline, Saved};

@@ -1,6 +1,11 @@
 //! How images are returned, and in which file format.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, ErrorKind};
 
 /// How a service returns images: as temporary URLs or as bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -53,6 +58,34 @@ impl From<OutputFormat> for &'static str {
     }
 }
 
+/// Implements the conversions from and to the name in requests. `$names` lists them in error messages.
+macro_rules! text_conversions {
+    ($type:ty, $all:expr, $parameter:literal, $names:literal) => {
+        /// Writes the name in requests.
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad((*self).into())
+            }
+        }
+
+        /// Parses the name in requests. The error is of the kind [`ErrorKind::InvalidRequest`] and names the parameter.
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(name: &str) -> Result<Self, Error> {
+                $all.into_iter().find(|format| <&str>::from(*format) == name).ok_or_else(|| {
+                    let shown: String = name.chars().take(40).collect();
+                    let message = format!("`{}` is {shown:?}; it must be {}", $parameter, $names);
+                    Error::new(ErrorKind::InvalidRequest, message).with_parameter($parameter)
+                })
+            }
+        }
+    };
+}
+
+text_conversions!(ResponseFormat, [Self::Url, Self::B64Json], "response_format", "\"url\" or \"b64_json\"");
+text_conversions!(OutputFormat, Self::ALL, "output_format", "\"png\", \"jpeg\", \"gif\", \"webp\" or \"avif\"");
+
 impl OutputFormat {
     /// All formats.
     pub const ALL: [Self; 5] = [Self::Png, Self::Jpeg, Self::Gif, Self::Webp, Self::Avif];
@@ -71,6 +104,13 @@ impl OutputFormat {
             [_, _, _, _, b'f', b't', b'y', b'p', brands @ ..] => is_avif(brands).then_some(Self::Avif),
             _ => None,
         }
+    }
+
+    /// Returns the format that a file extension without the dot stands for, such as `jpg` or `JPEG`. Case is ignored.
+    #[must_use]
+    pub fn from_extension(extension: &str) -> Option<Self> {
+        let extension = extension.to_ascii_lowercase();
+        Self::ALL.into_iter().find(|format| extension == format.extension() || extension == <&str>::from(*format))
     }
 
     /// Returns the media type, such as `image/png`.
@@ -118,13 +158,41 @@ mod tests {
             assert_eq!(OutputFormat::of(bytes), Some(format));
             assert_eq!(serde_json::to_value(format).unwrap(), name);
             assert_eq!(serde_json::from_value::<OutputFormat>(name.into()).unwrap(), format);
+            assert_eq!((format.to_string().as_str(), name.parse::<OutputFormat>().unwrap()), (name, format));
+            for extension in [name.to_uppercase(), format.extension().to_owned()] {
+                assert_eq!(OutputFormat::from_extension(&extension), Some(format));
+            }
         }
         for (format, name) in [(ResponseFormat::Url, "url"), (ResponseFormat::B64Json, "b64_json")] {
             assert_eq!(serde_json::to_value(format).unwrap(), name);
             assert_eq!(serde_json::from_value::<ResponseFormat>(name.into()).unwrap(), format);
+            assert_eq!((format.to_string().as_str(), name.parse::<ResponseFormat>().unwrap()), (name, format));
         }
         for bytes in [&b""[..], b"\x89PN", b"RIFF\0\0\0\0WAVE", b"\0\0\0\x1cftypmp42\0\0\0\0", b"<svg>"] {
             assert_eq!(OutputFormat::of(bytes), None);
+        }
+    }
+
+    #[test]
+    fn unknown_names_are_rejected_with_the_parameter_and_the_known_names() {
+        for (error, parameter, message) in [
+            (
+                "bmp".parse::<OutputFormat>().unwrap_err(),
+                "output_format",
+                r#"`output_format` is "bmp"; it must be "png", "jpeg", "gif", "webp" or "avif""#,
+            ),
+            (
+                "URL".parse::<ResponseFormat>().unwrap_err(),
+                "response_format",
+                r#"`response_format` is "URL"; it must be "url" or "b64_json""#,
+            ),
+        ] {
+            assert_eq!((error.kind(), error.parameter()), (ErrorKind::InvalidRequest, Some(parameter)));
+            assert_eq!(error.to_string(), message);
+        }
+        assert_eq!(format!("[{:>5}]", OutputFormat::Png), "[  png]");
+        for extension in ["", "bmp", ".png"] {
+            assert_eq!(OutputFormat::from_extension(extension), None);
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 
-use super::OutputFormat;
+use super::{OutputFormat, expand_home};
 use crate::error::{Error, ErrorKind};
 
 /// An input image of an edit: PNG, JPEG, WebP or GIF.
@@ -54,6 +54,7 @@ mod file {
 
 impl Input {
     /// Refers to an image file, which is read when the request is sent. Remote backends stream it.
+    /// A leading `~` stands for the home directory.
     pub fn path(path: impl Into<PathBuf>) -> Self {
         Self(Source::Path(path.into()))
     }
@@ -108,7 +109,7 @@ impl Input {
                 let format = detect_format(bytes, &name, parameter)?;
                 Ok(Opened { format, length: bytes.len() as u64, name, content: Reading::Bytes(bytes.clone()) })
             }
-            Source::Path(path) => open_file(path, parameter).await,
+            Source::Path(path) => open_file(&expand_home(path), parameter).await,
         }
     }
 

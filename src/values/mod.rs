@@ -2,11 +2,14 @@
 
 mod format;
 mod input;
+mod path;
 mod sampling;
 mod size;
 
 pub use format::{OutputFormat, ResponseFormat};
 pub use input::Input;
 pub(crate) use input::Reading;
+pub(crate) use path::expand_home;
 pub use sampling::{Sampling, SkipLayerGuidance};
+pub(crate) use size::dimensions;
 pub use size::{AspectRatio, Resolution, Size};

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::OutputFormat;
 use crate::error::{Error, ErrorKind};
 
 /// The size of an image: pixels (`1024x1024`) or an aspect ratio (`16:9`).
@@ -42,6 +43,21 @@ impl Size {
         Self::Pixels { width, height }.to_string().parse()
     }
 
+    /// Returns the size of an encoded image in pixels, which is read from its header. Returns `None` if the bytes are not an
+    /// image in one of the [`OutputFormat`]s, or if the header is truncated.
+    ///
+    /// ```
+    /// use lumenfall::Size;
+    ///
+    /// let gif = b"GIF89a\x40\x01\xf0\x00\0\0\0";
+    /// assert_eq!(Size::of(gif), Some(Size::pixels(320, 240)?));
+    /// # Ok::<(), lumenfall::Error>(())
+    /// ```
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        dimensions(bytes).map(|(width, height)| Self::Pixels { width, height })
+    }
+
     /// Parses literals at compile time and text at run time.
     pub(crate) const fn parse(text: &str) -> Result<Self, ()> {
         match positive_pair(text, b'x') {
@@ -52,6 +68,18 @@ impl Size {
             },
         }
     }
+}
+
+/// Returns the width and the height of an encoded image, in pixels.
+pub(crate) fn dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
+    let format = OutputFormat::of(bytes)?;
+    // `imagesize` reads the width of a PNG without this check.
+    if format == OutputFormat::Png && bytes.get(12..16) != Some(b"IHDR") {
+        return None;
+    }
+    let size = imagesize::blob_size(bytes).ok()?;
+    let (width, height) = (size.width.try_into().ok()?, size.height.try_into().ok()?);
+    (width > 0 && height > 0).then_some((width, height))
 }
 
 /// An aspect ratio, `width:height`, such as `16:9`. It is not reduced: `4:2` differs from `2:1`.
@@ -223,5 +251,52 @@ mod tests {
         assert!(Size::pixels(0, 512).is_err() && AspectRatio::new(1, 0).is_err() && Resolution::new(0).is_err());
         let message = "1024*768".parse::<Size>().unwrap_err().to_string();
         assert_eq!(message, "`size` is \"1024*768\"; write it as \"1024x1024\" or \"16:9\", without zeros");
+    }
+
+    /// Headers of images of 3x2 pixels.
+    fn headers() -> [Vec<u8>; 7] {
+        let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x03\0\0\0\x02\x08\x02\0\0\0".to_vec();
+        let jpeg = b"\xff\xd8\xff\xe0\0\x10JFIF\0\x01\x01\0\0\x01\0\x01\0\0\xff\xc0\0\x11\x08\0\x02\0\x03\x03".to_vec();
+        let gif = b"GIF89a\x03\0\x02\0\0\0\0".to_vec();
+        let lossy = b"RIFF\x24\0\0\0WEBPVP8 \x18\0\0\0\x30\x01\0\x9d\x01\x2a\x03\0\x02\0".to_vec();
+        let lossless = b"RIFF\x14\0\0\0WEBPVP8L\x07\0\0\0\x2f\x02\x40\0\0\0\0".to_vec();
+        let avif = |file_type: &[u8]| {
+            let ispe = b"\0\0\0\x14ispe\0\0\0\0\0\0\0\x03\0\0\0\x02";
+            let head = [&b"\0\0\0\x2cmeta\0\0\0\0\0\0\0\x24iprp\0\0\0\x1cipco"[..], ispe].concat();
+            [file_type, &head, b"\0\0\0\x08mdat"].concat()
+        };
+        let brands = [&b"\0\0\0\x14ftypavif\0\0\0\0avif"[..], b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif"];
+        let [avif, general] = brands.map(avif);
+        [png, jpeg, gif, lossy, lossless, avif, general]
+    }
+
+    #[test]
+    fn the_size_of_an_image_is_read_from_its_header() {
+        for header in headers() {
+            let shown = header.escape_ascii();
+            assert_eq!(Size::of(&header), Some(Size::Pixels { width: 3, height: 2 }), "{shown}");
+            assert_eq!(dimensions(header.get(..8).unwrap()), None, "truncated: {shown}");
+        }
+        let without_header = b"\x89PNG\r\n\x1a\n and the rest of an image";
+        let without_pixels = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\0\0\0\0\x02\x08\x02\0\0\0";
+        for bytes in [
+            &b""[..],
+            b"<html>",
+            b"BM\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x03\0\0\0\x02\0\0\0",
+            without_header,
+            without_pixels,
+        ] {
+            assert_eq!(dimensions(bytes), None);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn malformed_headers_never_panic(which in 0..7_usize, at in 4..64_usize, replacement in proptest::array::uniform4(0..=255_u8)) {
+            let mut header = headers().into_iter().nth(which).unwrap();
+            let at = at % header.len();
+            header.splice(at..(at + 4).min(header.len()), replacement);
+            let _ = dimensions(&header);
+        }
     }
 }

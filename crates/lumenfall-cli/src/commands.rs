@@ -93,13 +93,12 @@ async fn save<S: Spec>(mut draft: Draft<S>, arguments: &Arguments) -> Result<Rep
     let images = draft.on_progress(progress.callback()).inline().send().await;
     drop(progress);
     let images = images?;
-    let mut paths = Vec::with_capacity(images.len());
+    let mut saved = Vec::with_capacity(images.len());
     for (index, image) in images.iter().enumerate() {
         let path = files.path(index, images.len(), image.format());
-        image.save(&path).await.map_err(|error| error.with_maybe_billed(arguments.may_be_billed()))?;
-        paths.push(path);
+        saved.push(image.save(path).await.map_err(|error| error.with_maybe_billed(arguments.may_be_billed()))?);
     }
-    Ok(Report::images(&images, &paths))
+    Ok(Report::images(&images, &saved))
 }
 
 async fn estimate(draft: Draft<GenerateSpec>) -> Result<Report, Error> {

@@ -33,15 +33,7 @@ impl<'a> Files<'a> {
 
     /// The file format that the extension of the user's file stands for.
     pub(crate) fn format(&self) -> Option<OutputFormat> {
-        let extension = self.output?.extension()?.to_str()?.to_ascii_lowercase();
-        Some(match extension.as_str() {
-            "png" => OutputFormat::Png,
-            "jpg" | "jpeg" => OutputFormat::Jpeg,
-            "gif" => OutputFormat::Gif,
-            "webp" => OutputFormat::Webp,
-            "avif" => OutputFormat::Avif,
-            _ => return None,
-        })
+        OutputFormat::from_extension(self.output?.extension()?.to_str()?)
     }
 
     /// The path of the image `index`, which has the file format `format`.
@@ -53,7 +45,7 @@ impl<'a> Files<'a> {
             Some(output) if count == 1 => output.to_owned(),
             Some(output) => numbered(output, index + 1),
             None => {
-                let name = Path::new("lumenfall").with_extension(format.map_or("png", <&str>::from));
+                let name = Path::new("lumenfall").with_extension(format.map_or("bin", OutputFormat::extension));
                 let free = (1..).map(|number| numbered(&name, number)).find(|path| !path.exists());
                 free.unwrap_or(name)
             }

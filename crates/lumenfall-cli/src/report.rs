@@ -1,10 +1,10 @@
 //! The results of a command, as text or JSON, and its exit code.
 
 use std::io::{Write as _, stderr, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use lumenfall::backend::Metadata;
+use lumenfall::images::Saved;
 use lumenfall::{Error, ErrorKind, Images, Inline};
 use serde_json::{Value, json};
 
@@ -36,12 +36,14 @@ impl From<Error> for Failure {
 }
 
 impl Report {
-    /// Reports the images that were saved to `paths`.
-    pub(crate) fn images(images: &Images<Inline>, paths: &[PathBuf]) -> Self {
+    /// Reports the images, which were saved as the files `saved`.
+    pub(crate) fn images(images: &Images<Inline>, saved: &[Saved]) -> Self {
         let Metadata { cost, lost_bills, steps, elapsed, warnings, provider, model, request_id, .. } =
             images.metadata();
         let seconds = elapsed.as_secs_f64();
-        let paths: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+        let paths: Vec<String> = saved.iter().map(|file| file.path.display().to_string()).collect();
+        let warnings: Vec<&String> =
+            warnings.iter().chain(saved.iter().filter_map(|file| file.warning.as_ref())).collect();
         let unfetched: Vec<&str> = images.unfetched().iter().filter_map(|image| image.url()).collect();
 
         let mut facts: Vec<String> = Vec::new();

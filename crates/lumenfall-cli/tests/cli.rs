@@ -109,6 +109,7 @@ async fn the_extension_selects_the_format_and_several_images_are_numbered() {
     let result = cli.run(&[&edit[..], &["--output-format", "png"]].concat()).await;
     assert_eq!((result.code, &*result.stdout), (Some(0), "edited.jpg\n"), "{result:?}");
     assert!(cli.read("edited.jpg").starts_with(PNG), "--output-format takes precedence");
+    assert!(result.stderr.contains("warning: edited.jpg contains a png image"), "{result:?}");
 }
 
 #[tokio::test]
@@ -204,7 +205,7 @@ async fn remote_commands_use_the_gateway() {
 
     let result = cli.run(&["edit", "a.png", "a.png", "--mask", "a.png", "--prompt", "at night", "--remote"]).await;
     assert_eq!((result.code, &*result.stdout), (Some(0), "lumenfall-1.png\n"), "{result:?}");
-    assert!(result.stderr.contains("0.0350 USD"), "{result:?}");
+    assert!(result.stderr.contains("0.035 USD"), "{result:?}");
 
     let received = gateway.received();
     let [estimate, generate, edit] = received.as_slice() else { panic!("{received:?}") };

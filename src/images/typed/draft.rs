@@ -63,7 +63,9 @@ impl<S: Spec> Draft<S> {
     pub fn new(backend: Arc<dyn Backend>, schema: &'static Schema, spec: S) -> Self {
         Self::with_schema(backend, Some(schema), spec)
     }
+}
 
+impl<S: Spec, D> Draft<S, D> {
     pub(crate) fn with_schema(backend: Arc<dyn Backend>, schema: Option<&'static Schema>, spec: S) -> Self {
         let context = RequestContext::default();
         Self { backend, schema, spec, context, timeout: None, cancellation: None, delivery: PhantomData }
@@ -137,11 +139,13 @@ impl<S: Spec, D> Draft<S, D> {
         self.delivered_as()
     }
 
-    /// Requests the images as `Other` specifies: [`Inline`] or [`Hosted`].
+    /// Requests the images as `Other` specifies: [`Inline`], [`Hosted`], or
+    /// [`Any`](crate::images::Any), which keeps the requested response format.
     #[must_use]
     pub fn delivered_as<Other: Delivery>(self) -> Draft<S, Other> {
         let Self { backend, schema, mut spec, context, timeout, cancellation, delivery: _ } = self;
-        spec.options_mut().response_format = Some(Other::RESPONSE_FORMAT);
+        let format = &mut spec.options_mut().response_format;
+        *format = Other::RESPONSE_FORMAT.or(*format);
         Draft { backend, schema, spec, context, timeout, cancellation, delivery: PhantomData }
     }
 
@@ -212,7 +216,7 @@ impl<S: Spec, D> Draft<S, D> {
         D: Delivery,
     {
         if let Some(format) = self.spec.view().options.response_format
-            && format != D::RESPONSE_FORMAT
+            && D::RESPONSE_FORMAT.is_some_and(|expected| format != expected)
         {
             let message = match format {
                 ResponseFormat::B64Json => "`response_format` is b64_json; call `.inline()` before `.send()`",
@@ -267,8 +271,9 @@ impl<S: Spec, D> Draft<S, D> {
         D: Delivery,
     {
         let (deadline, backend) = (context.deadline, &self.backend);
+        let requested = D::RESPONSE_FORMAT.or(self.spec.view().options.response_format);
         let output = backend.send(self.spec.into(), context).await?;
-        Images::receive_before(deadline, backend, output).await
+        Images::receive_before(requested, deadline, backend, output).await
     }
 
     /// Checks the request and returns its context, in which the timeout has become a deadline.

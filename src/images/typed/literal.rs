@@ -6,9 +6,39 @@
 
 use crate::values::{AspectRatio, Resolution, Size};
 
+macro_rules! integers {
+    ($($function:ident -> $type:ty;)*) => {
+        $(
+            /// Returns `value` if it is in the range, which the type contains. `range` is the range in words.
+            #[track_caller]
+            pub const fn $function(
+                name: &str,
+                value: i128,
+                source: &str,
+                minimum: i128,
+                maximum: i128,
+                range: &str,
+            ) -> $type {
+                integer(name, value, source, minimum, maximum, range) as $type
+            }
+        )*
+    };
+}
+
+integers! {
+    integer_i64 -> i64;
+    integer_u32 -> u32;
+    integer_u64 -> u64;
+}
+
+/// Returns the value with single precision, which the sampling controls have.
+pub const fn single(value: f64) -> f32 {
+    value as f32
+}
+
 /// Returns `value` if it is in the range. `range` is the range in words.
 #[track_caller]
-pub const fn integer(name: &str, value: i128, source: &str, minimum: i128, maximum: i128, range: &str) -> i128 {
+const fn integer(name: &str, value: i128, source: &str, minimum: i128, maximum: i128, range: &str) -> i128 {
     if value < minimum || value > maximum {
         fail(&["`", name, "` is ", source, "; this model supports ", range]);
     }

@@ -16,11 +16,12 @@ mod text;
 
 pub use controls::CONTROLS;
 pub use draft::Draft;
-pub use inputs::Inputs;
+pub use inputs::{Inputs, IntoInput};
 #[doc(hidden)]
-pub use literal::{aspect_ratio, integer, number, resolution, size, text};
+pub use literal::{aspect_ratio, integer_i64, integer_u32, integer_u64, number, resolution, single, size, text};
 pub use model::Model;
 pub use schema::{Kind, Mode, Parameter, Per, Presence, Price, Provider, Requirement, Schema};
 pub use serde_json::Value;
 pub use spec::{Spec, View};
 pub use states::{Excluded, Set, Unset};
+pub use text::Text;

@@ -99,8 +99,8 @@ macro_rules! shared_methods {
     };
     (@ user) => {
         /// Sets an identifier for the end user, in a form of your choice.
-        pub fn user(mut self, user: impl ::core::convert::Into<::std::string::String>) -> Self {
-            self.draft.options_mut().user = Some(user.into());
+        pub fn user(mut self, user: impl $crate::images::typed::Text) -> Self {
+            self.draft.options_mut().user = Some(user.into_text());
             self
         }
     };
@@ -129,8 +129,8 @@ macro_rules! shared_methods {
     };
     (@ negative_prompt) => {
         /// Sets a text that describes what the image must not show.
-        pub fn negative_prompt(mut self, text: impl ::core::convert::Into<::std::string::String>) -> Self {
-            self.draft.options_mut().sampling.negative_prompt = Some(text.into());
+        pub fn negative_prompt(mut self, text: impl $crate::images::typed::Text) -> Self {
+            self.draft.options_mut().sampling.negative_prompt = Some(text.into_text());
             self
         }
     };

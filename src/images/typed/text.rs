@@ -1,34 +1,67 @@
-//! The text types that setters accept.
+//! Text as arguments.
 
-/// Implements the trait of a setter's values for all usual types of text. Generated code calls it.
-#[doc(hidden)]
-#[macro_export]
-macro_rules! text_values {
-    ($trait:ident) => {
-        $crate::text_values!(@ $trait: &str, ::std::string::String, ::std::boxed::Box<str>, ::std::borrow::Cow<'_, str>);
-        $crate::text_values!(& $trait: &str, ::std::string::String, ::std::boxed::Box<str>, ::std::borrow::Cow<'_, str>);
-        $crate::text_values!(& $trait: ::std::sync::Arc<str>, ::std::rc::Rc<str>);
-        $crate::text_values!(* $trait: ::std::sync::Arc<str>, ::std::rc::Rc<str>);
+use std::borrow::Cow;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// A string of any type, such as `&str`, `String`, `Cow<str>` or `Arc<str>`.
+///
+/// The prompt of a request, and every other parameter that is text, can be set to any of them:
+///
+/// ```
+/// use std::borrow::Cow;
+/// use std::sync::Arc;
+///
+/// use lumenfall::Client;
+///
+/// fn draw(client: &Client, words: Cow<'_, str>, shared: Arc<str>) {
+///     let _ = client.images().generate(&words);
+///     let _ = client.images().generate(words);
+///     let _ = client.images().generate(shared);
+/// }
+/// ```
+#[diagnostic::on_unimplemented(message = "`{Self}` is not text", label = "write a `&str` or a `String`")]
+pub trait Text {
+    /// Returns the text as a `String`.
+    fn into_text(self) -> String;
+}
+
+macro_rules! text {
+    ($($type:ty),* $(,)?) => {
+        $(
+            impl Text for $type {
+                fn into_text(self) -> String {
+                    self.into()
+                }
+            }
+        )*
     };
-    (@ $trait:ident: $($type:ty),*) => {$(
-        impl $trait for $type {
-            fn value(self) -> ::std::string::String {
-                self.into()
+}
+
+text!(String, &String, &str, Cow<'_, str>, Box<str>);
+
+macro_rules! referenced_text {
+    ($($type:ty),* $(,)?) => {
+        $(
+            impl Text for $type {
+                fn into_text(self) -> String {
+                    (**self).into()
+                }
             }
-        }
-    )*};
-    (& $trait:ident: $($type:ty),*) => {$(
-        impl $trait for &$type {
-            fn value(self) -> ::std::string::String {
-                (**self).into()
-            }
-        }
-    )*};
-    (* $trait:ident: $($type:ty),*) => {$(
-        impl $trait for $type {
-            fn value(self) -> ::std::string::String {
-                (*self).into()
-            }
-        }
-    )*};
+        )*
+    };
+}
+
+referenced_text!(&&str, &Cow<'_, str>, &Box<str>, &Arc<str>, &Rc<str>);
+
+impl Text for Arc<str> {
+    fn into_text(self) -> String {
+        (*self).into()
+    }
+}
+
+impl Text for Rc<str> {
+    fn into_text(self) -> String {
+        (*self).into()
+    }
 }
