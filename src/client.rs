@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::backend::{Backend, fetch};
+use crate::backend::layer::Layer;
+use crate::backend::{Backend, BoxFuture, Output, Request, RequestContext, fetch};
 use crate::error::Error;
 use crate::generated;
 use crate::generated::stable_diffusion_3_5_medium::{Requests, StableDiffusion35Medium};
+use crate::images::Any;
 use crate::images::typed::{Draft, Model, Spec};
 use crate::remote::Remote;
 use crate::values::Input;
@@ -56,9 +58,11 @@ impl Client {
     /// [`GenerateSpec`](crate::backend::GenerateSpec) or an [`EditSpec`](crate::backend::EditSpec), for example one that was
     /// stored as a job.
     ///
+    /// The type of its images does not depend on the response format. Call `.inline()` to receive bytes.
+    ///
     /// It is checked against the model's schema if this crate contains it. For a model of your own use the methods
     /// `generate_spec` and `edit_spec` of [`images_for`](Self::images_for).
-    pub fn request<S: Spec>(&self, spec: S) -> Draft<S> {
+    pub fn request<S: Spec>(&self, spec: S) -> Draft<S, Any> {
         let schema = generated::schema(spec.view().model);
         Draft::with_schema(Arc::clone(&self.backend), schema, spec)
     }
@@ -66,6 +70,22 @@ impl Client {
     /// Returns the request builders of another generated model.
     pub fn images_for<M: Model>(&self) -> M::Requests {
         M::requests(Arc::clone(&self.backend))
+    }
+}
+
+/// Makes a client a backend, so that it can be wrapped by a [layer](crate::layers).
+impl Layer for Client {
+    fn inner(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// Returns the identity of the backend.
+    fn identity(&self) -> String {
+        self.backend.identity()
+    }
+
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        self.backend.send(request, context)
     }
 }
 

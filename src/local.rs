@@ -8,23 +8,25 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use lumenfall_diffusion as diffusion;
-use lumenfall_diffusion::{Callbacks, FileFormat, ModelFiles, Pipeline, PipelineOutput, RgbImage};
+use lumenfall_diffusion::{Callbacks, FileFormat, ModelFiles, Pipeline, PipelineOutput, RgbImage, Sizes};
 pub use lumenfall_diffusion::{LoadOptions, Ops, WithoutT5};
 
 use crate::backend::{
-    Backend, BoxFuture, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata, Output,
-    Progress, Request, RequestContext, before,
+    Backend, BoxFuture, ByteStream, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
+    Output, Progress, Request, RequestContext, before, no_urls,
 };
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
+use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 use crate::images::typed::Mode;
-use crate::values::OutputFormat;
+use crate::values::{OutputFormat, expand_home};
 use options::LocalRequest;
 use worker::Worker;
 
 /// A backend that runs a Stable Diffusion 3.5 model on this machine.
 ///
-/// It computes one request at a time, on a dedicated thread and with all CPUs, so it never blocks the async runtime.
+/// It computes one request at a time, on a dedicated thread and with all CPUs, so it never blocks the async runtime. A request
+/// that has to wait for others reports [`Progress::Queued`].
 /// Dropping the future of a request stops the computation before the next transformer block. The first request loads the
 /// weights. Loading is not cancelled when that request is dropped, so the next request can use the weights.
 ///
@@ -32,6 +34,9 @@ use worker::Worker;
 #[derive(Debug)]
 pub struct Local {
     model: Arc<Model>,
+    /// The id of the model in requests.
+    id: String,
+    sizes: Sizes,
     worker: Worker,
 }
 
@@ -81,11 +86,27 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Compute`] if the operating system cannot start a thread.
     pub fn demo() -> Result<Self, Error> {
-        Local::new("demo".into(), diffusion::demo_files(), LoadOptions::default()).map(Self::new)
+        Local::demo().map(Self::new)
     }
 }
 
 impl Local {
+    /// Opens the demonstration model, which is part of this crate. See [`Client::demo`].
+    ///
+    /// # Errors
+    /// The same as [`Client::demo`].
+    pub fn demo() -> Result<Self, Error> {
+        Self::new("demo".into(), diffusion::demo_files(), LoadOptions::default())
+    }
+
+    /// Sets the id of the model. A request for another model is rejected with [`ErrorKind::Unsupported`]. Default:
+    /// `stable-diffusion-3.5-medium`.
+    #[must_use]
+    pub fn model_id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
     /// Opens the model in a folder.
     ///
     /// # Errors
@@ -99,7 +120,7 @@ impl Local {
     /// # Errors
     /// The same as [`Client::local`].
     pub fn open_with(folder: impl AsRef<Path>, options: LoadOptions) -> Result<Self, Error> {
-        let folder = expand_home(folder.as_ref());
+        let folder = expand_home(folder.as_ref()).into_owned();
         if !folder.is_dir() {
             let path = folder.display();
             let message =
@@ -111,9 +132,9 @@ impl Local {
     }
 
     fn new(name: String, files: ModelFiles, options: LoadOptions) -> Result<Self, Error> {
-        Pipeline::check(&files)?;
+        let sizes = Pipeline::check(&files)?;
         let model = Model { name, files, options, pipeline: OnceLock::new() };
-        Ok(Self { model: Arc::new(model), worker: Worker::start()? })
+        Ok(Self { model: Arc::new(model), id: SCHEMA.id.to_owned(), sizes, worker: Worker::start()? })
     }
 
     /// Runs `compute` on the worker thread and encodes its images.
@@ -126,7 +147,9 @@ impl Local {
         let started = Instant::now();
         let model = self.model.clone();
         let progress = context.progress.unwrap_or_else(|| Arc::new(|_| {}));
-        let job = self.worker.run(move |is_cancelled| {
+        let queued = Arc::clone(&progress);
+        let on_wait = move || queued(Progress::Queued { position: None });
+        let job = self.worker.run(on_wait, move |is_cancelled| {
             let pipeline = model.pipeline(&*progress)?;
             let on_progress = |event| from_pipeline(event).into_iter().for_each(&*progress);
             let output = compute(pipeline, Callbacks::new(is_cancelled, &on_progress))?;
@@ -170,6 +193,7 @@ impl Model {
 
 impl Local {
     async fn execute(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        self.check(&request)?;
         match request {
             Request::Generate(GenerateSpec { model: _, prompt, options }) => {
                 let request = LocalRequest::new(Mode::TextToImage, prompt, options)?;
@@ -178,16 +202,11 @@ impl Local {
                 })
                 .await
             }
-            Request::Edit(EditSpec { model: _, images, mask, prompt, options }) => {
-                if mask.is_some() {
-                    let reason = "is not supported by the local backend; leave the mask out";
-                    return Err(options::unsupported("mask", reason));
-                }
-                let [image] = images.as_slice() else {
-                    let count = images.len();
-                    let message = format!("the edit has {count} images; the local backend requires one per edit");
-                    let kind = if images.is_empty() { ErrorKind::InvalidRequest } else { ErrorKind::Unsupported };
-                    return Err(Error::new(kind, message).with_parameter("image"));
+            // `check` rejects masks and more than one image.
+            Request::Edit(EditSpec { model: _, images, mask: _, prompt, options }) => {
+                let Some(image) = images.first() else {
+                    let message = "the edit has no image; the local backend requires one per edit";
+                    return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("image"));
                 };
                 let request = LocalRequest::new(Mode::ImageEdit, prompt.unwrap_or_default(), options)?;
                 let file = image.read().await?;
@@ -223,6 +242,11 @@ impl Backend for Local {
             edit: true,
             estimate: true,
             output_formats: vec![OutputFormat::Png, OutputFormat::Jpeg, OutputFormat::Webp],
+            size_step: self.sizes.multiple,
+            max_size: Some((self.sizes.max, self.sizes.max)),
+            max_input_images: Some(1),
+            controls: vec!["seed", "steps", "guidance", "negative_prompt", "strength"],
+            models: Some(vec![self.id.clone()]),
             ..Capabilities::none()
         }
     }
@@ -231,8 +255,13 @@ impl Backend for Local {
         Box::pin(self.execute(request, context))
     }
 
-    fn estimate<'a>(&'a self, _request: Request, _context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        Box::pin(std::future::ready(Ok(Estimate::new(Cost::nothing()))))
+    fn estimate<'a>(&'a self, request: Request, _context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+        let result = self.check(&request).map(|()| Estimate::new(Cost::nothing()));
+        Box::pin(std::future::ready(result))
+    }
+
+    fn fetch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        no_urls(self.name())
     }
 }
 
@@ -242,13 +271,6 @@ fn from_pipeline(progress: diffusion::Progress) -> Option<Progress> {
         diffusion::Progress::Step { image, step, steps } => Some(Progress::Step { image, step, steps }),
         diffusion::Progress::Decoding { image } => Some(Progress::Decoding { image }),
         _ => None,
-    }
-}
-
-fn expand_home(folder: &Path) -> PathBuf {
-    match (folder.strip_prefix("~"), std::env::home_dir()) {
-        (Ok(rest), Some(home)) => home.join(rest),
-        _ => folder.to_path_buf(),
     }
 }
 
@@ -262,7 +284,8 @@ impl From<diffusion::Error> for Error {
             E::File { .. } => (ErrorKind::Io, None),
             E::Image(_) => (ErrorKind::InvalidRequest, Some("image")),
             E::Tokenizer(_) => (ErrorKind::InvalidRequest, Some("prompt")),
-            E::Parameter { parameter: "width" | "height", .. } => (ErrorKind::InvalidRequest, Some("size")),
+            // The schema allows other sizes, so another backend may support them.
+            E::Parameter { parameter: "width" | "height", .. } => (ErrorKind::Unsupported, Some("size")),
             E::Parameter { parameter, .. } => (ErrorKind::InvalidRequest, Some(*parameter)),
             _ => (ErrorKind::Compute, None),
         };

@@ -8,6 +8,8 @@ use lumenfall::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, Output, Progress, Request,
     RequestContext,
 };
+use lumenfall::images::typed::Schema;
+use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
 use lumenfall::testing::{MockBackend, PIXEL, conformance};
 use lumenfall::{Error, ErrorKind, Input};
 
@@ -164,4 +166,29 @@ async fn each_broken_promise_is_found() {
         let promise = "succeeds with a progress callback and reports progress in order";
         Altered::Reports(reports).breaks(BOTH, &[promise]).await;
     }
+}
+
+#[tokio::test]
+async fn the_mock_conforms_for_any_model_and_returns_the_given_bytes() {
+    static SKETCHER: Schema = Schema { id: "sketcher", ..SCHEMA };
+    let gif = b"GIF89a\x01\0\x01\0";
+    for (mock, model) in [
+        (MockBackend::new(), "a-model-without-a-schema"),
+        (MockBackend::for_schema(&SKETCHER), "sketcher"),
+        (MockBackend::new().returning(&gif[..]), MODEL),
+    ] {
+        let (generate, edit) = (GenerateSpec::new(model, "a lighthouse"), EditSpec::new(model, Input::bytes(PIXEL)));
+        assert_eq!(conformance(&mock, generate, edit).await, Vec::<String>::new(), "{model}");
+    }
+    let send = async |mock: &MockBackend, model, change: fn(&mut GenerateSpec)| {
+        let mut spec = GenerateSpec::new(model, "a lighthouse");
+        change(&mut spec);
+        mock.send(spec.into(), RequestContext::default()).await
+    };
+    let eleven = |spec: &mut GenerateSpec| spec.options.n = Some(11);
+    assert!(send(&MockBackend::new(), "sketcher", eleven).await.is_ok());
+    let error = send(&MockBackend::for_schema(&SKETCHER), "sketcher", eleven).await.unwrap_err();
+    assert_eq!((error.kind(), error.parameter()), (ErrorKind::InvalidRequest, Some("n")));
+    let output = send(&MockBackend::new().returning(&gif[..]), MODEL, |_| {}).await.unwrap();
+    assert_eq!(output.images[0].content, Content::Bytes(gif.to_vec().into()));
 }

@@ -2,12 +2,14 @@
 //!
 //! The typed request builders produce a [`GenerateSpec`] or an [`EditSpec`], and a [`Backend`] returns an [`Output`] for it.
 //! To set parameters in a loop or under a condition, fill in the spec and call its `validate()`: it applies the rules that
-//! the builders check at compile time.
+//! the builders check at compile time. [`Client::request`](crate::Client::request) sends it.
 
 mod cancellation;
-mod delegate;
+mod capabilities;
 pub(crate) mod fetch;
+pub(crate) mod layer;
 mod output;
+mod pointers;
 mod price;
 mod request;
 mod set;
@@ -16,20 +18,18 @@ pub(crate) mod stored;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::Stream;
 
 pub use cancellation::Cancellation;
-pub(crate) use delegate::delegate_rest_to;
+pub use capabilities::Capabilities;
 pub use output::{Content, Headers, ImageData, Metadata, Output, ServiceMetadata};
 pub use price::{Cost, Estimate, EstimateComponent};
 pub use request::{EditSpec, GenerateSpec, Options, Progress, Request, RequestContext};
 pub(crate) use request::{Parameter, before};
 
 use crate::error::{Error, ErrorKind};
-use crate::values::OutputFormat;
 
 /// The future of a [`Backend`] method. Dropping it cancels the request.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -39,12 +39,14 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 
 /// Generates and edits images: a remote service, the local pipeline, or a [layer](crate::layers) that wraps another backend.
 ///
-/// A backend rejects each parameter that it does not support with [`ErrorKind::Unsupported`] and the parameter's name.
+/// A backend rejects each parameter that it does not support with [`ErrorKind::Unsupported`] and the parameter's name. A backend
+/// that wraps another one implements [`Layer`](crate::layers::Layer) instead.
+///
 /// `testing::conformance` (feature `testing`) checks an implementation.
 ///
 /// ```
 /// use lumenfall::backend::*;
-/// use lumenfall::{Client, Error, ErrorKind};
+/// use lumenfall::{Client, Error};
 ///
 /// /// Returns the same PNG image for every prompt.
 /// #[derive(Debug)]
@@ -55,6 +57,10 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 ///         "placeholder"
 ///     }
 ///
+///     fn identity(&self) -> String {
+///         "placeholder".to_owned()
+///     }
+///
 ///     fn capabilities(&self) -> Capabilities {
 ///         let mut capabilities = Capabilities::none();
 ///         capabilities.generate = true;
@@ -63,9 +69,8 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 ///
 ///     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
 ///         Box::pin(async move {
-///             let Request::Generate(spec) = request else {
-///                 return Err(Error::new(ErrorKind::Unsupported, "the placeholder backend cannot edit images"));
-///             };
+///             self.check(&request)?;
+///             let Request::Generate(spec) = request else { unreachable!("`check` rejects edits") };
 ///             spec.validate()?;
 ///             context.check_deadline()?;
 ///             let content = Content::Bytes(self.0.clone());
@@ -76,6 +81,10 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 ///     fn estimate<'a>(&'a self, _: Request, _: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
 ///         Box::pin(async { Ok(Estimate::new(Cost::nothing())) })
 ///     }
+///
+///     fn fetch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+///         no_urls(self.name())
+///     }
 /// }
 ///
 /// let client = Client::new(Placeholder(bytes::Bytes::from_static(b"\x89PNG...")));
@@ -84,15 +93,26 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Returns a short name for messages and metadata, such as `remote` or `local`.
     fn name(&self) -> &str;
 
-    /// Returns the part of a cache key that identifies this backend. It must not contain secrets. By default the name.
+    /// Returns the part of a cache key that identifies this backend and those of its settings that change images. It must not
+    /// contain secrets.
     ///
     /// Two backends with the same identity return the same images for the same seeded request.
-    fn identity(&self) -> String {
-        self.name().to_owned()
-    }
+    fn identity(&self) -> String;
 
     /// Returns what this backend supports.
     fn capabilities(&self) -> Capabilities;
+
+    /// Checks whether this backend supports a request, without sending it.
+    ///
+    /// By default the request is compared with the [capabilities](Self::capabilities). The rules of the model's schema are not
+    /// checked; see [`GenerateSpec::validate`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if this backend cannot execute the request, although another one may. The error names the
+    /// parameter.
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        self.capabilities().check(self.name(), request)
+    }
 
     /// Executes a request: generates images from a prompt, or edits images.
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>>;
@@ -102,45 +122,15 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Downloads the image at `url`, a URL that this backend returned.
     ///
-    /// A backend whose [`Capabilities::urls`] is true implements this with its own HTTP client, and does not send its key.
-    /// By default the result is an error of kind [`ErrorKind::Unsupported`].
-    fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        let _ = url;
-        let message = format!("the backend `{}` returns bytes and cannot download URLs", self.name());
-        Box::pin(async move { Err(Error::new(ErrorKind::Unsupported, message)) })
-    }
+    /// A backend whose [`Capabilities::urls`] is true implements this with its own HTTP client, and does not send its key. Other
+    /// backends return [`no_urls`].
+    fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>>;
 }
 
-/// Delegates to the shared backend.
-impl<B: Backend + ?Sized> Backend for Arc<B> {
-    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        (**self).send(request, context)
-    }
-
-    delegate_rest_to!(self, (**self));
-}
-
-/// The features that a backend supports.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Capabilities {
-    /// Text to image.
-    pub generate: bool,
-    /// Image edit.
-    pub edit: bool,
-    /// A mask in an edit.
-    pub mask: bool,
-    /// Cost estimates with [`Backend::estimate`].
-    pub estimate: bool,
-    /// Results as URLs. If false, every result contains bytes.
-    pub urls: bool,
-    /// The file formats that it can write.
-    pub output_formats: Vec<OutputFormat>,
-}
-
-impl Capabilities {
-    /// Returns capabilities without any feature, as a starting point.
-    pub fn none() -> Self {
-        Self { generate: false, edit: false, mask: false, estimate: false, urls: false, output_formats: Vec::new() }
-    }
+/// Returns the error of a backend that returns bytes and cannot download URLs. Use it to implement [`Backend::fetch`].
+///
+/// `name` is the name of the backend.
+pub fn no_urls<'a>(name: &str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+    let message = format!("the backend `{name}` returns bytes and cannot download URLs");
+    Box::pin(std::future::ready(Err(Error::new(ErrorKind::Unsupported, message))))
 }

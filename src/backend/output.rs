@@ -10,7 +10,7 @@ use reqwest::header::{
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{Cost, Request};
+use super::Cost;
 use crate::error::Bills;
 use crate::values::{OutputFormat, Size};
 
@@ -105,11 +105,6 @@ pub struct Metadata {
     /// When the URLs expire according to the service's documentation. [`Image::expires_at`](crate::Image::expires_at) also
     /// reads the time from a signed URL.
     pub urls_expire: Option<SystemTime>,
-    /// The request with the model's name, size, seed and other values that the backend chose; with it, the backend generates
-    /// the images again. `None` if the backend does not report its choices.
-    pub request: Option<Box<Request>>,
-    /// A fingerprint of the model's files, by which a local backend recognises the model.
-    pub model_fingerprint: Option<String>,
     /// The name and version of the program that computed the images.
     pub generator: Option<String>,
     /// The number of denoising steps.

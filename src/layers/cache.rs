@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::fs;
 
+use crate::backend::layer::Layer;
 use crate::backend::*;
 use crate::error::{Error, ErrorKind};
 use crate::images::save;
-use crate::values::{Input, OutputFormat, ResponseFormat};
+use crate::values::{Input, OutputFormat, ResponseFormat, expand_home};
 
 /// Stores the results of seeded requests in a folder, and returns them again at no cost. Feature `cache`.
 ///
@@ -48,9 +49,10 @@ struct EntryImage {
 }
 
 impl<B: Backend> Cache<B> {
-    /// Wraps `inner` to store its results in `folder`, which is created if necessary.
+    /// Wraps `inner` to store its results in `folder`, which is created if necessary. A leading `~` stands for
+    /// the home directory.
     pub fn new(inner: B, folder: impl Into<PathBuf>) -> Self {
-        Self { inner, folder: folder.into() }
+        Self { inner, folder: expand_home(&folder.into()).into_owned() }
     }
 
     async fn run(&self, mut request: Request, context: RequestContext) -> Result<Output, Error> {
@@ -117,9 +119,7 @@ async fn read(path: &Path) -> Option<Output> {
 
 async fn write(path: &Path, output: &Output) -> Result<(), Error> {
     if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).await.map_err(|error| {
-            Error::new(ErrorKind::Io, format!("cannot create the folder {}: {error}", folder.display()))
-        })?;
+        save::create_folder(folder).await?;
     }
     let (mut images, mut parts) = (Vec::new(), Vec::new());
     for ImageData { content, revised_prompt, seed } in &output.images {
@@ -131,7 +131,7 @@ async fn write(path: &Path, output: &Output) -> Result<(), Error> {
     let entry = json(&Entry { images, provider, model, warnings })?;
     let hash = parts.iter().fold(Sha256::new().chain_update(&entry), Sha256::chain_update).finalize();
     let head = [Bytes::copy_from_slice(&hash), entry.into()];
-    save::stream(path, Box::pin(stream::iter(head.into_iter().chain(parts).map(Ok)))).await
+    save::stream(path, Box::pin(stream::iter(head.into_iter().chain(parts).map(Ok)))).await.map(drop)
 }
 
 /// Returns the hash of everything that determines the images. The length of each part is hashed, too, so that different
@@ -167,9 +167,17 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>, Error> {
     serde_json::to_vec(value).map_err(|error| Error::new(ErrorKind::InvalidRequest, error.to_string()))
 }
 
-impl<B: Backend> Backend for Cache<B> {
+impl<B: Backend> Layer for Cache<B> {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
+    }
+
+    /// Returns the identity of the inner backend, because this layer does not change images.
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(self.run(request, context))
     }
-    delegate_rest_to!(self, self.inner);
 }

@@ -132,18 +132,20 @@ impl Backend for Fallback {
 
     /// Returns the union of the backends' capabilities, except that estimates require the support of all backends.
     fn capabilities(&self) -> Capabilities {
-        let mut union = Capabilities { estimate: true, ..Capabilities::none() };
+        let all = self.backends.iter().map(|backend| backend.capabilities());
+        all.reduce(Capabilities::union).unwrap_or_else(Capabilities::none)
+    }
+
+    /// Accepts a request that one of the backends accepts, unless the error of an earlier backend ends the request.
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        let mut last = no_backend();
         for backend in &self.backends {
-            let Capabilities { generate, edit, mask, estimate, urls, output_formats } = backend.capabilities();
-            union.generate |= generate;
-            union.edit |= edit;
-            union.mask |= mask;
-            union.estimate &= estimate;
-            union.urls |= urls;
-            let known = union.output_formats.clone();
-            union.output_formats.extend(output_formats.into_iter().filter(|format| !known.contains(format)));
+            last = match backend.check(request) {
+                Err(error) if self.kinds.contains(&error.kind()) => error,
+                result => return result,
+            };
         }
-        union
+        Err(last)
     }
 
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {

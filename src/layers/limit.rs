@@ -2,17 +2,18 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time;
 
+use crate::backend::layer::Layer;
 use crate::backend::*;
 use crate::error::{Error, ErrorKind};
 
 /// Limits how many requests run at the same time and how many start within a period. Clones share the limits.
 ///
-/// Requests wait for their turn, in no particular order. A request that would wait beyond its deadline fails with
+/// Requests wait for their turn, in no particular order, and report [`Progress::Queued`] if they have to wait. A request that would wait beyond its deadline fails with
 /// [`ErrorKind::Timeout`] and is not sent; if the rate limit is the cause, it fails immediately. Estimates and downloads
 /// are not limited.
 #[derive(Clone, Debug)]
@@ -51,23 +52,36 @@ impl<B: Backend> Limit<B> {
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
-        let _permit = self.wait_for_turn(context.deadline).await?;
+        let _permit = self.wait_for_turn(&context).await?;
         self.inner.send(request, context).await
     }
 
     /// Waits until another request may start. While it waits for the rate it has no permit and no place in a queue, so
     /// a future that is dropped or no longer polled does not block others.
-    async fn wait_for_turn(&self, deadline: Option<Instant>) -> Result<Option<SemaphorePermit<'_>>, Error> {
+    async fn wait_for_turn(&self, context: &RequestContext) -> Result<Option<SemaphorePermit<'_>>, Error> {
+        let deadline = context.deadline;
+        let mut report = context.progress.as_deref();
+        let mut report_queued = || {
+            report.take().into_iter().for_each(|report| report(Progress::Queued { position: None }));
+        };
         loop {
             let permit = match &self.concurrency {
-                // `acquire` fails only if the semaphore is closed, which it never is.
-                Some(semaphore) => before(deadline, too_late, semaphore.acquire()).await?.ok(),
+                Some(semaphore) => match semaphore.try_acquire() {
+                    Ok(permit) => Some(permit),
+                    Err(_) => {
+                        report_queued();
+                        // `acquire` fails only if the semaphore is closed, which it never is.
+                        before(deadline, too_late, semaphore.acquire()).await?.ok()
+                    }
+                },
                 None => None,
             };
             let Some(Err(next)) = self.rate.as_ref().map(|rate| rate.start()) else { return Ok(permit) };
             drop(permit);
             let next = next.filter(|next| deadline.is_none_or(|deadline| *next < deadline.into()));
-            time::sleep_until(next.ok_or_else(too_late)?).await;
+            let next = next.ok_or_else(too_late)?;
+            report_queued();
+            time::sleep_until(next).await;
         }
     }
 }
@@ -94,9 +108,17 @@ fn too_late() -> Error {
     Error::new(ErrorKind::Timeout, message)
 }
 
-impl<B: Backend> Backend for Limit<B> {
+impl<B: Backend> Layer for Limit<B> {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
+    }
+
+    /// Returns the identity of the inner backend, because this layer does not change images.
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(self.run(request, context))
     }
-    delegate_rest_to!(self, self.inner);
 }

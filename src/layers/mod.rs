@@ -30,6 +30,7 @@ mod limit;
 mod retry;
 mod spend_cap;
 
+pub use crate::backend::layer::Layer;
 #[cfg(feature = "cache")]
 pub use cache::Cache;
 pub use fallback::Fallback;

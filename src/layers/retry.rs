@@ -1,6 +1,7 @@
 //! Retries after transient failures.
 
 use super::failed_attempts::FailedAttempts;
+use crate::backend::layer::Layer;
 use crate::backend::*;
 use crate::error::Error;
 use crate::retry::{Attempts, RetryPolicy};
@@ -52,9 +53,17 @@ impl<B: Backend> Retry<B> {
     }
 }
 
-impl<B: Backend> Backend for Retry<B> {
+impl<B: Backend> Layer for Retry<B> {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
+    }
+
+    /// Returns the identity of the inner backend, because this layer does not change images.
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(self.run(request, context))
     }
-    delegate_rest_to!(self, self.inner);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::backend::layer::Layer;
 use crate::backend::*;
 use crate::error::{Error, ErrorKind};
 
@@ -146,9 +147,17 @@ impl Drop for Reservation<'_> {
     }
 }
 
-impl<B: Backend> Backend for SpendCap<B> {
+impl<B: Backend> Layer for SpendCap<B> {
+    fn inner(&self) -> &dyn Backend {
+        &self.inner
+    }
+
+    /// Returns the identity of the inner backend, because this layer does not change images.
+    fn identity(&self) -> String {
+        self.inner.identity()
+    }
+
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(self.run(request, context))
     }
-    delegate_rest_to!(self, self.inner);
 }

@@ -9,11 +9,12 @@ use tokio::time::{self, Instant};
 
 use super::pixel::pixel;
 use crate::backend::{
-    Backend, BoxFuture, Capabilities, Content, Cost, EditSpec, Estimate, ImageData, Metadata, Output, Request,
-    RequestContext,
+    Backend, BoxFuture, ByteStream, Capabilities, Content, Cost, EditSpec, Estimate, ImageData, Metadata, Output,
+    Request, RequestContext, no_urls,
 };
 use crate::error::{Error, ErrorKind};
 use crate::images::OutputFormat;
+use crate::images::typed::Schema;
 
 /// A backend that returns images of one gray pixel, or the errors that a test has queued.
 ///
@@ -46,6 +47,9 @@ pub struct MockBackend {
     /// In USD per image.
     cost: Option<f64>,
     rejects_edits: bool,
+    schema: Option<&'static Schema>,
+    /// The bytes of each image, instead of the pixel.
+    returned: Option<Bytes>,
     state: Arc<Mutex<State>>,
 }
 
@@ -62,6 +66,19 @@ impl MockBackend {
     /// Creates a backend with the name `mock` that responds immediately and reports a cost of 0.02 USD per image.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Creates a backend that checks requests for the model of `schema` against it. A program that generates builders for its
+    /// own schema passes it here.
+    pub fn for_schema(schema: &'static Schema) -> Self {
+        Self { schema: Some(schema), ..Self::default() }
+    }
+
+    /// Sets the bytes of each image, instead of those of a gray pixel. If their file format is known, a request for another
+    /// `output_format` is rejected with [`ErrorKind::Unsupported`].
+    pub fn returning(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.returned = Some(bytes.into());
+        self
     }
 
     /// Sets the name in metadata and messages.
@@ -108,13 +125,14 @@ impl MockBackend {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn check(&self, request: &Request) -> Result<(), Error> {
-        match request {
-            Request::Generate(spec) => spec.validate(),
-            Request::Edit(spec) if !self.rejects_edits => spec.validate(),
-            Request::Edit(_) => {
-                Err(Error::new(ErrorKind::Unsupported, format!("the backend `{}` does not support edits", self.name())))
-            }
+    /// Checks the capabilities and the rules of the model.
+    fn validate(&self, request: &Request) -> Result<(), Error> {
+        self.check(request)?;
+        match (request, self.schema) {
+            (Request::Generate(spec), Some(schema)) if spec.model == schema.id => schema.check(spec),
+            (Request::Edit(spec), Some(schema)) if spec.model == schema.id => schema.check(spec),
+            (Request::Generate(spec), _) => spec.validate(),
+            (Request::Edit(spec), _) => spec.validate(),
         }
     }
 
@@ -136,7 +154,7 @@ impl MockBackend {
             state.peak = state.peak.max(Arc::strong_count(&running) - 1);
             running
         };
-        self.check(&request)?;
+        self.validate(&request)?;
         if let Some(error) = self.state().failures.pop_front() {
             return Err(error);
         }
@@ -147,7 +165,8 @@ impl MockBackend {
         }
         time::sleep_until(end).await;
         let options = request.options();
-        let file = Bytes::from_static(pixel(options.output_format.unwrap_or(OutputFormat::Png)));
+        let pixel = || Bytes::from_static(pixel(options.output_format.unwrap_or(OutputFormat::Png)));
+        let file = self.returned.clone().unwrap_or_else(pixel);
         let image = |index: u32| ImageData {
             content: Content::Bytes(file.clone()),
             revised_prompt: None,
@@ -169,13 +188,19 @@ impl Backend for MockBackend {
         self.name.as_deref().unwrap_or("mock")
     }
 
+    fn identity(&self) -> String {
+        self.name().to_owned()
+    }
+
     fn capabilities(&self) -> Capabilities {
+        let format = self.returned.as_deref().and_then(OutputFormat::of);
         Capabilities {
             generate: true,
             edit: !self.rejects_edits,
             mask: !self.rejects_edits,
             estimate: true,
-            output_formats: OutputFormat::ALL.to_vec(),
+            output_formats: format.map_or(OutputFormat::ALL.to_vec(), |format| vec![format]),
+            controls: Capabilities::ALL_CONTROLS.to_vec(),
             ..Capabilities::none()
         }
     }
@@ -186,8 +211,12 @@ impl Backend for MockBackend {
 
     fn estimate<'a>(&'a self, request: Request, _: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
         Box::pin(async move {
-            self.check(&request)?;
+            self.validate(&request)?;
             Ok(Estimate::new(self.price(&request)))
         })
+    }
+
+    fn fetch<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+        no_urls(self.name())
     }
 }

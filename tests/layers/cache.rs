@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use lumenfall::backend::{Backend, Content, EditSpec, ImageData, Request, RequestContext};
+use lumenfall::backend::{Backend, BoxFuture, Content, EditSpec, ImageData, Output, Request, RequestContext};
+use lumenfall::layers::Layer;
 use lumenfall::layers::{Cache, Fallback, Limit};
 use lumenfall::remote::{Fal, Remote, Replay, Replicate};
 use lumenfall::testing::{MockBackend, PIXEL};
-use lumenfall::{ErrorKind, Input, ResponseFormat};
+use lumenfall::{Client, Error, ErrorKind, Input, ResponseFormat};
 use tempfile::tempdir;
 
 use crate::variant::Variant;
@@ -41,7 +42,7 @@ async fn each_seeded_request_is_cached_and_others_are_not() {
     for request in text.into_iter().chain([edit, other_input].map(Request::Edit)) {
         let sent = mock.requests().len();
         for _ in 0..2 {
-            let output = cache.send(request.clone(), RequestContext::default()).await.unwrap();
+            let output = Backend::send(&cache, request.clone(), RequestContext::default()).await.unwrap();
             assert_eq!(output.images.len(), request.options().n.unwrap_or(1) as usize);
             assert_eq!(mock.requests().len(), sent + 1);
         }
@@ -65,6 +66,41 @@ async fn backends_with_different_identities_do_not_share_entries() {
         generate(&Cache::new(Limit::new(Arc::new(backend)), folder.path()), seeded(1)).await.unwrap();
         assert_eq!(mock.requests().len(), sent, "{identity}");
     }
+}
+
+/// Replaces the images, and implements only the two required methods.
+#[derive(Debug)]
+struct Watermark(Client);
+
+impl Layer for Watermark {
+    fn inner(&self) -> &dyn Backend {
+        &self.0
+    }
+
+    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+        Box::pin(async move {
+            let mut output = Backend::send(&self.0, request, context).await?;
+            output.images.iter_mut().for_each(|image| image.revised_prompt = Some("marked".into()));
+            Ok(output)
+        })
+    }
+}
+
+#[tokio::test]
+async fn a_layer_with_two_methods_does_not_share_entries_with_its_backend() {
+    let folder = tempdir().unwrap();
+    let mock = MockBackend::new();
+    let marked: Box<dyn Backend> = Box::new(Watermark(Client::new(mock.clone())));
+    assert_eq!((marked.name(), marked.capabilities()), ("mock", mock.capabilities()));
+    assert_eq!(marked.fetch("https://a.example/1.png").await.err().unwrap().kind(), ErrorKind::Unsupported);
+    let (marked, plain) = (Cache::new(marked, folder.path()), Cache::new(Client::new(mock.clone()), folder.path()));
+    for (prompt, sent) in [(Some("marked"), 1), (None, 2), (Some("marked"), 2), (None, 2)] {
+        let cache: &dyn Backend = if prompt.is_some() { &marked } else { &plain };
+        let output = cache.send(seeded(1).into(), RequestContext::default()).await.unwrap();
+        assert_eq!((output.images[0].revised_prompt.as_deref(), mock.requests().len()), (prompt, sent));
+    }
+    // Layers that do not change images share the entries of their backend.
+    assert_eq!(Backend::identity(&Limit::new(mock.clone())), mock.identity());
 }
 
 #[test]
@@ -96,7 +132,9 @@ async fn the_bytes_that_were_hashed_are_sent_even_if_the_file_changes() {
     let mut spec = EditSpec::new(MODEL, Input::path(&file));
     spec.options.sampling.seed = Some(1);
     let mock = MockBackend::new();
-    Cache::new(mock.clone(), folder.path().join("cache")).send(spec.into(), RequestContext::default()).await.unwrap();
+    Backend::send(&Cache::new(mock.clone(), folder.path().join("cache")), spec.into(), RequestContext::default())
+        .await
+        .unwrap();
     std::fs::write(&file, [PIXEL, b"changed"].concat()).unwrap();
     let Some(Request::Edit(sent)) = mock.requests().pop() else { panic!("the request is not an edit") };
     assert_eq!(sent.images[0].read().await.unwrap(), PIXEL);

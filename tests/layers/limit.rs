@@ -1,10 +1,11 @@
 //! Limits on concurrency and request rate.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, future};
 use lumenfall::ErrorKind;
-use lumenfall::backend::Backend;
+use lumenfall::backend::{Backend, Progress, RequestContext};
 use lumenfall::layers::Limit;
 use lumenfall::testing::MockBackend;
 use tokio::time::Instant;
@@ -31,6 +32,25 @@ async fn the_rate_is_limited_in_every_interval() {
         starts.push(started.elapsed().as_millis() / 100);
     }
     assert_eq!(starts, [0, 3, 4, 7, 8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_to_wait_reports_once_that_it_is_queued() {
+    let mock = || MockBackend::new().delay(Duration::from_millis(20));
+    for limit in [
+        Limit::new(mock()).concurrency(1),
+        Limit::new(mock()).rate(1, Duration::from_millis(100)),
+        Limit::new(mock()).concurrency(1).rate(1, Duration::from_millis(100)),
+    ] {
+        let send = || async {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let mut context = RequestContext::default();
+            context.progress = Some(Arc::new(move |event| sender.send(event).unwrap_or_default()));
+            limit.send(spec().into(), context).await.unwrap();
+            receiver.try_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(tokio::join!(send(), send()), (vec![], vec![Progress::Queued { position: None }]));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,8 @@
 
 use lumenfall::ErrorKind::{InvalidRequest, Io, Model, Unsupported};
 use lumenfall::OutputFormat::{Gif, Webp};
-use lumenfall::backend::{EditSpec, GenerateSpec};
+use lumenfall::backend::{Backend, EditSpec, GenerateSpec, RequestContext};
+use lumenfall::local::Local;
 use lumenfall::{Client, ErrorKind, Input, Size, SkipLayerGuidance};
 
 use crate::{client, spec};
@@ -13,8 +14,9 @@ async fn options_that_are_unsupported_or_out_of_range_are_refused_by_name() {
         spec.options.size = Some(Size::Pixels { width, height });
     }
     type Case = (ErrorKind, &'static str, &'static str, fn(&mut GenerateSpec));
-    let leave_out = "is not supported by the local backend; leave it out";
-    let cases: [Case; 10] = [
+    let leave_out = "leave it out";
+    let cases: [Case; 11] = [
+        (Unsupported, "model", "it runs stable-diffusion-3.5-medium", |spec| spec.model = "another".into()),
         (Unsupported, "provider", leave_out, |spec| spec.options.provider = Some("fal".into())),
         (Unsupported, "skip_layer_guidance", leave_out, |spec| {
             spec.options.sampling.skip_layer_guidance = Some(SkipLayerGuidance::default());
@@ -22,18 +24,20 @@ async fn options_that_are_unsupported_or_out_of_range_are_refused_by_name() {
         (Unsupported, "scheduler", leave_out, |spec| {
             spec.options.extra.insert("scheduler".into(), "ddim".into());
         }),
-        (Unsupported, "output_format", "only writes png, jpeg and webp", |spec| spec.options.output_format = Some(Gif)),
+        (Unsupported, "output_format", "it writes png, jpeg, webp", |spec| spec.options.output_format = Some(Gif)),
         (Unsupported, "output_compression", "lossless webp; choose jpeg", |spec| {
             (spec.options.output_format, spec.options.output_compression) = (Some(Webp), Some(50));
         }),
         (InvalidRequest, "strength", "strength", |spec| spec.options.sampling.strength = Some(0.5)),
-        (InvalidRequest, "size", "`width` is 40 pixels; use a multiple of 16 up to 192", |spec| size(spec, 40, 32)),
-        (InvalidRequest, "size", "`height` is 1000 pixels; use a multiple of 16", |spec| size(spec, 32, 1000)),
-        (InvalidRequest, "size", "`width` is 272 pixels; use a multiple of 16", |spec| size(spec, 272, 272)),
+        (Unsupported, "size", "`size` is 40x32; it supports multiples of 16, at most 192x192", |spec| {
+            size(spec, 40, 32)
+        }),
+        (Unsupported, "size", "`size` is 32x1000", |spec| size(spec, 32, 1000)),
+        (Unsupported, "size", "`size` is 272x272", |spec| size(spec, 272, 272)),
         (InvalidRequest, "steps", "use a number from 1 to 1000", |spec| spec.options.sampling.steps = Some(1001)),
     ];
     for (kind, parameter, message, change) in cases {
-        let error = client().images().generate_spec(spec(change)).send().await.unwrap_err();
+        let error = client().request(spec(change)).send().await.unwrap_err();
         assert_eq!((error.kind(), error.parameter()), (kind, Some(parameter)), "{error}");
         assert!(error.to_string().contains(message), "{error}");
     }
@@ -50,7 +54,7 @@ async fn an_edit_needs_one_readable_image_and_no_mask() {
     let truncated = Input::bytes(png.slice(..png.len() / 2));
     for (images, mask, kind, parameter, message) in [
         (vec![image()], Some(image()), Unsupported, "mask", "leave the mask out"),
-        (vec![image(), image()], None, Unsupported, "image", "has 2 images; the local backend requires one"),
+        (vec![image(), image()], None, Unsupported, "image", "has 2 images; it supports at most 1"),
         (vec![file("notes.png")], None, InvalidRequest, "image", "notes.png"),
         (vec![file("missing.png")], None, Io, "image", "missing.png"),
         (vec![truncated], None, InvalidRequest, "image", "provide a complete PNG, JPEG or WebP file"),
@@ -74,4 +78,34 @@ fn a_folder_without_a_model_is_refused_immediately() {
         assert_eq!(error.kind(), Model);
         assert!(error.to_string().contains(file) && error.to_string().ends_with(remedy), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_model_with_another_id_runs_the_requests_for_that_id_only() {
+    let local = Local::demo().unwrap().model_id("another");
+    let mut request = spec(|spec| spec.model = "another".into());
+    local.send(request.clone().into(), RequestContext::default()).await.unwrap();
+    request.model = "stable-diffusion-3.5-medium".into();
+    for error in [
+        local.check(&request.clone().into()).unwrap_err(),
+        local.send(request.into(), RequestContext::default()).await.unwrap_err(),
+    ] {
+        assert_eq!((error.kind(), error.parameter()), (Unsupported, Some("model")), "{error}");
+    }
+}
+
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn a_fallback_sends_what_only_the_local_model_cannot_generate_to_the_next_backend() {
+    use lumenfall::layers::Fallback;
+    use lumenfall::testing::MockBackend;
+
+    let mock = MockBackend::new();
+    let client = Client::new(Fallback::new(Local::demo().unwrap()).then(mock.clone()));
+    let large = spec(|spec| spec.options.size = Some(Size::Pixels { width: 1024, height: 1024 }));
+    client.backend().check(&large.clone().into()).unwrap();
+    let images = client.images().generate_spec(large).inline().send().await.unwrap();
+    assert_eq!((&*images.metadata().backend, mock.requests().len()), ("mock", 1));
+    let images = client.images().generate_spec(spec(|_| {})).inline().send().await.unwrap();
+    assert_eq!((&*images.metadata().backend, mock.requests().len()), ("local", 1));
 }

@@ -84,6 +84,23 @@ async fn progress_is_reported_in_order() {
     assert_eq!(*events.lock().unwrap(), expected);
 }
 
+#[tokio::test]
+async fn a_request_that_waits_for_another_reports_that_it_is_queued() {
+    let client = client();
+    let send = |steps| {
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let record = events.clone();
+        let request = client.images().generate_spec(spec(|spec| spec.options.sampling.steps = Some(steps)));
+        let request = request.on_progress(move |event| record.lock().unwrap().push(event));
+        async move {
+            request.send().await.unwrap();
+            events.lock().unwrap().iter().filter(|event| **event == Progress::Queued { position: None }).count()
+        }
+    };
+    assert_eq!(tokio::join!(send(20), send(1)), (0, 1));
+    assert_eq!(send(1).await, 0);
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn the_runtime_is_not_blocked_and_a_dropped_request_stops() {
     let client = client();

@@ -45,6 +45,6 @@ pub use ops::Ops;
 pub use parameters::{
     Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Progress,
 };
-pub use pipeline::Pipeline;
+pub use pipeline::{Pipeline, Sizes};
 pub use text::WithoutT5;
 pub use weights::{EmbeddedFile, ModelFiles};

@@ -27,6 +27,16 @@ pub struct Pipeline {
     threads: rayon::ThreadPool,
 }
 
+/// The sizes of the images that a model can generate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sizes {
+    /// The number of pixels that width and height must be a multiple of.
+    pub multiple: u32,
+    /// The maximum width and height in pixels.
+    pub max: u32,
+}
+
 /// The encoded prompts and the scale of classifier-free guidance.
 struct Guidance {
     conditional: Conditioning,
@@ -45,15 +55,21 @@ impl Pipeline {
         Self::load_with(files, options, Read::Values)
     }
 
-    /// Checks a model without reading its weights, which takes milliseconds.
+    /// Checks a model without reading its weights, which takes milliseconds, and returns the sizes that it supports.
     ///
     /// It checks that every file exists and is complete, and that the files contain every tensor in the shape that
     /// `config.json` requires.
     ///
     /// # Errors
     /// The same as [`Pipeline::load`].
-    pub fn check(files: &ModelFiles) -> Result<()> {
-        Self::load_with(files, &LoadOptions { threads: Some(1), ..LoadOptions::default() }, Read::Headers).map(|_| ())
+    pub fn check(files: &ModelFiles) -> Result<Sizes> {
+        let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
+        Self::load_with(files, &options, Read::Headers).map(|pipeline| pipeline.sizes())
+    }
+
+    /// Returns the supported sizes.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { multiple: self.side_multiple(), max: self.max_side() }
     }
 
     fn load_with(files: &ModelFiles, options: &LoadOptions, read: Read) -> Result<Self> {

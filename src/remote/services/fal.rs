@@ -227,6 +227,8 @@ impl Backend for Fal {
             estimate: true,
             urls: true,
             output_formats: vec![OutputFormat::Png, OutputFormat::Jpeg],
+            controls: vec!["seed", "steps", "guidance", "negative_prompt"],
+            models: Some(vec![crate::generated::stable_diffusion_3_5_medium::SCHEMA.id.to_owned()]),
             ..Capabilities::none()
         }
     }

@@ -274,6 +274,8 @@ impl Backend for Remote {
             estimate: self.transport.native.is_some(),
             urls: true,
             output_formats: OutputFormat::ALL.to_vec(),
+            controls: vec!["seed", "steps", "guidance", "negative_prompt", "strength"],
+            ..Capabilities::none()
         }
     }
 

@@ -249,6 +249,9 @@ impl Backend for Replicate {
             estimate: true,
             urls: true,
             output_formats: vec![OutputFormat::Webp, OutputFormat::Jpeg, OutputFormat::Png],
+            max_input_images: Some(1),
+            controls: vec!["seed", "guidance", "negative_prompt", "strength"],
+            models: Some(vec![crate::generated::stable_diffusion_3_5_medium::SCHEMA.id.to_owned()]),
             ..Capabilities::none()
         }
     }

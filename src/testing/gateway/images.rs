@@ -54,7 +54,13 @@ pub(super) fn execute(received: &Received, request: &Request, form: Form, addres
     let prompt = fields.remove("prompt").and_then(|prompt| prompt.as_str().map(str::to_owned));
     let mut options = Options { provider, ..Options::default() };
     for (name, value) in fields {
-        options.set(&name, value).map_err(|error| Reply::invalid(&error.to_string()))?;
+        // The fields of a form are text.
+        let number = value.as_str().and_then(|text| serde_json::from_str::<Value>(text).ok());
+        let result = options.set(&name, value).or_else(|error| match number {
+            Some(number) => options.set(&name, number),
+            None => Err(error),
+        });
+        result.map_err(|error| Reply::invalid(&error.to_string()))?;
     }
     let requested = options.clone();
     let estimate = if received.endpoint == "edits" {
