@@ -1,14 +1,22 @@
-//! Tests the code that is generated from other schemas: it compiles and enforces the rules of its schema.
+//! Tests the code that is generated from other schemas: it compiles without pedantic warnings and
+//! enforces the rules of its schema.
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "the tests use some of each model")]
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 #[rustfmt::skip]
+#[warn(clippy::pedantic)]
 #[path = "../crates/lumenfall-codegen/tests/golden/dreamer.rs"]
 mod dreamer;
 #[rustfmt::skip]
+#[warn(clippy::pedantic)]
+#[path = "../crates/lumenfall-codegen/tests/golden/keywords.rs"]
+mod keywords;
+#[rustfmt::skip]
+#[warn(clippy::pedantic)]
 #[path = "../crates/lumenfall-codegen/tests/golden/sketcher.rs"]
 mod sketcher;
 #[rustfmt::skip]
+#[warn(clippy::pedantic)]
 #[path = "../crates/lumenfall-codegen/tests/golden/upscaler.rs"]
 mod upscaler;
 
@@ -73,6 +81,45 @@ fn required_numbers_and_supported_formats_are_checked() {
     let spec = edit.try_output_format(OutputFormat::Webp).unwrap().into_draft().into_spec();
     assert_eq!(spec.options.extra["scale_factor"], 3);
     assert!(upscaler::parameters::ScaleFactor::new(9).is_err());
+}
+
+#[test]
+fn keywords_can_be_names_of_parameters_and_values() {
+    let images = client().images_for::<keywords::Gen>();
+    let spec = images
+        .clone()
+        .generate("a lighthouse", true, keywords::r#type::ValueSelf)
+        .r#try(keywords::r#try::Twice)
+        .r#async("later")
+        .r#gen(literal!(keywords::parameters::Gen, 3))
+        .into_draft()
+        .into_spec();
+    assert_eq!((&spec.options.extra["type"], &spec.options.extra["gen"]), (&"self".into(), &3.into()));
+    assert_eq!((&spec.options.extra["try"], &spec.options.extra["draft"]), (&"twice".into(), &true.into()));
+    keywords::SCHEMA.check(&spec).unwrap();
+    let variation = images.generate("a lighthouse", false, keywords::r#type::Async).try_match(0.5).unwrap();
+    assert_eq!(variation.into_draft().into_spec().options.extra["match"], 0.5);
+}
+
+#[test]
+fn integers_with_an_unsigned_range_are_u32() {
+    let _: u32 = keywords::parameters::Gen::new(2_u32).unwrap().get();
+    let _: u32 = literal!(upscaler::parameters::ScaleFactor, 4).get();
+    assert_eq!(keywords::parameters::Gen::new(4).unwrap_err().parameter(), Some("gen"));
+}
+
+#[test]
+fn the_image_of_an_edit_can_be_optional() {
+    let images = client().images_for::<keywords::Gen>();
+    let edit = images.edit("a lighthouse", keywords::r#type::Option);
+    let mut spec = edit.clone().into_draft().into_spec();
+    assert!(spec.images.is_empty());
+    keywords::SCHEMA.check(&spec).unwrap();
+    spec.prompt = None;
+    assert_eq!(keywords::SCHEMA.check(&spec).unwrap_err().parameter(), Some("prompt"));
+    let spec = edit.image(Input::path("small.png")).draft(true).into_draft().into_spec();
+    assert_eq!(spec.images.len(), 1);
+    keywords::SCHEMA.check(&spec).unwrap();
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use ::lumenfall::images::typed;
 
 /// Stable Diffusion 3.5 Medium, by Stability AI.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Copy, Debug)]
 pub enum StableDiffusion35Medium {}
 impl typed::Model for StableDiffusion35Medium {
@@ -15,18 +16,23 @@ impl typed::Model for StableDiffusion35Medium {
 }
 
 /// Entry point for requests to Stable Diffusion 3.5 Medium.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Debug)]
 pub struct Requests {
     backend: ::std::sync::Arc<dyn ::lumenfall::Backend>,
 }
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl Requests {
     /// Returns a builder for a request that generates images.
     ///
     /// - `prompt`: text that describes the image, or the change to an image.
     pub fn generate(self, prompt: impl rules::PromptValue) -> Generate {
-        let spec = ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, "");
-        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
+        let mut draft = typed::Draft::new(
+            self.backend,
+            &SCHEMA,
+            ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, ""),
+        );
         draft.spec_mut().prompt = prompt.value();
         Builder {
             draft,
@@ -35,6 +41,7 @@ impl Requests {
     }
 
     /// Returns a request from plain data. It is checked against the model's schema when it is sent.
+    #[must_use = "a request does nothing until it is sent"]
     pub fn generate_spec(
         self,
         spec: ::lumenfall::backend::GenerateSpec,
@@ -46,8 +53,11 @@ impl Requests {
     ///
     /// - `image`: one or more images to edit.
     pub fn edit(self, image: impl typed::Inputs) -> Edit {
-        let spec = ::lumenfall::backend::EditSpec::new(SCHEMA.id, []);
-        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
+        let mut draft = typed::Draft::new(
+            self.backend,
+            &SCHEMA,
+            ::lumenfall::backend::EditSpec::new(SCHEMA.id, []),
+        );
         draft.spec_mut().images = typed::Inputs::into_inputs(image);
         Builder {
             draft,
@@ -56,6 +66,7 @@ impl Requests {
     }
 
     /// Returns a request from plain data. It is checked against the model's schema when it is sent.
+    #[must_use = "a request does nothing until it is sent"]
     pub fn edit_spec(
         self,
         spec: ::lumenfall::backend::EditSpec,
@@ -66,7 +77,8 @@ impl Requests {
 
 /// Builder for a request to Stable Diffusion 3.5 Medium.
 ///
-/// Its type parameters record which parameters are set, so that a forbidden combination does not compile.
+/// Its type parameters record which parameters are set, so that a forbidden combination does not compile. To set parameters under a condition or in a loop, call `into_draft`.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct Builder<
@@ -80,6 +92,7 @@ pub struct Builder<
 }
 
 /// Builder for text to image with Stable Diffusion 3.5 Medium. See [`Builder`] for its methods.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 pub type Generate<
     Delivery = ::lumenfall::Hosted,
     SizeState = typed::Unset,
@@ -87,12 +100,14 @@ pub type Generate<
 > = Builder<::lumenfall::backend::GenerateSpec, Delivery, SizeState, OutputFormatState>;
 
 /// Builder for image edit with Stable Diffusion 3.5 Medium. See [`Builder`] for its methods.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 pub type Edit<
     Delivery = ::lumenfall::Hosted,
     SizeState = typed::Unset,
     OutputFormatState = typed::Unset,
 > = Builder<::lumenfall::backend::EditSpec, Delivery, SizeState, OutputFormatState>;
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl<
     Spec: typed::Spec,
     Delivery,
@@ -342,6 +357,7 @@ impl<
     }
 }
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl<
     Delivery,
     SizeState,
@@ -371,6 +387,7 @@ impl<
     }
 }
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl<
     Delivery,
     SizeState,
@@ -390,7 +407,7 @@ impl<
     /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_prompt(
         self,
-        prompt: impl ::core::convert::Into<::std::string::String>,
+        prompt: impl typed::Text,
     ) -> ::core::result::Result<Self, ::lumenfall::Error> {
         ::core::result::Result::Ok(self.prompt(parameters::Prompt::new(prompt)?))
     }
@@ -398,8 +415,10 @@ impl<
     /// Sets `mask`: a PNG of the same size as the image; its fully transparent pixels mark the area to change.
     ///
     /// Accepts `image/png`.
-    pub fn mask(mut self, mask: impl ::core::convert::Into<::lumenfall::Input>) -> Self {
-        self.draft.spec_mut().mask = ::core::option::Option::Some(mask.into());
+    pub fn mask(mut self, mask: impl typed::IntoInput) -> Self {
+        self.draft.spec_mut().mask = ::core::option::Option::Some(
+            typed::IntoInput::into_input(mask),
+        );
         self
     }
 
@@ -689,6 +708,7 @@ pub mod parameters {
 
     impl Prompt {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
@@ -709,14 +729,15 @@ pub mod parameters {
         /// # Errors
         /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
-            value: impl ::core::convert::Into<::std::string::String>,
+            value: impl super::typed::Text,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            let value = value.into();
+            let value = value.into_text();
             super::SCHEMA.check_value("prompt", &value.as_str().into())?;
             ::core::result::Result::Ok(Self(value.into()))
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub fn get(self) -> ::std::string::String {
             self.0.into_owned()
         }
@@ -728,6 +749,7 @@ pub mod parameters {
 
     impl Size {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
@@ -752,6 +774,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> ::lumenfall::Size {
             self.0
         }
@@ -763,6 +786,7 @@ pub mod parameters {
 
     impl AspectRatio {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(super::typed::aspect_ratio("aspect_ratio", value))
@@ -780,6 +804,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> ::lumenfall::AspectRatio {
             self.0
         }
@@ -791,6 +816,7 @@ pub mod parameters {
 
     impl Resolution {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(super::typed::resolution("resolution", value))
@@ -808,6 +834,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> ::lumenfall::Resolution {
             self.0
         }
@@ -830,6 +857,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> ::lumenfall::OutputFormat {
             self.0
         }
@@ -847,17 +875,18 @@ pub mod parameters {
 
     impl OutputCompression {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: i128, source: &str) -> Self {
             Self(
-                super::typed::integer(
+                super::typed::integer_u32(
                     "output_compression",
                     value,
                     source,
                     0,
                     100,
                     "0 to 100",
-                ) as u32,
+                ),
             )
         }
 
@@ -871,6 +900,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> u32 {
             self.0
         }
@@ -882,9 +912,10 @@ pub mod parameters {
 
     impl N {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: i128, source: &str) -> Self {
-            Self(super::typed::integer("n", value, source, 1, 10, "1 to 10") as u32)
+            Self(super::typed::integer_u32("n", value, source, 1, 10, "1 to 10"))
         }
 
         /// Checks a value that is known only at run time.
@@ -897,6 +928,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> u32 {
             self.0
         }
@@ -904,6 +936,7 @@ pub mod parameters {
 }
 
 /// The providers that run the model, for `pin`.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 pub mod providers {
     /// fal.ai. $0.02 per megapixel.
     #[derive(Clone, Copy, Debug)]
@@ -931,8 +964,12 @@ pub mod rules {
             self.get()
         }
     }
-    ::lumenfall::text_values! {
-        PromptValue
+
+    #[diagnostic::do_not_recommend]
+    impl<T: super::typed::Text> PromptValue for T {
+        fn value(self) -> ::std::string::String {
+            self.into_text()
+        }
     }
 
     /// A type that the setter of `size` accepts.

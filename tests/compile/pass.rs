@@ -1,5 +1,11 @@
 //! Valid requests.
 
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use lumenfall::providers::{Fal, Replicate};
 use lumenfall::stable_diffusion_3_5_medium::parameters;
 use lumenfall::stable_diffusion_3_5_medium::response_format::B64Json;
@@ -28,36 +34,6 @@ async fn generate_with_every_setter(client: &Client) -> Result<(), Error> {
         .await?;
     let _: &[u8] = images[0].bytes();
     Ok(())
-}
-
-/// Prompts of any text type, and images of any type that holds a file or a path.
-fn arguments(client: &Client) {
-    use std::borrow::Cow;
-    use std::path::{Path, PathBuf};
-    use std::{rc::Rc, sync::Arc};
-
-    let text = String::from("a lighthouse");
-    let generate = |builder: lumenfall::stable_diffusion_3_5_medium::Generate| drop(builder);
-    let images = || client.images();
-    generate(images().generate("a lighthouse"));
-    generate(images().generate(&"a lighthouse"));
-    generate(images().generate(&text));
-    generate(images().generate(Cow::Borrowed(text.as_str())));
-    generate(images().generate(&Cow::Borrowed(text.as_str())));
-    generate(images().generate(Box::<str>::from("a lighthouse")));
-    generate(images().generate(Arc::<str>::from("a lighthouse")));
-    generate(images().generate(&Arc::<str>::from("a lighthouse")));
-    generate(images().generate(Rc::<str>::from("a lighthouse")));
-    generate(images().generate(text));
-
-    let bytes = vec![0x89, b'P', b'N', b'G'];
-    let _ = images().edit(include_bytes!("pass.rs")).mask(bytes.as_slice());
-    let _ = images().edit(bytes.as_slice()).mask(Path::new("mask.png"));
-    let _ = images().edit(Path::new("a.png")).mask(Input::path("mask.png"));
-    let _ = images().edit(&PathBuf::from("a.png"));
-    let _ = images().edit(PathBuf::from("a.png"));
-    let _ = images().edit(bytes);
-    let _ = images().edit([Input::path("a.png"), Input::path("b.png")]);
 }
 
 async fn generate_variations(client: &Client, side: u32, format: OutputFormat) -> Result<(), Error> {
@@ -115,4 +91,41 @@ async fn edit_variations(client: &Client) -> Result<(), Error> {
     spec.prompt = Some("brighter".into());
     let _ = client.images().edit_spec(spec).estimate().await?;
     Ok(())
+}
+
+fn text_of_every_string_type(client: &Client, text: &str, owned: &String, cow: Cow<'_, str>, boxed: Box<str>) {
+    let (images, arc, rc) = (client.images(), Arc::<str>::from(text), Rc::<str>::from(text));
+    let base = images.clone().generate(text);
+    let _ = base.clone().user(&cow).negative_prompt(&arc).user(&boxed).negative_prompt(&rc).user(owned);
+    let _ = base.user(arc.clone()).negative_prompt(rc.clone());
+    let _ = images.clone().generate(owned);
+    let _ = images.clone().generate(owned.clone());
+    let _ = images.clone().generate(&cow);
+    let _ = images.clone().generate(cow.clone());
+    let _ = images.clone().generate(boxed.clone());
+    let _ = images.clone().generate(&arc);
+    let _ = images.clone().generate(arc);
+    let _ = images.clone().generate(rc);
+    for each in &[text, "a ship"] {
+        let _ = images.clone().generate(each).clone();
+    }
+    let _ = images.edit(Input::path("a.png")).prompt(cow);
+    let _ = parameters::Prompt::new(boxed);
+}
+
+fn images_of_every_type(client: &Client, path: &Path, path_buf: &PathBuf, bytes: &[u8], vec: Vec<u8>, shared: Bytes) {
+    let (images, input) = (client.images(), Input::path(path));
+    let edit = images.clone().edit(bytes);
+    let _ = images.clone().edit(path);
+    let _ = images.clone().edit(path_buf);
+    let _ = images.clone().edit(path_buf.clone());
+    let _ = images.clone().edit(&vec);
+    let _ = images.clone().edit(vec.clone());
+    let _ = images.clone().edit(&shared);
+    let _ = images.clone().edit(shared.clone());
+    let _ = images.clone().edit(&input);
+    let _ = images.clone().edit(vec![input.clone()].as_slice());
+    let _ = images.edit(include_bytes!("pass.rs"));
+    let _ = edit.clone().mask(bytes).mask(path).mask(path_buf).mask(path_buf.clone()).mask(&input).mask(input);
+    let _ = edit.mask(&vec).mask(vec).mask(&shared).mask(shared).mask(include_bytes!("pass.rs"));
 }

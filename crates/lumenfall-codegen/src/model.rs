@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::names;
+use crate::problem::Problem;
 use crate::schema::{Format, MaxResolution, Mode, Need, Parameter as Raw, Provider, Schema, Type};
+use crate::{default, names};
 
 pub(crate) struct Model {
     /// The schema in JSON, without white space.
@@ -24,17 +25,19 @@ impl Model {
     }
 
     /// Returns the parameters that are arguments of `generate` or `edit`.
-    pub(crate) fn required(&self, mode: Mode) -> impl Iterator<Item = &Parameter> {
-        // The order does not depend on that of the schema, so that a reordered schema generates the same methods.
-        let rank = |parameter: &&Parameter| match parameter.slot {
-            Slot::Image => (0, String::new()),
-            Slot::Prompt => (1, String::new()),
-            _ => (2, parameter.name.clone()),
-        };
-        let mut required: Vec<_> =
-            self.parameters.iter().filter(|parameter| parameter.need(mode) == Some(Need::Required)).collect();
-        required.sort_by_key(rank);
-        required.into_iter()
+    /// Their order does not depend on the schema's: the image, the prompt, and the others alphabetically.
+    pub(crate) fn required(&self, mode: Mode) -> Vec<&Parameter> {
+        let is_required = |parameter: &&Parameter| parameter.need(mode) == Some(Need::Required);
+        let mut required: Vec<_> = self.parameters.iter().filter(is_required).collect();
+        required.sort_by_key(|parameter| {
+            let rank = match parameter.slot {
+                Slot::Image => 0,
+                Slot::Prompt => 1,
+                _ => 2,
+            };
+            (rank, &parameter.name)
+        });
+        required
     }
 
     /// Returns the names of the parameters that `mode` does not have. Every model has `strength` for edits.
@@ -105,46 +108,34 @@ pub(crate) enum Slot {
 }
 
 /// Validates `schema`, which was parsed from `json`.
-pub(crate) fn check(schema: Schema, json: &serde_json::Value) -> Result<Model, String> {
-    check_texts("", json)?;
-    let json = json.to_string();
+pub(crate) fn check(schema: Schema, json: String) -> Result<Model, Problem> {
     let (id, type_name) = (&schema.id, names::type_name(&schema.id));
     if type_name.is_empty() || syn::parse_str::<syn::Ident>(&names::snake(id)).is_err() {
-        return Err(format!("`id` is {id:?}; use letters, digits and hyphens, so that it maps to a Rust name"));
+        let message = format!("`id` is {id:?}; use letters, digits and hyphens, so that it maps to a Rust name");
+        return Err(Problem::at("id", message));
     }
     if ["Requests", "Builder", "Generate", "Edit"].contains(&type_name.as_str()) {
-        return Err(format!("`id` is {id:?}; choose another, because the generated code has a type `{type_name}`"));
+        let message = format!("`id` is {id:?}; choose another, because the generated code has a type `{type_name}`");
+        return Err(Problem::at("id", message));
     }
     if schema.modes.is_empty() {
-        return Err("`modes` is empty; list `text_to_image`, `image_edit` or both".into());
+        return Err(Problem::at("modes", "`modes` is empty; list `text_to_image`, `image_edit` or both"));
     }
-    unique("mode", schema.modes.iter().map(|mode| mode.names().key.to_string()))?;
+    unique("mode", schema.modes.iter().map(|mode| mode.names().key.to_string()))
+        .map_err(|(index, message)| Problem::at(format!("modes[{index}]"), message))?;
     if schema.max_resolution.is_some_and(|max| max.width == 0 || max.height == 0) {
-        return Err("`max_resolution` has a side of 0; write a width and a height of at least 1".into());
+        let message = "`max_resolution` has a side of 0; write a width and a height of at least 1";
+        return Err(Problem::at("max_resolution", message));
     }
-    for provider in &schema.providers {
-        let slug = &provider.slug;
-        if !names::is_snake(&slug.replace('-', "_")) {
-            return Err(format!("provider {slug:?}: use lower-case letters, digits and hyphens in its slug"));
-        }
-        if provider.price.as_ref().is_some_and(|price| price.usd < 0.0) {
-            return Err(format!("provider `{slug}`: its price is negative"));
-        }
-        if let Some(mode) = provider.modes.iter().find(|mode| !schema.modes.contains(mode)) {
-            let mode = mode.names().key;
-            return Err(format!("provider `{slug}`: the `modes` of the model do not contain its mode `{mode}`"));
-        }
-    }
-    unique("provider", schema.providers.iter().map(|provider| names::camel(&provider.slug)))?;
-    unique("parameter", schema.parameters.iter().map(|parameter| names::camel(&parameter.name)))?;
+    providers(&schema)?;
+    unique("parameter", schema.parameters.iter().map(|parameter| names::camel(&parameter.name)))
+        .map_err(|(index, message)| Problem::at(format!("parameters[{index}].name"), message))?;
 
     let mut parameters = Vec::new();
     for (index, raw) in schema.parameters.into_iter().enumerate() {
         let name = raw.name.clone();
-        parameters.push(
-            parameter(raw, &schema.modes)
-                .map_err(|problem| format!("parameters[{index}]: parameter `{name}`: {problem}"))?,
-        );
+        let parameter = parameter(raw, &schema.modes, schema.max_resolution);
+        parameters.push(parameter.map_err(|problem| problem.of_parameter(index, &name))?);
     }
     let model = Model {
         json,
@@ -158,44 +149,69 @@ pub(crate) fn check(schema: Schema, json: &serde_json::Value) -> Result<Model, S
         parameters,
     };
     for (index, parameter) in model.parameters.iter().enumerate() {
-        relations(&model, parameter)
-            .map_err(|problem| format!("parameters[{index}]: parameter `{}`: {problem}", parameter.name))?;
+        relations(&model, parameter).map_err(|problem| problem.of_parameter(index, &parameter.name))?;
     }
-    check_cycles(&model)?;
+    for (index, parameter) in model.parameters.iter().enumerate() {
+        no_cycle(&model, parameter).map_err(|problem| problem.of_parameter(index, &parameter.name))?;
+    }
     Ok(model)
 }
 
-fn parameter(raw: Raw, modes: &[Mode]) -> Result<Parameter, String> {
-    // `syn` does not know the keywords that only newer editions have.
-    if !names::is_snake(&raw.name) || raw.name == "gen" || syn::parse_str::<syn::Ident>(&raw.name).is_err() {
-        return Err("the name is not a valid method name; write it in snake_case and do not use a Rust keyword".into());
+fn providers(schema: &Schema) -> Result<(), Problem> {
+    for (index, provider) in schema.providers.iter().enumerate() {
+        let (slug, path) = (&provider.slug, format!("providers[{index}]"));
+        if !names::is_snake(&slug.replace('-', "_")) {
+            let message = format!("provider {slug:?}: use lower-case letters, digits and hyphens in its slug");
+            return Err(Problem::at(path + ".slug", message));
+        }
+        if provider.price.as_ref().is_some_and(|price| price.usd < 0.0) {
+            return Err(Problem::at(path + ".price.usd", format!("provider `{slug}`: its price is negative")));
+        }
+        if let Some(at) = provider.modes.iter().position(|mode| !schema.modes.contains(mode)) {
+            let message = format!("provider `{slug}`: the `modes` of the model do not contain its mode");
+            return Err(Problem::at(format!("{path}.modes[{at}]"), message));
+        }
+    }
+    unique("provider", schema.providers.iter().map(|provider| names::camel(&provider.slug)))
+        .map_err(|(index, message)| Problem::at(format!("providers[{index}].slug"), message))
+}
+
+fn parameter(raw: Raw, modes: &[Mode], max_size: Option<MaxResolution>) -> Result<Parameter, Problem> {
+    if !names::is_snake(&raw.name) {
+        let message = "the name is not a valid method name; use lower-case letters, digits and underscores";
+        return Err(Problem::at("name", message));
+    }
+    if names::is_path_keyword(&raw.name) {
+        let message = "the name is a Rust keyword that cannot be a method name; choose another name";
+        return Err(Problem::at("name", message));
     }
     if is_reserved(&raw.name) {
-        return Err("the generated code has a method or module with this name; choose another name".into());
+        let message = "the generated code has a method or module with this name; choose another name";
+        return Err(Problem::at("name", message));
     }
     if raw.modes.is_empty() {
-        return Err("`modes` is empty; list each mode in which the parameter is `required` or `optional`".into());
+        let message = "`modes` is empty; list each mode in which the parameter is `required` or `optional`";
+        return Err(Problem::at("modes", message));
     }
     if let Some(mode) = raw.modes.keys().find(|mode| !modes.contains(mode)) {
-        return Err(format!("the `modes` of the model do not contain `{}`", mode.names().key));
+        let key = mode.names().key;
+        return Err(Problem::at(format!("modes.{key}"), format!("the `modes` of the model do not contain `{key}`")));
     }
     let kind = kind(&raw)?;
-    let slot = slot(&raw.name, &kind)?;
-    if slot == Slot::Image || slot == Slot::Mask {
-        if raw.modes.contains_key(&Mode::TextToImage) {
-            return Err("a request in the mode `text_to_image` cannot contain files; remove this mode".into());
-        }
-        if slot == Slot::Image && raw.modes.get(&Mode::ImageEdit) != Some(&Need::Required) {
-            return Err("it must be `required` in the mode `image_edit`".into());
-        }
+    let slot = slot(&raw.name, &kind).map_err(|message| Problem::at("type", message))?;
+    let is_file = slot == Slot::Image || slot == Slot::Mask;
+    if is_file && raw.modes.contains_key(&Mode::TextToImage) {
+        let message = "a request in the mode `text_to_image` cannot contain files; remove this mode";
+        return Err(Problem::at("modes.text_to_image", message));
     }
     if raw.name == "response_format" && modes.iter().any(|mode| raw.modes.get(mode) != Some(&Need::Optional)) {
-        return Err("it selects the type of the result, so it must be `optional` in every mode of the model".into());
+        let message = "it selects the type of the result, so it must be `optional` in every mode of the model";
+        return Err(Problem::at("modes", message));
+    }
+    if let Some(default) = &raw.default {
+        default::check(default, &kind, max_size).map_err(|message| Problem::at("default", message))?;
     }
     let default = raw.default.as_ref().map(|value| value.as_str().map_or_else(|| value.to_string(), Into::into));
-    if let Some(value) = &raw.default {
-        check_default(&kind, value)?;
-    }
     Ok(Parameter {
         modes: raw.modes,
         name: raw.name,
@@ -209,114 +225,17 @@ fn parameter(raw: Raw, modes: &[Mode]) -> Result<Parameter, String> {
     })
 }
 
-/// Checks that a request could set the parameter to its default value.
-fn check_default(kind: &Kind, value: &serde_json::Value) -> Result<(), String> {
-    let expected = match kind {
-        Kind::Text { max_length } => {
-            let fits = |text: &str| max_length.is_none_or(|max| text.chars().count() <= max);
-            (!value.as_str().is_some_and(fits)).then(|| match max_length {
-                Some(max) => format!("text of at most {max} characters"),
-                None => "text".into(),
-            })
-        }
-        Kind::Choice(choices) => {
-            let is_choice = value.as_str().is_some_and(|text| choices.iter().any(|choice| choice == text));
-            (!is_choice).then(|| "a value of `enum`".into())
-        }
-        Kind::Integer { minimum, maximum, .. } => {
-            let number = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
-            (!number.is_some_and(|number| (*minimum..=*maximum).contains(&number)))
-                .then(|| format!("a whole number from {minimum} to {maximum}"))
-        }
-        Kind::Number { minimum, maximum } => {
-            (!value.as_f64().is_some_and(|number| (*minimum..=*maximum).contains(&number)))
-                .then(|| format!("a number from {minimum} to {maximum}"))
-        }
-        Kind::Boolean => (!value.is_boolean()).then(|| "true or false".into()),
-        Kind::Size => (!is_pair(value, &['x', ':'])).then(|| "a size such as \"1024x1024\" or \"16:9\"".into()),
-        Kind::AspectRatio => (!is_pair(value, &[':'])).then(|| "a ratio such as \"16:9\"".into()),
-        Kind::Resolution => {
-            let digits = value.as_str().and_then(|text| text.strip_suffix('K'));
-            (!digits.is_some_and(is_positive)).then(|| "a tier such as \"1K\"".into())
-        }
-        Kind::File { .. } => Some("removed, because a file has none".to_owned()),
-    };
-    expected.map_or(Ok(()), |expected| Err(format!("its default is {value}; it must be {expected}")))
-}
-
-/// Returns whether the value is text with two positive numbers and one of the separators between them.
-fn is_pair(value: &serde_json::Value, separators: &[char]) -> bool {
-    let pair = value.as_str().and_then(|text| text.split_once(separators));
-    pair.is_some_and(|(first, second)| is_positive(first) && is_positive(second))
-}
-
-fn is_positive(digits: &str) -> bool {
-    digits.bytes().all(|digit| digit.is_ascii_digit()) && digits.parse::<u32>().is_ok_and(|number| number > 0)
-}
-
-/// Rejects control characters and those that change the direction of text. The compiler rejects some of them in comments
-/// and literals, and they hide what a text says.
-fn check_text(path: &str, text: &str) -> Result<(), String> {
-    let is_bidirectional =
-        |c: char| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}' | '\u{200E}' | '\u{200F}' | '\u{061C}');
-    match text.chars().find(|c| is_bidirectional(*c) || (c.is_control() && !matches!(c, '\n' | '\r' | '\t'))) {
-        Some(c) => Err(format!("`{path}` contains the character {c:?}; remove it")),
-        None => Ok(()),
-    }
-}
-
-/// Checks all texts of the schema.
-fn check_texts(path: &str, value: &serde_json::Value) -> Result<(), String> {
-    match value {
-        serde_json::Value::String(text) => check_text(path, text),
-        serde_json::Value::Array(items) => {
-            items.iter().enumerate().try_for_each(|(index, item)| check_texts(&format!("{path}[{index}]"), item))
-        }
-        serde_json::Value::Object(fields) => fields.iter().try_for_each(|(name, field)| {
-            let path = if path.is_empty() {
-                name.escape_default().to_string()
-            } else {
-                format!("{path}.{}", name.escape_default())
-            };
-            check_text(&path, name)?;
-            check_texts(&path, field)
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// Rejects a parameter that requires itself through others, because no request could set it first.
-fn check_cycles(model: &Model) -> Result<(), String> {
-    for (index, parameter) in model.parameters.iter().enumerate() {
-        let mut reached = BTreeSet::new();
-        let mut open: Vec<&str> = parameter.requires.iter().map(|(other, _)| other.as_str()).collect();
-        while let Some(name) = open.pop() {
-            if name == parameter.name {
-                let name = &parameter.name;
-                return Err(format!(
-                    "parameters[{index}].requires: parameter `{name}`: it requires itself through others"
-                ));
-            }
-            if reached.insert(name) {
-                let further = model.parameter(name).into_iter().flat_map(|other| &other.requires);
-                open.extend(further.map(|(other, _)| other.as_str()));
-            }
-        }
-    }
-    Ok(())
-}
-
 /// Returns whether the generated code uses `name` for a method or module.
 fn is_reserved(name: &str) -> bool {
     let is_module = matches!(name, "model" | "parameters" | "providers" | "rules" | "typed");
-    let is_setter = matches!(name, "extra" | "hosted" | "inline" | "pin" | "sampling" | "timeout");
+    let is_setter = matches!(name, "extra" | "hosted" | "inline" | "pin" | "published_price" | "sampling" | "timeout");
     let is_call = matches!(name, "cancel_with" | "estimate" | "header" | "into_draft" | "retry" | "send");
     is_module || is_setter || is_call || name.starts_with("on_") || name.starts_with("try_")
 }
 
-fn kind(raw: &Raw) -> Result<Kind, String> {
+fn kind(raw: &Raw) -> Result<Kind, Problem> {
     let only = |key: &str, given: bool, kinds: &str| match given {
-        true => Err(format!("`{key}` is allowed for {kinds} only")),
+        true => Err(Problem::at(key, format!("`{key}` is allowed for {kinds} only"))),
         false => Ok(()),
     };
     let numeric = matches!(raw.kind, Type::Integer | Type::Number);
@@ -328,14 +247,16 @@ fn kind(raw: &Raw) -> Result<Kind, String> {
     only("repeatable", raw.repeatable && raw.kind != Type::File, "files")?;
     only("media_types", !raw.media_types.is_empty() && raw.kind != Type::File, "files")?;
     match raw.kind {
-        Type::String => match (&raw.choices, raw.format) {
-            (Some(_), Some(_)) => Err("`enum` and `format` cannot be combined".into()),
-            (Some(choices), None) => choice(choices),
-            (None, Some(_)) if raw.max_length.is_some() => Err("`format` and `max_length` cannot be combined".into()),
-            (None, Some(Format::Size)) => Ok(Kind::Size),
-            (None, Some(Format::AspectRatio)) => Ok(Kind::AspectRatio),
-            (None, Some(Format::ResolutionTier)) => Ok(Kind::Resolution),
-            (None, None) => Ok(Kind::Text { max_length: raw.max_length }),
+        Type::String => match (&raw.choices, raw.format, raw.max_length) {
+            (Some(_), Some(_), _) => Err(Problem::at("format", "`enum` and `format` cannot be combined")),
+            (Some(_), _, Some(_)) => Err(Problem::at("max_length", "`enum` and `max_length` cannot be combined")),
+            (None, Some(_), Some(_)) => Err(Problem::at("max_length", "`format` and `max_length` cannot be combined")),
+            (None, None, Some(0)) => Err(Problem::at("max_length", "`max_length` is 0; write at least 1")),
+            (Some(choices), None, None) => choice(choices),
+            (None, Some(Format::Size), None) => Ok(Kind::Size),
+            (None, Some(Format::AspectRatio), None) => Ok(Kind::AspectRatio),
+            (None, Some(Format::ResolutionTier), None) => Ok(Kind::Resolution),
+            (None, None, max_length) => Ok(Kind::Text { max_length }),
         },
         Type::Integer => integer(raw),
         Type::Number => number(raw),
@@ -344,54 +265,57 @@ fn kind(raw: &Raw) -> Result<Kind, String> {
     }
 }
 
-fn choice(choices: &[String]) -> Result<Kind, String> {
+fn choice(choices: &[String]) -> Result<Kind, Problem> {
     if choices.is_empty() {
-        return Err("`enum` is empty; list at least one value".into());
+        return Err(Problem::at("enum", "`enum` is empty; list at least one value"));
     }
     let type_names = choices.iter().map(|choice| names::type_name(choice));
-    if type_names.clone().any(|name| name.is_empty() || name == "Value") {
-        return Err("`enum` has a value that does not map to a Rust type name; use letters and digits".into());
+    if let Some(index) = type_names.clone().position(|name| name.is_empty() || name == "Value") {
+        let message = "`enum` has a value that does not map to a Rust type name; use letters and digits";
+        return Err(Problem::at(format!("enum[{index}]"), message));
     }
-    unique("value of `enum`", type_names)?;
+    unique("value of `enum`", type_names).map_err(|(index, message)| Problem::at(format!("enum[{index}]"), message))?;
     Ok(Kind::Choice(choices.to_vec()))
 }
 
-fn integer(raw: &Raw) -> Result<Kind, String> {
+fn integer(raw: &Raw) -> Result<Kind, Problem> {
+    let bound = |key: &str, given: &Option<serde_json::Number>| match given {
+        None => Ok(None),
+        Some(number) => match number.as_i128() {
+            Some(number) => Ok(Some(number)),
+            None => Err(Problem::at(key, format!("the bound {number} is not a whole number"))),
+        },
+    };
+    let (minimum, maximum) = (bound("minimum", &raw.minimum)?, bound("maximum", &raw.maximum)?);
+    let fits_u32 = minimum.is_some_and(|minimum| minimum >= 0) && maximum.is_some_and(|max| max <= u32::MAX.into());
     let (rust, low, high) = match raw.name.as_str() {
-        "n" | "output_compression" | "num_inference_steps" | "steps" => ("u32", 0, u32::MAX.into()),
         "seed" => ("u64", 0, u64::MAX.into()),
-        _ => {
-            let fits = |bound: &Option<serde_json::Number>| {
-                bound.as_ref().and_then(serde_json::Number::as_u64).is_some_and(|bound| u32::try_from(bound).is_ok())
-            };
-            match fits(&raw.minimum) && fits(&raw.maximum) {
-                true => ("u32", 0, u32::MAX.into()),
-                false => ("i64", i64::MIN.into(), i64::MAX.into()),
-            }
-        }
+        "n" | "output_compression" | "num_inference_steps" | "steps" => ("u32", 0, u32::MAX.into()),
+        _ if fits_u32 => ("u32", 0, u32::MAX.into()),
+        _ => ("i64", i64::MIN.into(), i64::MAX.into()),
     };
-    let bound = |given: &Option<serde_json::Number>, otherwise: i128| match given {
-        None => Ok(otherwise),
-        Some(number) => number.as_i128().ok_or_else(|| format!("the bound {number} is not a whole number")),
-    };
-    let (minimum, maximum) = (bound(&raw.minimum, low)?, bound(&raw.maximum, high)?);
+    let (minimum, maximum) = (minimum.unwrap_or(low), maximum.unwrap_or(high));
     if minimum > maximum {
-        return Err(format!("`minimum` {minimum} is greater than `maximum` {maximum}"));
+        return Err(Problem::at("minimum", format!("`minimum` {minimum} is greater than `maximum` {maximum}")));
     }
-    if minimum < low || maximum > high {
-        return Err(format!("the range {minimum} to {maximum} does not fit into {rust}"));
+    let message = || format!("the range {minimum} to {maximum} does not fit into {rust}");
+    if minimum < low {
+        return Err(Problem::at("minimum", message()));
+    }
+    if maximum > high {
+        return Err(Problem::at("maximum", message()));
     }
     Ok(Kind::Integer { minimum, maximum, rust })
 }
 
-fn number(raw: &Raw) -> Result<Kind, String> {
-    let bound = |given: &Option<serde_json::Number>, otherwise| match given {
+fn number(raw: &Raw) -> Result<Kind, Problem> {
+    let bound = |key: &str, given: &Option<serde_json::Number>, otherwise| match given {
         None => Ok(otherwise),
-        Some(number) => number.as_f64().ok_or_else(|| format!("the bound {number} is too large")),
+        Some(number) => number.as_f64().ok_or_else(|| Problem::at(key, format!("the bound {number} is too large"))),
     };
-    let (minimum, maximum) = (bound(&raw.minimum, f64::MIN)?, bound(&raw.maximum, f64::MAX)?);
+    let (minimum, maximum) = (bound("minimum", &raw.minimum, f64::MIN)?, bound("maximum", &raw.maximum, f64::MAX)?);
     if minimum > maximum {
-        return Err(format!("`minimum` {minimum} is greater than `maximum` {maximum}"));
+        return Err(Problem::at("minimum", format!("`minimum` {minimum} is greater than `maximum` {maximum}")));
     }
     Ok(Kind::Number { minimum, maximum })
 }
@@ -437,13 +361,14 @@ fn only(kind: &Kind, known: &[&str]) -> bool {
     matches!(kind, Kind::Choice(choices) if choices.iter().all(|choice| known.contains(&choice.as_str())))
 }
 
-fn relations(model: &Model, parameter: &Parameter) -> Result<(), String> {
+fn relations(model: &Model, parameter: &Parameter) -> Result<(), Problem> {
+    let key = if parameter.overrides.is_empty() { "requires" } else { "overrides" };
     let involved = !parameter.overrides.is_empty() || !parameter.requires.is_empty();
     if involved && parameter.is_required() {
-        return Err("a required parameter cannot have `overrides` or `requires`".into());
+        return Err(Problem::at(key, "a required parameter cannot have `overrides` or `requires`"));
     }
     let related = |other: &str| match model.parameter(other) {
-        None => Err(format!("it refers to `{other}`, which is not a parameter of the model")),
+        None => Err(format!("it refers to `{}`, which is not a parameter of the model", other.escape_debug())),
         Some(found) if found.name == parameter.name => Err("it refers to itself".to_string()),
         Some(found) if found.is_required() => Err(format!("it refers to `{other}`, which is a required parameter")),
         // Its setter selects the type of the result and does not record that it was called.
@@ -457,35 +382,72 @@ fn relations(model: &Model, parameter: &Parameter) -> Result<(), String> {
             }
         }
     };
-    for other in &parameter.overrides {
-        if related(other)?.overrides.contains(&parameter.name) {
-            return Err(format!("it and `{other}` override each other; list `overrides` for one of them only"));
+    for (index, other) in parameter.overrides.iter().enumerate() {
+        let at = |message: String| Problem::at(format!("overrides[{index}]"), message);
+        if related(other).map_err(at)?.overrides.contains(&parameter.name) {
+            return Err(at(format!("it and `{other}` override each other; list `overrides` for one of them only")));
+        }
+        if parameter.overrides.iter().take(index).any(|earlier| earlier == other) {
+            return Err(at(format!("it lists `{other}` twice")));
+        }
+        if parameter.requires.iter().any(|(required, _)| required == other) {
+            return Err(at(format!("it overrides `{other}` and also requires it; remove one of the two rules")));
         }
     }
     for (other, values) in &parameter.requires {
-        let Kind::Choice(choices) = &related(other)?.kind else {
-            return Err(format!("it requires `{other}`, which has no `enum`"));
+        let path = format!("requires.{other}");
+        let at = |message: String| Problem::at(path.clone(), message);
+        let other_parameter = related(other).map_err(at)?;
+        let Kind::Choice(choices) = &other_parameter.kind else {
+            return Err(at(format!("it requires `{other}`, which has no `enum`")));
         };
         if values.is_empty() {
-            return Err(format!("its list of required values of `{other}` is empty"));
+            return Err(at(format!("its list of required values of `{other}` is empty")));
         }
-        if let Some(value) = values.iter().find(|value| !choices.contains(value)) {
-            return Err(format!(
-                "it requires `{other}` to be {value:?}, which is not a value of that parameter's `enum`"
-            ));
+        for (index, value) in values.iter().enumerate() {
+            let at = |message| Problem::at(format!("{path}[{index}]"), message);
+            if !choices.contains(value) {
+                return Err(at(format!(
+                    "it requires `{other}` to be {value:?}, which is not a value of that parameter's `enum`"
+                )));
+            }
+            if values.iter().take(index).any(|earlier| earlier == value) {
+                return Err(at(format!("it lists the value {value:?} twice")));
+            }
         }
-        if !model.parameter(other).is_none_or(|other| other.overrides.is_empty()) {
-            return Err(format!("it requires `{other}`, but a parameter with `overrides` cannot be required"));
+        if !other_parameter.overrides.is_empty() {
+            return Err(at(format!("it requires `{other}`, but a parameter with `overrides` cannot be required")));
         }
     }
     Ok(())
 }
 
-fn unique(what: &str, names: impl Iterator<Item = String>) -> Result<(), String> {
+/// Returns an error if `parameter` requires itself through other parameters, because then it could never be set.
+fn no_cycle(model: &Model, parameter: &Parameter) -> Result<(), Problem> {
+    // Each path starts with the first requirement and ends with a parameter whose requirements are not yet followed.
+    let mut paths: Vec<Vec<&str>> = parameter.requires.iter().map(|(name, _)| vec![name.as_str()]).collect();
     let mut seen = BTreeSet::new();
-    for name in names {
+    while let Some(path) = paths.pop() {
+        let Some(last) = path.last().and_then(|name| model.parameter(name)) else { continue };
+        if last.name == parameter.name {
+            let chain: Vec<_> = path.iter().map(|name| format!("`{name}`")).collect();
+            let message = format!("it requires {}: remove one of these rules", chain.join(", which requires "));
+            return Err(Problem::at(format!("requires.{}", path.first().unwrap_or(&"")), message));
+        }
+        if seen.insert(&last.name) {
+            paths.extend(last.requires.iter().map(|(name, _)| [path.as_slice(), &[name]].concat()));
+        }
+    }
+    Ok(())
+}
+
+/// Returns an error with the position of the first name that occurs twice.
+fn unique(what: &str, names: impl Iterator<Item = String>) -> Result<(), (usize, String)> {
+    let mut seen = BTreeSet::new();
+    for (index, name) in names.enumerate() {
         if let Some(twice) = seen.replace(name) {
-            return Err(format!("{what} `{twice}` occurs twice, or two names map to the same Rust name"));
+            let twice = twice.escape_debug();
+            return Err((index, format!("{what} `{twice}` occurs twice, or two names map to the same Rust name")));
         }
     }
     Ok(())

@@ -24,10 +24,28 @@ pub(crate) fn type_name(name: &str) -> String {
 /// `stable-diffusion-3.5-medium` → `stable_diffusion_3_5_medium`.
 pub(crate) fn snake(name: &str) -> String {
     let snake = name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    match snake.starts_with(|c: char| c.is_ascii_digit()) {
+    match snake.starts_with(|c: char| c.is_ascii_digit()) || is_keyword(&snake) {
         true => format!("model_{snake}"),
         false => snake,
     }
+}
+
+/// Returns whether `name` is a keyword, which can be an identifier only with the prefix `r#`.
+pub(crate) fn is_keyword(name: &str) -> bool {
+    // Keywords since the edition of 2018 or 2024, and keywords of all editions that `syn` knows.
+    matches!(name, "async" | "await" | "dyn" | "gen" | "try") || syn::parse_str::<syn::Ident>(name).is_err()
+}
+
+/// Returns whether `name` is a keyword that cannot be an identifier, not even with the prefix `r#`.
+pub(crate) fn is_path_keyword(name: &str) -> bool {
+    matches!(name, "self" | "super" | "crate")
+}
+
+/// Returns whether `character` is a control character, or one that changes the direction of text.
+pub(crate) fn is_control(character: char) -> bool {
+    let changes_direction =
+        matches!(character, '\u{61C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+    character.is_control() || changes_direction || matches!(character, '\u{2028}' | '\u{2029}')
 }
 
 /// Returns whether `name` consists of lower-case letters, digits and underscores, and starts with a letter.

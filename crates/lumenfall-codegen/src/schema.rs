@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 /// A model. Unknown keys are rejected, because a misspelled `maximum` would otherwise remove a limit.
 #[derive(Debug, Deserialize)]
@@ -110,7 +110,21 @@ pub(crate) struct Parameter {
     pub overrides: Vec<String>,
     #[serde(default)]
     pub requires: BTreeMap<String, Vec<String>>,
+    #[serde(deserialize_with = "modes")]
     pub modes: BTreeMap<Mode, Need>,
+}
+
+/// Reads the modes of a parameter as a structure, because the paths in error messages do not name the keys of a map.
+fn modes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<Mode, Need>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Modes {
+        text_to_image: Option<Need>,
+        image_edit: Option<Need>,
+    }
+    let Modes { text_to_image, image_edit } = Modes::deserialize(deserializer)?;
+    let modes = [(Mode::TextToImage, text_to_image), (Mode::ImageEdit, image_edit)];
+    Ok(modes.into_iter().filter_map(|(mode, need)| Some((mode, need?))).collect())
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]

@@ -1,5 +1,5 @@
 //! Tests the generated code and the errors for invalid schemas.
-#![allow(clippy::expect_used, reason = "a test may panic")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::fs;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 #[test]
 fn generated_code_matches_the_golden_files() {
-    for name in ["dreamer", "sketcher", "upscaler"] {
+    for name in ["dreamer", "keywords", "sketcher", "upscaler"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
         let json = fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
         let golden = fs::read_to_string(folder.join(format!("{name}.rs"))).unwrap();
@@ -18,9 +18,9 @@ fn generated_code_matches_the_golden_files() {
     }
 }
 
-/// Returns the error for a valid schema after `change`.
-fn problem(change: impl FnOnce(&mut Value)) -> String {
-    let mut schema = json!({
+/// Returns a valid schema.
+fn schema() -> Value {
+    json!({
         "id": "m", "name": "M", "modes": ["text_to_image"],
         "providers": [{ "slug": "p", "name": "P", "modes": ["text_to_image"] }],
         "parameters": [
@@ -28,7 +28,12 @@ fn problem(change: impl FnOnce(&mut Value)) -> String {
             { "name": "style", "type": "string", "enum": ["a", "b"], "description": "d", "modes": { "text_to_image": "optional" } },
             { "name": "level", "type": "integer", "description": "d", "modes": { "text_to_image": "optional" } }
         ]
-    });
+    })
+}
+
+/// Returns the error for a valid schema after `change`.
+fn problem(change: impl FnOnce(&mut Value)) -> String {
+    let mut schema = schema();
     generate("m.json", &schema.to_string()).expect("the schema is valid before the change");
     change(&mut schema);
     generate("m.json", &schema.to_string()).expect_err("the schema is invalid after the change").to_string()
@@ -46,7 +51,7 @@ fn errors_of_invalid_schemas_name_the_file_and_the_parameter() {
         (problem(|s| s["providers"][0]["slug"] = "P Q".into()), "provider \"P Q\""),
         (problem(|s| s["providers"][0]["modes"] = json!(["image_edit"])), "provider `p`"),
         (problem(|s| s["parameters"][2]["name"] = "style".into()), "parameter `Style` occurs twice"),
-        (problem(|s| s["parameters"][2]["name"] = "type".into()), "parameter `type`"),
+        (problem(|s| s["parameters"][2]["name"] = "self".into()), "parameter `self`: the name is a Rust keyword"),
         (problem(|s| s["parameters"][2]["name"] = "Level 3".into()), "parameter `Level 3`"),
         (problem(|s| s["parameters"][2]["name"] = "send".into()), "parameter `send`"),
         (
@@ -60,45 +65,7 @@ fn errors_of_invalid_schemas_name_the_file_and_the_parameter() {
         ),
         (problem(|s| s["parameters"][1]["enum"] = json!([])), "parameter `style`: `enum` is empty"),
         (problem(|s| s["parameters"][1]["enum"] = json!(["a-b", "a_b"])), "parameter `style`: value of `enum` `AB`"),
-        (problem(|s| s["parameters"][1]["default"] = "c".into()), "parameters[1]: parameter `style`: its default is"),
-        (problem(|s| s["parameters"][2]["name"] = "gen".into()), "parameters[2]: parameter `gen`"),
-        (problem(|s| s["parameters"][2]["name"] = "async".into()), "parameters[2]: parameter `async`"),
-        (problem(|s| s["parameters"][2]["maximum"] = "9".into()), "parameters[2].maximum"),
-        (problem(|s| s["parameters"][2]["default"] = "9".into()), "parameter `level`: its default is \"9\""),
-        (problem(|s| s["parameters"][2]["default"] = 0.5.into()), "a whole number"),
-        (
-            problem(|s| {
-                s["parameters"][2]["maximum"] = 8.into();
-                s["parameters"][2]["default"] = 9.into();
-            }),
-            "to 8",
-        ),
-        (
-            problem(|s| {
-                s["parameters"][0]["max_length"] = 2.into();
-                s["parameters"][0]["default"] = "abc".into();
-            }),
-            "text of at most 2 characters",
-        ),
-        (
-            problem(|s| {
-                s["parameters"][2] = json!({ "name": "size", "type": "string", "format": "size", "description": "d",
-                    "default": "1024*1024", "modes": { "text_to_image": "optional" } });
-            }),
-            "its default is \"1024*1024\"",
-        ),
-        (problem(|s| s["parameters"][2]["description"] = "a\u{202E}b".into()), "`parameters[2].description` contains"),
-        (problem(|s| s["parameters"][1]["enum"][1] = "b\u{2066}".into()), "`parameters[1].enum[1]` contains"),
-        (problem(|s| s["name"] = "M\u{0}".into()), "`name` contains"),
-        (
-            problem(|s| {
-                s["parameters"][1]["requires"] = json!({ "paper": ["x"] });
-                let paper = json!({ "name": "paper", "type": "string", "enum": ["x"], "description": "d",
-                    "requires": { "style": ["a"] }, "modes": { "text_to_image": "optional" } });
-                s["parameters"].as_array_mut().expect("the parameters").push(paper);
-            }),
-            "parameter `style`: it requires itself through others",
-        ),
+        (problem(|s| s["parameters"][1]["default"] = "c".into()), "parameter `style`: the default"),
         (
             problem(|s| s["parameters"][2]["modes"] = json!({ "image_edit": "optional" })),
             "parameter `level`: the `modes` of the model",
@@ -133,6 +100,169 @@ fn errors_of_invalid_schemas_name_the_file_and_the_parameter() {
     }
 }
 
+/// Returns the part of the message that follows the last "(at".
+fn path(message: &str) -> &str {
+    message.rsplit_once(" (at `").and_then(|(_, path)| path.strip_suffix("`)")).unwrap_or_default()
+}
+
+#[test]
+fn errors_name_the_json_path() {
+    let keys: [(&str, Value); 8] = [
+        ("parameters[2].maximum", json!("9")),
+        ("parameters[2].maximum", json!(9.5)),
+        ("parameters[2].type", json!("float")),
+        ("parameters[2].maximun", json!(9)),
+        ("parameters[2].modes.text_to_image", json!("sometimes")),
+        ("parameters[2].requires.style[1]", json!(["a", 1])),
+        ("parameters[2].requires.style[0]", json!(["c"])),
+        ("parameters[2].overrides[1]", json!(["style", "style"])),
+    ];
+    for (expected, value) in keys {
+        let keys: Vec<&str> = expected.trim_end_matches("[0]").trim_end_matches("[1]").split('.').skip(1).collect();
+        let message = problem(|schema| {
+            let mut place = &mut schema["parameters"][2];
+            for key in keys {
+                place = &mut place[key];
+            }
+            *place = value;
+        });
+        assert_eq!(path(&message), expected, "{message}");
+        assert!(message.starts_with("m.json: parameter `level`: "), "{message}");
+    }
+    for (expected, message) in [
+        ("id", problem(|s| s["id"] = 3.into())),
+        ("modes[0]", problem(|s| s["modes"] = json!(["video"]))),
+        ("providers[0].slug", problem(|s| s["providers"][0]["slug"] = "P Q".into())),
+        ("parameters[1].enum[1]", problem(|s| s["parameters"][1]["enum"] = json!(["a-b", "a_b"]))),
+    ] {
+        assert_eq!(path(&message), expected, "{message}");
+    }
+    let truncated = generate("m.json", r#"{ "id": "m", "parameters": [{ "name": "level", "maximum": }"#).unwrap_err();
+    assert_eq!(path(&truncated.to_string()), "parameters[0].maximum", "{truncated}");
+    assert!(truncated.to_string().contains("line 1 column"), "{truncated}");
+    assert!(generate("m.json", "{}{}").is_err());
+}
+
+#[test]
+fn defaults_must_satisfy_the_rules_of_their_parameter() {
+    let with = |keys: &Value, default: &Value| {
+        let mut schema = schema();
+        let level = &mut schema["parameters"][2];
+        for (key, value) in keys.as_object().unwrap() {
+            level[key] = value.clone();
+        }
+        level["default"] = default.clone();
+        schema["max_resolution"] = json!({ "width": 1024, "height": 512 });
+        generate("m.json", &schema.to_string()).map_err(|error| error.to_string())
+    };
+    let integer = json!({ "minimum": 1, "maximum": 3 });
+    let number = json!({ "type": "number", "minimum": 0.5, "maximum": 1 });
+    let text = json!({ "type": "string", "max_length": 3 });
+    let choice = json!({ "type": "string", "enum": ["a"] });
+    let size = json!({ "name": "size", "type": "string", "format": "size" });
+    let ratio = json!({ "name": "aspect_ratio", "type": "string", "format": "aspect_ratio" });
+    let tier = json!({ "name": "resolution", "type": "string", "format": "resolution_tier" });
+    let boolean = json!({ "type": "boolean" });
+    let cases = [
+        (&integer, json!(2), vec![json!(0), json!(4), json!(1.5), json!("2"), json!([])]),
+        (&number, json!(1), vec![json!(0.4), json!(1.1), json!("1"), json!(true)]),
+        (&text, json!("äöü"), vec![json!("abcd"), json!(1), json!({})]),
+        (&choice, json!("a"), vec![json!("b"), json!(1)]),
+        (&size, json!("1024x512"), vec![json!("1024"), json!("0x512"), json!("1024x513"), json!("+1x1"), json!(1024)]),
+        (&size, json!("16:9"), vec![json!("16:0"), json!("16:9:1")]),
+        (&ratio, json!("16:9"), vec![json!("16x9"), json!("0:1"), json!(1)]),
+        (&tier, json!("2K"), vec![json!("2k"), json!("0K"), json!("2"), json!(2)]),
+        (&boolean, json!(false), vec![json!("false"), json!(0)]),
+    ];
+    for (keys, valid, invalid) in cases {
+        with(keys, &valid).unwrap_or_else(|error| panic!("{valid} for {keys}: {error}"));
+        for default in invalid {
+            let message = with(keys, &default).unwrap_err();
+            assert_eq!(path(&message), "parameters[2].default", "{default} for {keys}: {message}");
+            assert!(message.contains("the default"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn cycles_of_requirements_are_rejected() {
+    let message = problem(|schema| {
+        let values = json!(["a", "b"]);
+        for (index, name, other) in [(1, "style", "level"), (2, "level", "paper"), (3, "paper", "style")] {
+            schema["parameters"].as_array_mut().unwrap().truncate(index);
+            let mut modes_and_values = schema["parameters"][0].clone();
+            modes_and_values["modes"]["text_to_image"] = "optional".into();
+            modes_and_values["name"] = name.into();
+            modes_and_values["enum"] = values.clone();
+            modes_and_values["requires"] = json!({ other: ["a"] });
+            schema["parameters"].as_array_mut().unwrap().push(modes_and_values);
+        }
+    });
+    assert!(message.contains("parameter `style`: it requires `level`, which requires `paper`, which requires `style`"));
+    assert_eq!(path(&message), "parameters[1].requires.level", "{message}");
+}
+
+#[test]
+fn control_characters_are_rejected_with_their_place() {
+    for control in ['\u{202E}', '\u{2066}', '\u{200F}', '\0', '\u{1B}', '\u{85}', '\u{2028}'] {
+        let text = format!("a{control}b");
+        for (expected, message) in [
+            ("name", problem(|s| s["name"] = text.clone().into())),
+            ("id", problem(|s| s["id"] = text.clone().into())),
+            ("creator", problem(|s| s["creator"] = text.clone().into())),
+            ("providers[0].name", problem(|s| s["providers"][0]["name"] = text.clone().into())),
+            ("parameters[2].name", problem(|s| s["parameters"][2]["name"] = text.clone().into())),
+            ("parameters[1].description", problem(|s| s["parameters"][1]["description"] = text.clone().into())),
+            ("parameters[1].enum[1]", problem(|s| s["parameters"][1]["enum"][1] = text.clone().into())),
+            ("parameters[0].default", problem(|s| s["parameters"][0]["default"] = text.clone().into())),
+        ] {
+            assert_eq!(path(&message), expected, "{message}");
+            assert!(message.contains(&format!("U+{:04X}", u32::from(control))), "{message}");
+            assert!(!message.contains(control), "the message itself contains the character: {message:?}");
+        }
+    }
+    let mut schema: Value = serde_json::from_str(&fs::read_to_string("tests/golden/sketcher.json").unwrap()).unwrap();
+    schema["parameters"][0]["description"] = "Text\r\n\twith line breaks */ \"quotes\" {braces} \\u{202E}".into();
+    let code = generate("a\nb\u{202E}.json", &schema.to_string()).unwrap().code;
+    assert!(
+        !code.contains(['\u{202E}', '\r']) && code.starts_with("// Generated by lumenfall-codegen from a b .json;")
+    );
+}
+
+#[test]
+fn keywords_become_raw_identifiers() {
+    for keyword in ["as", "async", "await", "dyn", "gen", "try", "type", "match", "static", "abstract"] {
+        let mut schema = schema();
+        schema["id"] = keyword.into();
+        schema["parameters"][1]["name"] = keyword.into();
+        schema["parameters"][1]["enum"] = json!(["self", "crate", keyword]);
+        let module = generate("m.json", &schema.to_string()).unwrap();
+        assert_eq!(module.name, format!("model_{keyword}"));
+        assert!(module.code.contains(&format!("pub mod r#{keyword}")), "{}", module.code);
+        assert!(module.code.contains(&format!("pub fn r#{keyword}")), "{}", module.code);
+        assert!(!module.code.contains(&format!("`r#{keyword}`")), "{}", module.code);
+    }
+    for keyword in ["self", "super", "crate"] {
+        let message = problem(|schema| schema["parameters"][1]["name"] = keyword.into());
+        assert_eq!(path(&message), "parameters[1].name", "{message}");
+    }
+}
+
+#[test]
+fn the_order_of_required_parameters_does_not_depend_on_the_schema() {
+    let mut schema = json!({ "id": "m", "name": "M", "modes": ["image_edit"], "parameters": [] });
+    for (name, kind) in [("zeal", "boolean"), ("prompt", "string"), ("angle", "boolean"), ("image", "file")] {
+        let parameter =
+            json!({ "name": name, "type": kind, "description": "d", "modes": { "image_edit": "required" } });
+        schema["parameters"].as_array_mut().unwrap().push(parameter);
+    }
+    let code = generate("m.json", &schema.to_string()).unwrap().code;
+    let (_, arguments) = code.split_once("pub fn edit(").unwrap();
+    let (arguments, _) = arguments.split_once("->").unwrap();
+    let at = |name: &str| arguments.find(&format!("{name}: ")).unwrap();
+    assert!(at("image") < at("prompt") && at("prompt") < at("angle") && at("angle") < at("zeal"), "{arguments}");
+}
+
 #[test]
 fn inputs_that_fuzzing_found_do_not_panic() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/schema");
@@ -150,21 +280,26 @@ fn errors_are_printed_as_text() {
     assert_eq!(format!("{error:?}"), error.to_string());
 }
 
-/// Reordering a schema must not reorder arguments of the same type, which the compiler would not notice.
+/// The error for an unknown key lists the keys that the generator reads.
 #[test]
-fn required_parameters_are_arguments_in_a_fixed_order() {
-    let parameter = |name: &str, kind: &str| json!({ "name": name, "type": kind, "description": "d", "modes": { "image_edit": "required" } });
-    let mut count = parameter("count", "integer");
-    (count["minimum"], count["maximum"]) = (1.into(), 4.into());
-    let parameters = [parameter("style", "string"), count, parameter("prompt", "string"), parameter("image", "file")];
-    for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
-        let parameters = order.map(|index| parameters[index].clone());
-        let schema = json!({ "id": "m", "name": "M", "modes": ["image_edit"], "parameters": parameters });
-        let code = generate("m.json", &schema.to_string()).unwrap().code;
-        let start = code.find("pub fn edit(").unwrap();
-        let signature = &code[start..start + code[start..].find('{').unwrap()];
-        let names = ["image:", "prompt:", "count:", "style:"].map(|name| signature.find(name).unwrap());
-        assert!(names.is_sorted(), "{signature}");
-        assert!(code.contains("pub struct Count(u32)"), "a range that fits has the type u32");
+fn every_key_of_a_schema_is_documented() {
+    let source = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
+    let (_, documentation) = source.split_once("//! # Schemas").unwrap();
+    let unknown = |place: fn(&mut Value) -> &mut Value| problem(|schema| place(schema)["unknown"] = 1.into());
+    let messages = [
+        unknown(|schema| schema),
+        unknown(|schema| &mut schema["providers"][0]),
+        unknown(|schema| &mut schema["parameters"][2]),
+    ];
+    let mut count = 0;
+    for (message, section) in messages.iter().zip(documentation.split("//! ## ")) {
+        let (_, keys) = message.split_once("expected one of ").unwrap();
+        let (keys, _) = keys.split_once(" at line").unwrap();
+        for key in keys.split(", ") {
+            let is_documented = |row: &str| row.split(" | ").nth(1).is_some_and(|cell| cell.contains(key));
+            assert!(section.lines().any(is_documented), "{key} is not documented in {section}");
+            count += 1;
+        }
     }
+    assert!(count >= 25, "{count}");
 }

@@ -2,9 +2,12 @@
 //!
 //! `LUMENFALL_API_KEY=… cargo run -p custom-model -- small.png large.png`
 
-use lumenfall::{Client, Error, Input, literal};
+use std::path::PathBuf;
+
+use lumenfall::{Client, Error, literal};
 
 /// The typed API that `build.rs` generates from `schemas/upscaler.json`.
+#[warn(clippy::pedantic)]
 pub mod upscaler {
     include!(concat!(env!("OUT_DIR"), "/upscaler.rs"));
 }
@@ -20,7 +23,7 @@ async fn main() -> Result<(), Error> {
     };
     let images = Client::from_env()?
         .images_for::<Upscaler>()
-        .edit(Input::path(source), literal!(ScaleFactor, 4))
+        .edit(PathBuf::from(source), literal!(ScaleFactor, 4))
         .output_format(Webp)
         .inline()
         .send()

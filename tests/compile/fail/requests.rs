@@ -41,6 +41,14 @@ fn image_that_is_not_an_input(client: &Client) {
     let _ = client.images().edit("source.png");
 }
 
+fn prompt_that_is_not_text(client: &Client) {
+    let _ = client.images().generate(7);
+}
+
+fn mask_that_is_not_an_input(client: &Client) {
+    let _ = client.images().edit(Input::path("source.png")).mask("mask.png");
+}
+
 fn n_unchecked(client: &Client) {
     let _ = client.images().generate("a lighthouse").n(2);
 }

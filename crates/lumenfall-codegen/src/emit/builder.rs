@@ -9,10 +9,10 @@ use crate::names;
 use crate::schema::{Mode, ModeNames, Need};
 
 pub(super) fn builder(model: &Model) -> TokenStream {
-    let states = states(model);
+    let (states, allow) = (states(model), text::schema_text());
     let doc = text::doc(&format!(
         "Builder for a request to {}.\n\nIts type parameters record which parameters are set, so that a forbidden \
-         combination does not compile.",
+         combination does not compile. To set parameters under a condition or in a loop, call `into_draft`.",
         model.name
     ));
     let aliases = model.modes.iter().map(|mode| {
@@ -21,6 +21,7 @@ pub(super) fn builder(model: &Model) -> TokenStream {
         let doc = text::doc(&format!("Builder for {words} with {}. See [`Builder`] for its methods.", model.name));
         quote! {
             #doc
+            #allow
             pub type #alias<Delivery = ::lumenfall::Hosted, #(#states = typed::Unset),*> =
                 Builder<::lumenfall::backend::#spec, Delivery, #(#states),*>;
         }
@@ -32,6 +33,7 @@ pub(super) fn builder(model: &Model) -> TokenStream {
     let modes = model.modes.iter().map(|&mode| mode_methods(model, mode));
     quote! {
         #doc
+        #allow
         #[derive(Clone, Debug)]
         #[must_use = "a request does nothing until it is sent"]
         pub struct Builder<Spec, Delivery = ::lumenfall::Hosted, #(#states = typed::Unset),*> {
@@ -41,6 +43,7 @@ pub(super) fn builder(model: &Model) -> TokenStream {
 
         #(#aliases)*
 
+        #allow
         impl<Spec: typed::Spec, Delivery, #(#states),*> Builder<Spec, Delivery, #(#states),*> {
             #(#setters)*
             #delivery
@@ -107,7 +110,7 @@ fn has_no_parameter(model: &Model, setter: &str, wire_name: &str) -> bool {
 
 /// Emits the methods of one mode.
 fn mode_methods(model: &Model, mode: Mode) -> TokenStream {
-    let (states, spec) = (states(model), spec_type(Some(mode)));
+    let (states, spec, allow) = (states(model), spec_type(Some(mode)), text::schema_text());
     let optional = model.parameters.iter().filter(|parameter| parameter.need(mode) == Some(Need::Optional));
     let setters =
         optional.filter(|parameter| !is_common(model, parameter)).map(|parameter| setter(model, Some(mode), parameter));
@@ -133,6 +136,7 @@ fn mode_methods(model: &Model, mode: Mode) -> TokenStream {
         }
     });
     quote! {
+        #allow
         impl<Delivery, #(#states),*> Builder<#spec, Delivery, #(#states),*> {
             #(#setters)*
             #pin
@@ -217,16 +221,17 @@ fn setter(model: &Model, mode: Option<Mode>, parameter: &Parameter) -> TokenStre
         [] => quote!(self),
         _ => quote!(Builder { draft: self.draft, state: ::core::marker::PhantomData }),
     };
-    let checked_setter = parameters::new_argument(parameter).map(|plain| {
-        let method = format_ident!("try_{name}");
+    let checked_setter = parameters::new_argument(parameter, &quote!(typed)).map(|plain| {
+        let method = format_ident!("try_{}", parameter.name);
         let type_name = text::ident(&names::camel(&parameter.name));
         if let Some((_, own)) = replaced.first_mut().filter(|_| is_tracked && is_choice) {
             *own = quote!(parameters::#type_name);
         }
         let to = returned(&replaced);
         let doc = text::doc(&format!(
-            "Sets `{name}` to a value that is known only at run time.\n\n# Errors\n[`InvalidRequest`]\
-             (lumenfall::ErrorKind::InvalidRequest) if the model does not support the value."
+            "Sets `{}` to a value that is known only at run time.\n\n# Errors\n[`InvalidRequest`]\
+             (lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.",
+            parameter.name
         ));
         quote! {
             #doc

@@ -1,6 +1,6 @@
 //! The types of parameter values: checked newtypes, and one type for each value of an `enum`.
 
-use proc_macro2::{Literal, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 
 use super::{statics, text};
@@ -15,7 +15,7 @@ pub(super) fn argument(parameter: &Parameter) -> TokenStream {
         Kind::Choice(_) => quote!(impl #name::Value),
         Kind::Boolean => quote!(bool),
         Kind::File { repeatable: true } => quote!(impl typed::Inputs),
-        Kind::File { repeatable: false } => quote!(impl ::core::convert::Into<::lumenfall::Input>),
+        Kind::File { repeatable: false } => quote!(impl typed::IntoInput),
         _ => {
             let value = text::ident(&names::value(&parameter.name));
             quote!(impl rules::#value)
@@ -28,7 +28,7 @@ pub(super) fn assignment(parameter: &Parameter, mode: Option<Mode>, draft: &Toke
     let name = text::ident(&parameter.name);
     let value = match parameter.kind {
         Kind::Boolean => quote!(#name),
-        Kind::File { repeatable: false } => quote!(#name.into()),
+        Kind::File { repeatable: false } => quote!(typed::IntoInput::into_input(#name)),
         Kind::File { repeatable: true } => quote!(typed::Inputs::into_inputs(#name)),
         _ => quote!(#name.value()),
     };
@@ -46,7 +46,7 @@ pub(super) fn assignment(parameter: &Parameter, mode: Option<Mode>, draft: &Toke
         }
         Slot::Sampling(field) => {
             let value = match field {
-                "guidance" | "strength" => quote!(#value as f32),
+                "guidance" | "strength" => quote!(typed::single(#value)),
                 _ => value,
             };
             let field = text::ident(field);
@@ -89,10 +89,10 @@ fn is_string(parameter: &Parameter) -> bool {
     }
 }
 
-/// Returns the type of the argument of `new` and of `try_…`.
-pub(super) fn new_argument(parameter: &Parameter) -> Option<TokenStream> {
+/// Returns the type of the argument of `new` and of `try_…`. `typed` is the path of the library's module `typed`.
+pub(super) fn new_argument(parameter: &Parameter, typed: &TokenStream) -> Option<TokenStream> {
     match is_string(parameter) {
-        true => Some(quote!(impl ::core::convert::Into<::std::string::String>)),
+        true => Some(quote!(impl #typed::Text)),
         false => plain_type(parameter),
     }
 }
@@ -138,12 +138,12 @@ pub(super) fn parameters(model: &Model) -> TokenStream {
 
 fn newtype(model: &Model, parameter: &Parameter) -> Option<TokenStream> {
     let plain = plain_type(parameter)?;
-    let argument = new_argument(parameter)?;
+    let argument = new_argument(parameter, &quote!(super::typed))?;
     let Parameter { name, kind, .. } = parameter;
     let type_name = format_ident!("{}", names::camel(name));
     let range = range(model, kind).map_or_else(String::new, |range| format!(": {range}"));
     let doc = text::doc(&format!("Checked value of `{name}`{range}."));
-    let literal = literal(model, parameter, &plain);
+    let literal = literal(model, parameter);
     let json = match kind {
         Kind::Integer { .. } | Kind::Number { .. } => quote!(value.into()),
         _ if is_string(parameter) => quote!(value.as_str().into()),
@@ -152,14 +152,16 @@ fn newtype(model: &Model, parameter: &Parameter) -> Option<TokenStream> {
     };
     let (derives, inner, into, get) = if is_string(parameter) {
         let get = quote!(
+            #[must_use]
             pub fn get(self) -> #plain {
                 self.0.into_owned()
             }
         );
-        let into = quote!(let value = value.into(););
+        let into = quote!(let value = value.into_text(););
         (quote!(Clone, Debug, PartialEq), quote!(::std::borrow::Cow<'static, str>), Some(into), get)
     } else {
         let get = quote!(
+            #[must_use]
             pub const fn get(self) -> #plain {
                 self.0
             }
@@ -204,15 +206,12 @@ fn newtype(model: &Model, parameter: &Parameter) -> Option<TokenStream> {
 }
 
 /// Emits the constructor that `literal!` calls at compile time.
-fn literal(model: &Model, parameter: &Parameter, plain: &TokenStream) -> Option<TokenStream> {
+fn literal(model: &Model, parameter: &Parameter) -> Option<TokenStream> {
     let name = &parameter.name;
     let range = range(model, &parameter.kind).unwrap_or_default();
     let (input, body) = match &parameter.kind {
         Kind::Text { max_length } => {
-            let max = max_length.map_or(quote!(usize::MAX), |max| {
-                let max = Literal::usize_unsuffixed(max);
-                quote!(#max)
-            });
+            let max = max_length.map_or(quote!(usize::MAX), statics::length);
             let required = parameter.is_required();
             let text = quote!(super::typed::text(#name, value, #max, #range, #required));
             (quote!(&'static str), quote!(::std::borrow::Cow::Borrowed(#text)))
@@ -223,9 +222,10 @@ fn literal(model: &Model, parameter: &Parameter, plain: &TokenStream) -> Option<
         }
         Kind::AspectRatio => (quote!(&'static str), quote!(super::typed::aspect_ratio(#name, value))),
         Kind::Resolution => (quote!(&'static str), quote!(super::typed::resolution(#name, value))),
-        Kind::Integer { minimum, maximum, .. } => {
+        Kind::Integer { minimum, maximum, rust } => {
             let (minimum, maximum) = (statics::integer(*minimum), statics::integer(*maximum));
-            (quote!(i128), quote!(super::typed::integer(#name, value, source, #minimum, #maximum, #range) as #plain))
+            let function = format_ident!("integer_{rust}");
+            (quote!(i128), quote!(super::typed::#function(#name, value, source, #minimum, #maximum, #range)))
         }
         Kind::Number { minimum, maximum } => {
             let (minimum, maximum) = (statics::float(*minimum), statics::float(*maximum));
@@ -239,6 +239,7 @@ fn literal(model: &Model, parameter: &Parameter, plain: &TokenStream) -> Option<
     };
     Some(quote! {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: #input, #source: &str) -> Self {
             Self(#body)

@@ -15,9 +15,11 @@ pub(super) fn requests(model: &Model) -> TokenStream {
         None => format!("{name}."),
     });
     let requests_doc = text::doc(&format!("Entry point for requests to {name}."));
+    let allow = text::schema_text();
     let starts = model.modes.iter().map(|&mode| start(model, mode));
     quote! {
         #doc
+        #allow
         #[derive(Clone, Copy, Debug)]
         pub enum #type_name {}
 
@@ -31,11 +33,13 @@ pub(super) fn requests(model: &Model) -> TokenStream {
         }
 
         #requests_doc
+        #allow
         #[derive(Clone, Debug)]
         pub struct Requests {
             backend: ::std::sync::Arc<dyn ::lumenfall::Backend>,
         }
 
+        #allow
         impl Requests {
             #(#starts)*
         }
@@ -47,12 +51,17 @@ fn start(model: &Model, mode: Mode) -> TokenStream {
     let ModeNames { method, builder, spec, .. } = mode.names();
     let (builder, spec, spec_method) = (text::ident(builder), text::ident(spec), format_ident!("{method}_spec"));
     let method = text::ident(method);
-    let required: Vec<_> = model.required(mode).collect();
+    let required = model.required(mode);
+    // An argument of the same name would be shadowed.
+    let (draft, field) = match model.parameter("draft") {
+        Some(_) => (quote!(draft_), quote!(draft: draft_)),
+        None => (quote!(draft), quote!(draft)),
+    };
     let arguments = required.iter().map(|parameter| {
         let (name, argument) = (text::ident(&parameter.name), parameters::argument(parameter));
         quote!(#name: #argument)
     });
-    let assignments = required.iter().map(|parameter| parameters::assignment(parameter, Some(mode), &quote!(draft)));
+    let assignments = required.iter().map(|parameter| parameters::assignment(parameter, Some(mode), &draft));
     let mut doc = match mode {
         Mode::TextToImage => "Returns a builder for a request that generates images.\n".to_string(),
         Mode::ImageEdit => "Returns a builder for a request that edits images.\n".to_string(),
@@ -69,13 +78,17 @@ fn start(model: &Model, mode: Mode) -> TokenStream {
     quote! {
         #doc
         pub fn #method(self, #(#arguments),*) -> #builder {
-            let spec = ::lumenfall::backend::#spec::new(SCHEMA.id, #empty);
-            let #mutable draft = typed::Draft::new(self.backend, &SCHEMA, spec);
+            let #mutable #draft = typed::Draft::new(
+                self.backend,
+                &SCHEMA,
+                ::lumenfall::backend::#spec::new(SCHEMA.id, #empty),
+            );
             #(#assignments)*
-            Builder { draft, state: ::core::marker::PhantomData }
+            Builder { #field, state: ::core::marker::PhantomData }
         }
 
         /// Returns a request from plain data. It is checked against the model's schema when it is sent.
+        #[must_use = "a request does nothing until it is sent"]
         pub fn #spec_method(self, spec: ::lumenfall::backend::#spec) -> typed::Draft<::lumenfall::backend::#spec> {
             typed::Draft::new(self.backend, &SCHEMA, spec)
         }

@@ -25,8 +25,10 @@ pub(super) fn providers(model: &Model) -> TokenStream {
             pub struct #type_name;
         }
     });
+    let allow = text::schema_text();
     quote! {
         /// The providers that run the model, for `pin`.
+        #allow
         pub mod providers {
             #(#types)*
         }
@@ -68,7 +70,17 @@ fn value(parameter: &Parameter, shorthands: bool) -> Option<TokenStream> {
         let (literal, at_run_time) = (literal(parameter, shorthands), parameters::at_run_time(parameter)?);
         (format!("`{name}` requires a checked value, not `{{Self}}`"), format!("write `{literal}`, or {at_run_time}"))
     };
-    let texts = is_text.then(|| quote!(::lumenfall::text_values! { #trait_name }));
+    // `do_not_recommend` lets the compiler report the message of this trait, which names the parameter.
+    let texts = is_text.then(|| {
+        quote! {
+            #[diagnostic::do_not_recommend]
+            impl<T: super::typed::Text> #trait_name for T {
+                fn value(self) -> #plain {
+                    self.into_text()
+                }
+            }
+        }
+    });
     Some(quote! {
         #doc
         #[diagnostic::on_unimplemented(message = #message, label = #label)]

@@ -34,7 +34,7 @@ pub(super) fn schema(model: &Model) -> TokenStream {
 
 fn max_size(max: Option<MaxResolution>) -> TokenStream {
     option(max.map(|MaxResolution { width, height }| {
-        let (width, height) = (Literal::u32_unsuffixed(width), Literal::u32_unsuffixed(height));
+        let (width, height) = (integer(width.into()), integer(height.into()));
         quote!((#width, #height))
     }))
 }
@@ -56,13 +56,51 @@ fn price(price: &Price) -> TokenStream {
 }
 
 pub(super) fn integer(value: i128) -> TokenStream {
-    let literal = Literal::i128_unsuffixed(value);
-    quote!(#literal)
+    let literal = readable(Literal::u128_unsuffixed(value.unsigned_abs()));
+    if value.is_negative() { quote!(-#literal) } else { quote!(#literal) }
 }
 
 pub(super) fn float(value: f64) -> TokenStream {
-    let literal = Literal::f64_unsuffixed(value.abs());
+    if value == f64::MAX {
+        return quote!(f64::MAX);
+    }
+    if value == f64::MIN {
+        return quote!(f64::MIN);
+    }
+    let literal = readable(Literal::f64_unsuffixed(value.abs()));
     if value.is_sign_negative() { quote!(-#literal) } else { quote!(#literal) }
+}
+
+/// Inserts underscores between groups of three digits, if the literal has more than five digits before or after the point.
+fn readable(literal: Literal) -> Literal {
+    let text = literal.to_string();
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    let is_short = |digits: &str| digits.len() <= 5;
+    if is_short(whole) && is_short(fraction) || !text.chars().all(|c| c.is_ascii_digit() || c == '.') {
+        return literal;
+    }
+    let mut readable = String::new();
+    for (index, digit) in whole.char_indices() {
+        if index > 0 && (whole.len() - index) % 3 == 0 {
+            readable.push('_');
+        }
+        readable.push(digit);
+    }
+    for (index, digit) in fraction.char_indices() {
+        readable.push_str(match index {
+            0 => ".",
+            index if index % 3 == 0 => "_",
+            _ => "",
+        });
+        readable.push(digit);
+    }
+    readable.parse().unwrap_or(literal)
+}
+
+/// Emits a number of characters.
+pub(super) fn length(value: usize) -> TokenStream {
+    let literal = readable(Literal::usize_unsuffixed(value));
+    quote!(#literal)
 }
 
 fn modes(modes: &[Mode]) -> TokenStream {
@@ -112,7 +150,7 @@ fn kind(kind: &Kind) -> TokenStream {
     match kind {
         Kind::Text { max_length: None } => quote!(typed::Kind::Text { max_length: ::core::option::Option::None }),
         Kind::Text { max_length: Some(max) } => {
-            let max = Literal::usize_unsuffixed(*max);
+            let max = length(*max);
             quote!(typed::Kind::Text { max_length: ::core::option::Option::Some(#max) })
         }
         Kind::Choice(choices) => quote!(typed::Kind::Choice(&[#(#choices),*])),

@@ -3,6 +3,8 @@
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote};
 
+use crate::names;
+
 /// Returns `#[doc]` attributes, one for each line.
 pub(super) fn doc(text: &str) -> TokenStream {
     let lines = text.lines().map(|line| match line.trim_end() {
@@ -12,8 +14,17 @@ pub(super) fn doc(text: &str) -> TokenStream {
     quote!(#(#[doc = #lines])*)
 }
 
+/// Returns an attribute for items whose documentation contains text of the schema, which need not be Markdown.
+pub(super) fn schema_text() -> TokenStream {
+    quote!(#[allow(clippy::doc_markdown, reason = "the text is from the schema")])
+}
+
+/// Returns an identifier, with the prefix `r#` if `name` is a keyword.
 pub(super) fn ident(name: &str) -> Ident {
-    format_ident!("{name}")
+    match names::is_keyword(name) {
+        true => format_ident!("r#{name}"),
+        false => format_ident!("{name}"),
+    }
 }
 
 /// Returns a description on one line, without its full stop.

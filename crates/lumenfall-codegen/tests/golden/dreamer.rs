@@ -3,6 +3,7 @@
 use ::lumenfall::images::typed;
 
 /// Dreamer 2.1.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Copy, Debug)]
 pub enum Dreamer21 {}
 impl typed::Model for Dreamer21 {
@@ -15,18 +16,23 @@ impl typed::Model for Dreamer21 {
 }
 
 /// Entry point for requests to Dreamer 2.1.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Debug)]
 pub struct Requests {
     backend: ::std::sync::Arc<dyn ::lumenfall::Backend>,
 }
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl Requests {
     /// Returns a builder for a request that generates images.
     ///
     /// - `prompt`: text that describes the image.
     pub fn generate(self, prompt: impl rules::PromptValue) -> Generate {
-        let spec = ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, "");
-        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
+        let mut draft = typed::Draft::new(
+            self.backend,
+            &SCHEMA,
+            ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, ""),
+        );
         draft.spec_mut().prompt = prompt.value();
         Builder {
             draft,
@@ -35,6 +41,7 @@ impl Requests {
     }
 
     /// Returns a request from plain data. It is checked against the model's schema when it is sent.
+    #[must_use = "a request does nothing until it is sent"]
     pub fn generate_spec(
         self,
         spec: ::lumenfall::backend::GenerateSpec,
@@ -48,12 +55,15 @@ impl Requests {
     /// - `prompt`: text that describes the image.
     pub fn edit(
         self,
-        image: impl ::core::convert::Into<::lumenfall::Input>,
+        image: impl typed::IntoInput,
         prompt: impl rules::PromptValue,
     ) -> Edit {
-        let spec = ::lumenfall::backend::EditSpec::new(SCHEMA.id, []);
-        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
-        draft.spec_mut().images = ::std::vec![image.into()];
+        let mut draft = typed::Draft::new(
+            self.backend,
+            &SCHEMA,
+            ::lumenfall::backend::EditSpec::new(SCHEMA.id, []),
+        );
+        draft.spec_mut().images = ::std::vec![typed::IntoInput::into_input(image)];
         draft.spec_mut().prompt = ::core::option::Option::Some(prompt.value());
         Builder {
             draft,
@@ -62,6 +72,7 @@ impl Requests {
     }
 
     /// Returns a request from plain data. It is checked against the model's schema when it is sent.
+    #[must_use = "a request does nothing until it is sent"]
     pub fn edit_spec(
         self,
         spec: ::lumenfall::backend::EditSpec,
@@ -72,7 +83,8 @@ impl Requests {
 
 /// Builder for a request to Dreamer 2.1.
 ///
-/// Its type parameters record which parameters are set, so that a forbidden combination does not compile.
+/// Its type parameters record which parameters are set, so that a forbidden combination does not compile. To set parameters under a condition or in a loop, call `into_draft`.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct Builder<Spec, Delivery = ::lumenfall::Hosted> {
@@ -81,17 +93,20 @@ pub struct Builder<Spec, Delivery = ::lumenfall::Hosted> {
 }
 
 /// Builder for text to image with Dreamer 2.1. See [`Builder`] for its methods.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 pub type Generate<Delivery = ::lumenfall::Hosted> = Builder<
     ::lumenfall::backend::GenerateSpec,
     Delivery,
 >;
 
 /// Builder for image edit with Dreamer 2.1. See [`Builder`] for its methods.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 pub type Edit<Delivery = ::lumenfall::Hosted> = Builder<
     ::lumenfall::backend::EditSpec,
     Delivery,
 >;
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
     /// Sets `negative_prompt`: text that describes what the image must not show.
     ///
@@ -112,7 +127,7 @@ impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
     /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_negative_prompt(
         self,
-        negative_prompt: impl ::core::convert::Into<::std::string::String>,
+        negative_prompt: impl typed::Text,
     ) -> ::core::result::Result<Self, ::lumenfall::Error> {
         ::core::result::Result::Ok(
             self.negative_prompt(parameters::NegativePrompt::new(negative_prompt)?),
@@ -149,7 +164,7 @@ impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
         guidance_scale: impl rules::GuidanceScaleValue,
     ) -> Self {
         self.draft.options_mut().sampling.guidance = ::core::option::Option::Some(
-            guidance_scale.value() as f32,
+            typed::single(guidance_scale.value()),
         );
         self
     }
@@ -172,6 +187,7 @@ impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
     }
 }
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl<Delivery> Builder<::lumenfall::backend::GenerateSpec, Delivery> {
     /// Sets `shift`: shift of the noise schedule.
     ///
@@ -222,6 +238,7 @@ impl<Delivery> Builder<::lumenfall::backend::GenerateSpec, Delivery> {
     }
 }
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl<Delivery> Builder<::lumenfall::backend::EditSpec, Delivery> {
     ::lumenfall::shared_methods! {
         @ strength
@@ -290,7 +307,7 @@ pub static SCHEMA: typed::Schema = typed::Schema {
             description: "Seed of the noise",
             kind: typed::Kind::Integer {
                 minimum: 0,
-                maximum: 4294967295,
+                maximum: 4_294_967_295,
             },
             default: ::core::option::Option::None,
             media_types: &[],
@@ -350,6 +367,7 @@ pub mod parameters {
 
     impl Prompt {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
@@ -370,14 +388,15 @@ pub mod parameters {
         /// # Errors
         /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
-            value: impl ::core::convert::Into<::std::string::String>,
+            value: impl super::typed::Text,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            let value = value.into();
+            let value = value.into_text();
             super::SCHEMA.check_value("prompt", &value.as_str().into())?;
             ::core::result::Result::Ok(Self(value.into()))
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub fn get(self) -> ::std::string::String {
             self.0.into_owned()
         }
@@ -389,6 +408,7 @@ pub mod parameters {
 
     impl NegativePrompt {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
@@ -409,14 +429,15 @@ pub mod parameters {
         /// # Errors
         /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
-            value: impl ::core::convert::Into<::std::string::String>,
+            value: impl super::typed::Text,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            let value = value.into();
+            let value = value.into_text();
             super::SCHEMA.check_value("negative_prompt", &value.as_str().into())?;
             ::core::result::Result::Ok(Self(value.into()))
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub fn get(self) -> ::std::string::String {
             self.0.into_owned()
         }
@@ -428,17 +449,18 @@ pub mod parameters {
 
     impl Seed {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: i128, source: &str) -> Self {
             Self(
-                super::typed::integer(
+                super::typed::integer_u64(
                     "seed",
                     value,
                     source,
                     0,
-                    4294967295,
+                    4_294_967_295,
                     "0 to 4294967295",
-                ) as u64,
+                ),
             )
         }
 
@@ -452,6 +474,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> u64 {
             self.0
         }
@@ -463,6 +486,7 @@ pub mod parameters {
 
     impl GuidanceScale {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: f64, source: &str) -> Self {
             Self(
@@ -487,6 +511,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> f64 {
             self.0
         }
@@ -498,6 +523,7 @@ pub mod parameters {
 
     impl Shift {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: f64, source: &str) -> Self {
             Self(super::typed::number("shift", value, source, -0.5, 0.5, "-0.5 to 0.5"))
@@ -513,6 +539,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> f64 {
             self.0
         }
@@ -524,6 +551,7 @@ pub mod parameters {
 
     impl Size {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
@@ -548,6 +576,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> ::lumenfall::Size {
             self.0
         }
@@ -571,8 +600,12 @@ pub mod rules {
             self.get()
         }
     }
-    ::lumenfall::text_values! {
-        PromptValue
+
+    #[diagnostic::do_not_recommend]
+    impl<T: super::typed::Text> PromptValue for T {
+        fn value(self) -> ::std::string::String {
+            self.into_text()
+        }
     }
 
     /// A type that the setter of `negative_prompt` accepts.
@@ -590,8 +623,12 @@ pub mod rules {
             self.get()
         }
     }
-    ::lumenfall::text_values! {
-        NegativePromptValue
+
+    #[diagnostic::do_not_recommend]
+    impl<T: super::typed::Text> NegativePromptValue for T {
+        fn value(self) -> ::std::string::String {
+            self.into_text()
+        }
     }
 
     /// A type that the setter of `seed` accepts.

@@ -3,6 +3,7 @@
 use ::lumenfall::images::typed;
 
 /// Sketcher {1}, by Example Labs.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Copy, Debug)]
 pub enum Sketcher1 {}
 impl typed::Model for Sketcher1 {
@@ -15,11 +16,13 @@ impl typed::Model for Sketcher1 {
 }
 
 /// Entry point for requests to Sketcher {1}.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Debug)]
 pub struct Requests {
     backend: ::std::sync::Arc<dyn ::lumenfall::Backend>,
 }
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl Requests {
     /// Returns a builder for a request that generates images.
     ///
@@ -30,8 +33,11 @@ impl Requests {
         prompt: impl rules::PromptValue,
         style: impl style::Value,
     ) -> Generate {
-        let spec = ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, "");
-        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
+        let mut draft = typed::Draft::new(
+            self.backend,
+            &SCHEMA,
+            ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, ""),
+        );
         draft.spec_mut().prompt = prompt.value();
         draft.options_mut().extra.insert("style".into(), style.value().into());
         Builder {
@@ -41,6 +47,7 @@ impl Requests {
     }
 
     /// Returns a request from plain data. It is checked against the model's schema when it is sent.
+    #[must_use = "a request does nothing until it is sent"]
     pub fn generate_spec(
         self,
         spec: ::lumenfall::backend::GenerateSpec,
@@ -51,7 +58,8 @@ impl Requests {
 
 /// Builder for a request to Sketcher {1}.
 ///
-/// Its type parameters record which parameters are set, so that a forbidden combination does not compile.
+/// Its type parameters record which parameters are set, so that a forbidden combination does not compile. To set parameters under a condition or in a loop, call `into_draft`.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct Builder<Spec, Delivery = ::lumenfall::Hosted> {
@@ -60,11 +68,13 @@ pub struct Builder<Spec, Delivery = ::lumenfall::Hosted> {
 }
 
 /// Builder for text to image with Sketcher {1}. See [`Builder`] for its methods.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 pub type Generate<Delivery = ::lumenfall::Hosted> = Builder<
     ::lumenfall::backend::GenerateSpec,
     Delivery,
 >;
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
     /// Sets `paper`: paper that the drawing is on.
     ///
@@ -81,7 +91,7 @@ impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
     /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
     pub fn try_paper(
         self,
-        paper: impl ::core::convert::Into<::std::string::String>,
+        paper: impl typed::Text,
     ) -> ::core::result::Result<Self, ::lumenfall::Error> {
         ::core::result::Result::Ok(self.paper(parameters::Paper::new(paper)?))
     }
@@ -97,6 +107,7 @@ impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
     }
 }
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl<Delivery> Builder<::lumenfall::backend::GenerateSpec, Delivery> {
     /// Pins the request to a provider. This disables the gateway's automatic failover.
     pub fn pin(mut self, provider: impl rules::RunsTextToImage) -> Self {
@@ -262,6 +273,7 @@ pub mod parameters {
 
     impl Prompt {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: &'static str, _: &str) -> Self {
             Self(
@@ -276,14 +288,15 @@ pub mod parameters {
         /// # Errors
         /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
-            value: impl ::core::convert::Into<::std::string::String>,
+            value: impl super::typed::Text,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            let value = value.into();
+            let value = value.into_text();
             super::SCHEMA.check_value("prompt", &value.as_str().into())?;
             ::core::result::Result::Ok(Self(value.into()))
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub fn get(self) -> ::std::string::String {
             self.0.into_owned()
         }
@@ -299,14 +312,15 @@ pub mod parameters {
         /// # Errors
         /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
-            value: impl ::core::convert::Into<::std::string::String>,
+            value: impl super::typed::Text,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            let value = value.into();
+            let value = value.into_text();
             super::SCHEMA.check_value("style", &value.as_str().into())?;
             ::core::result::Result::Ok(Self(value.into()))
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub fn get(self) -> ::std::string::String {
             self.0.into_owned()
         }
@@ -328,14 +342,15 @@ pub mod parameters {
         /// # Errors
         /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
         pub fn new(
-            value: impl ::core::convert::Into<::std::string::String>,
+            value: impl super::typed::Text,
         ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            let value = value.into();
+            let value = value.into_text();
             super::SCHEMA.check_value("paper", &value.as_str().into())?;
             ::core::result::Result::Ok(Self(value.into()))
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub fn get(self) -> ::std::string::String {
             self.0.into_owned()
         }
@@ -349,6 +364,7 @@ pub mod parameters {
 }
 
 /// The providers that run the model, for `pin`.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 pub mod providers {
     /// In-house.
     #[derive(Clone, Copy, Debug)]
@@ -372,8 +388,12 @@ pub mod rules {
             self.get()
         }
     }
-    ::lumenfall::text_values! {
-        PromptValue
+
+    #[diagnostic::do_not_recommend]
+    impl<T: super::typed::Text> PromptValue for T {
+        fn value(self) -> ::std::string::String {
+            self.into_text()
+        }
     }
 
     /// Has no implementations: `strength` is not a parameter of text to image.

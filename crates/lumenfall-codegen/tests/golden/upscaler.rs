@@ -3,6 +3,7 @@
 use ::lumenfall::images::typed;
 
 /// Upscaler.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Copy, Debug)]
 pub enum Upscaler {}
 impl typed::Model for Upscaler {
@@ -15,11 +16,13 @@ impl typed::Model for Upscaler {
 }
 
 /// Entry point for requests to Upscaler.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Debug)]
 pub struct Requests {
     backend: ::std::sync::Arc<dyn ::lumenfall::Backend>,
 }
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl Requests {
     /// Returns a builder for a request that edits images.
     ///
@@ -27,12 +30,15 @@ impl Requests {
     /// - `scale_factor`: factor by which to enlarge both sides.
     pub fn edit(
         self,
-        image: impl ::core::convert::Into<::lumenfall::Input>,
+        image: impl typed::IntoInput,
         scale_factor: impl rules::ScaleFactorValue,
     ) -> Edit {
-        let spec = ::lumenfall::backend::EditSpec::new(SCHEMA.id, []);
-        let mut draft = typed::Draft::new(self.backend, &SCHEMA, spec);
-        draft.spec_mut().images = ::std::vec![image.into()];
+        let mut draft = typed::Draft::new(
+            self.backend,
+            &SCHEMA,
+            ::lumenfall::backend::EditSpec::new(SCHEMA.id, []),
+        );
+        draft.spec_mut().images = ::std::vec![typed::IntoInput::into_input(image)];
         draft
             .options_mut()
             .extra
@@ -44,6 +50,7 @@ impl Requests {
     }
 
     /// Returns a request from plain data. It is checked against the model's schema when it is sent.
+    #[must_use = "a request does nothing until it is sent"]
     pub fn edit_spec(
         self,
         spec: ::lumenfall::backend::EditSpec,
@@ -54,7 +61,8 @@ impl Requests {
 
 /// Builder for a request to Upscaler.
 ///
-/// Its type parameters record which parameters are set, so that a forbidden combination does not compile.
+/// Its type parameters record which parameters are set, so that a forbidden combination does not compile. To set parameters under a condition or in a loop, call `into_draft`.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 #[derive(Clone, Debug)]
 #[must_use = "a request does nothing until it is sent"]
 pub struct Builder<Spec, Delivery = ::lumenfall::Hosted> {
@@ -63,11 +71,13 @@ pub struct Builder<Spec, Delivery = ::lumenfall::Hosted> {
 }
 
 /// Builder for image edit with Upscaler. See [`Builder`] for its methods.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 pub type Edit<Delivery = ::lumenfall::Hosted> = Builder<
     ::lumenfall::backend::EditSpec,
     Delivery,
 >;
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
     /// Sets `output_format`: file format of the image.
     ///
@@ -127,6 +137,7 @@ impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
     }
 }
 
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 impl<Delivery> Builder<::lumenfall::backend::EditSpec, Delivery> {
     /// Pins the request to a provider. This disables the gateway's automatic failover.
     pub fn pin(mut self, provider: impl rules::RunsImageEdit) -> Self {
@@ -301,11 +312,11 @@ pub mod parameters {
 
     impl ScaleFactor {
         #[doc(hidden)]
+        #[must_use]
         #[track_caller]
         pub const fn literal(value: i128, source: &str) -> Self {
             Self(
-                super::typed::integer("scale_factor", value, source, 2, 8, "2 to 8")
-                    as u32,
+                super::typed::integer_u32("scale_factor", value, source, 2, 8, "2 to 8"),
             )
         }
 
@@ -319,6 +330,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> u32 {
             self.0
         }
@@ -341,6 +353,7 @@ pub mod parameters {
         }
 
         /// Returns the plain value.
+        #[must_use]
         pub const fn get(self) -> ::lumenfall::OutputFormat {
             self.0
         }
@@ -354,6 +367,7 @@ pub mod parameters {
 }
 
 /// The providers that run the model, for `pin`.
+#[allow(clippy::doc_markdown, reason = "the text is from the schema")]
 pub mod providers {
     /// Big. $0.01 per image.
     #[derive(Clone, Copy, Debug)]
