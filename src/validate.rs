@@ -3,13 +3,13 @@
 use crate::backend::{EditSpec, GenerateSpec};
 use crate::error::Error;
 use crate::generated;
-use crate::images::typed::{Schema, Spec, View, check};
+use crate::images::typed::{Spec, View, check};
 
 impl GenerateSpec {
     /// Checks the request at run time, by the same schema that the typed builders enforce at compile time.
     ///
     /// If this crate contains no schema for the model, only the rules that apply to every model are checked. Use
-    /// [`Schema::check`] with a schema of your own for the others.
+    /// [`Schema::check`](crate::images::typed::Schema::check) with a schema of your own for the others.
     ///
     /// ```
     /// use lumenfall::backend::GenerateSpec;
@@ -39,8 +39,5 @@ impl EditSpec {
 
 fn validate(spec: &impl Spec) -> Result<(), Error> {
     let View { model, .. } = spec.view();
-    match generated::schema(model) {
-        Some(schema) => Schema::check(schema, spec),
-        None => check::check_request(spec),
-    }
+    check::check(generated::schema(model), spec)
 }

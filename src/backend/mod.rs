@@ -12,8 +12,8 @@ mod output;
 mod pointers;
 mod price;
 mod request;
+pub(crate) mod serde_form;
 mod set;
-pub(crate) mod stored;
 
 use std::fmt;
 use std::future::Future;

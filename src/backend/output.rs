@@ -71,8 +71,8 @@ impl fmt::Debug for Content {
 
 /// Information about a request that succeeded. A field is `None` if the backend does not report it.
 ///
-/// The serde form, for example for a file beside the image, omits the headers and the service's own metadata, because they
-/// may contain secrets. `elapsed` is in seconds.
+/// The serde form, for example for a file in the folder of the image, omits the headers and the service's own metadata,
+/// because they may contain secrets. `elapsed` is in seconds.
 #[derive(Clone, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Metadata {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::stored::json_text_in_binary_formats;
+use super::serde_form::json_text_in_binary_formats;
 use crate::error::{Error, ErrorKind};
 use crate::retry::RetryPolicy;
 use crate::values::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size};

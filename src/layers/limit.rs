@@ -13,9 +13,9 @@ use crate::error::{Error, ErrorKind};
 
 /// Limits how many requests run at the same time and how many start within a period. Clones share the limits.
 ///
-/// Requests wait for their turn, in no particular order, and report [`Progress::Queued`] if they have to wait. A request that would wait beyond its deadline fails with
-/// [`ErrorKind::Timeout`] and is not sent; if the rate limit is the cause, it fails immediately. Estimates and downloads
-/// are not limited.
+/// Requests wait for their turn, in no particular order, and report [`Progress::Queued`] if they have to wait. A request that
+/// would wait beyond its deadline fails with [`ErrorKind::Timeout`] and is not sent; if the rate limit is the cause, it fails
+/// immediately. Estimates and downloads are not limited.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Limit<B> {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::stored::json_text_in_binary_formats;
+use crate::backend::serde_form::json_text_in_binary_formats;
 
 /// Parameters of the diffusion process, for both modes.
 ///

@@ -1,6 +1,6 @@
 //! Checks of requests at run time, against the same schema from which the builders are generated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use serde_json::Value;
@@ -153,7 +153,7 @@ impl Schema {
         let parameters =
             self.parameters.iter().filter_map(|parameter| self.check_parameter(parameter, mode, &values).err());
         let mut errors: Vec<Error> = general.into_iter().chain(unknown).chain(parameters).collect();
-        let mut seen = std::collections::BTreeSet::new();
+        let mut seen = BTreeSet::new();
         errors.retain(|error| seen.insert(error.parameter().map(str::to_owned)));
         errors
     }
@@ -214,8 +214,15 @@ impl Schema {
     }
 }
 
-/// Checks the rules that apply to every model, for a request to a model whose schema is unknown.
-pub(crate) fn check_request(spec: &impl Spec) -> Result<(), Error> {
+/// Checks a request against the model's schema, or by the rules of every model if the schema is unknown.
+pub(crate) fn check(schema: Option<&Schema>, spec: &impl Spec) -> Result<(), Error> {
+    match schema {
+        Some(schema) => schema.check(spec),
+        None => check_without_schema(spec),
+    }
+}
+
+fn check_without_schema(spec: &impl Spec) -> Result<(), Error> {
     let View { mode, prompt, image, options, .. } = spec.view();
     check_options(mode, options)?;
     if options.n == Some(0) {

@@ -70,9 +70,7 @@ impl<S: Spec, D> Draft<S, D> {
         let context = RequestContext::default();
         Self { backend, schema, spec, context, timeout: None, cancellation: None, delivery: PhantomData }
     }
-}
 
-impl<S: Spec, D> Draft<S, D> {
     /// Returns the request as plain data.
     pub fn spec(&self) -> &S {
         &self.spec
@@ -116,10 +114,7 @@ impl<S: Spec, D> Draft<S, D> {
     /// # Errors
     /// [`ErrorKind::InvalidRequest`] for the first violated rule. The error names the parameter.
     pub fn check(&self) -> Result<(), Error> {
-        match self.schema {
-            Some(schema) => schema.check(&self.spec),
-            None => check::check_request(&self.spec),
-        }
+        check::check(self.schema, &self.spec)
     }
 
     /// Converts the request into plain data, which contains neither the timeout nor the callback nor the cancellation.

@@ -1,4 +1,4 @@
-//! Uses lumenfall beside reqwest without TLS and serde_json with numbers of arbitrary precision. The process fails if a promise
+//! Uses lumenfall together with reqwest without TLS and with serde_json with numbers of arbitrary precision. The process fails if a promise
 //! is broken.
 
 use lumenfall::backend::Request;
