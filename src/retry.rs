@@ -71,7 +71,7 @@ impl RetryPolicy {
     }
 
     /// Sets the time after the start of the first attempt within which a retry may start. Unlimited by default. Unlike a
-    /// timeout, it does not interrupt an attempt that runs.
+    /// timeout, it does not interrupt an attempt that runs. Each poll of a job and each download has a time of its own.
     pub fn max_elapsed(mut self, limit: Duration) -> Self {
         self.max_elapsed = Some(limit);
         self
@@ -108,8 +108,9 @@ pub(crate) struct Attempts {
 }
 
 impl Attempts {
-    pub(crate) fn new(policy: &RetryPolicy, deadline: Option<Instant>) -> Self {
-        Self { policy: policy.clone(), deadline, started: Instant::now(), failed: 0, bills: Bills::default() }
+    /// `started` is when the first attempt started.
+    pub(crate) fn new(policy: &RetryPolicy, deadline: Option<Instant>, started: Instant) -> Self {
+        Self { policy: policy.clone(), deadline, started, failed: 0, bills: Bills::default() }
     }
 
     /// Records a failed attempt, then waits and returns true if there is another one.

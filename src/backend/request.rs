@@ -224,9 +224,12 @@ pub struct RequestContext {
     pub deadline: Option<Instant>,
     /// Called with each progress event, on any thread. It must return quickly.
     pub progress: Option<Arc<dyn Fn(Progress) + Send + Sync>>,
-    /// Headers that a remote backend adds to its API requests.
+    /// Headers that a remote backend adds to all API requests of this call, but not to downloads. They replace the backend's own
+    /// headers of the same name. Their values are secrets: messages and `Debug` do not contain them.
+    ///
+    /// A [`Fallback`](crate::layers::Fallback) passes them to each of its backends. They are not part of the key of a cache.
     pub headers: Vec<(String, String)>,
-    /// Replaces the retry policy of a remote backend and of the layer [`Retry`](crate::layers::Retry).
+    /// Replaces, for all requests of this call, the retry policy of a remote backend and of the layer [`Retry`](crate::layers::Retry).
     pub retry: Option<RetryPolicy>,
 }
 
@@ -287,7 +290,7 @@ pub enum Progress {
     },
     /// The provider has started the request.
     Running,
-    /// An attempt failed, and another one follows.
+    /// An attempt to send the request failed, and another one follows. Repeated downloads and polls are not reported.
     Retrying {
         /// The number of the attempt that follows, from 2.
         attempt: u32,

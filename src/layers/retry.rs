@@ -5,6 +5,7 @@ use crate::backend::layer::Layer;
 use crate::backend::*;
 use crate::error::Error;
 use crate::retry::{Attempts, RetryPolicy};
+use tokio::time::Instant;
 
 /// Retries requests after [transient](Error::is_transient) failures, as a [`RetryPolicy`] allows.
 ///
@@ -34,7 +35,7 @@ impl<B: Backend> Retry<B> {
         let policy = context.retry.as_ref().unwrap_or(&self.policy).clone();
         // The policy of the call applies to this layer, and not once more to each attempt.
         let inner_context = RequestContext { retry: None, ..context.clone() };
-        let mut attempts = Attempts::new(&policy, context.deadline.map(Into::into));
+        let mut attempts = Attempts::new(&policy, context.deadline.map(Into::into), Instant::now());
         let mut failed = FailedAttempts::default();
         let mut sent = 0;
         loop {

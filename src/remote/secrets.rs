@@ -68,6 +68,14 @@ impl Secrets {
         Self { texts }
     }
 
+    /// Returns these secrets and `others`, which are values of headers.
+    pub(crate) fn with(&self, others: impl IntoIterator<Item = String>) -> Self {
+        let mut all = Self::new(None, others);
+        all.texts.extend(self.texts.iter().cloned());
+        all.texts.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        all
+    }
+
     /// Replaces all secrets in a message of the service.
     pub(crate) fn redact(&self, text: &str) -> String {
         self.replace(text, |_| true)

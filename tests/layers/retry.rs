@@ -1,8 +1,9 @@
 //! Retries of failures that were not billed.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use lumenfall::backend::Backend;
+use lumenfall::backend::{Backend, Progress, RequestContext};
 use lumenfall::layers::Retry;
 use lumenfall::testing::MockBackend;
 use lumenfall::{ErrorKind, RetryPolicy};
@@ -51,4 +52,36 @@ async fn retry_after_is_waited_for_unless_it_ends_after_the_deadline() {
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_are_reported_and_end_after_the_maximum_time() {
+    let (mock, wait) = (MockBackend::new(), Duration::from_secs(10));
+    for _ in 0..9 {
+        mock.fail_next(error(ErrorKind::RateLimited).with_retry_after(wait));
+    }
+    let reported = Arc::<Mutex<Vec<_>>>::default();
+    let mut context = RequestContext::default();
+    let report = Arc::clone(&reported);
+    context.progress = Some(Arc::new(move |progress| report.lock().unwrap().push(progress)));
+    let policy = RetryPolicy::default().max_retries(9).max_elapsed(Duration::from_secs(25));
+    let started = Instant::now();
+    let failure = Retry::new(mock.clone(), policy).send(spec().into(), context).await.unwrap_err();
+    assert_eq!((failure.attempts(), mock.requests().len(), started.elapsed()), (3, 3, 2 * wait));
+    let retries: Vec<_> = reported.lock().unwrap().drain(..).collect();
+    assert_eq!(retries, [2, 3].map(|attempt| Progress::Retrying { attempt, wait }));
+}
+
+/// Otherwise the policy would apply twice, to the layer and to each of its attempts.
+#[tokio::test(start_paused = true)]
+async fn the_policy_of_a_call_replaces_that_of_the_outermost_layer_only() {
+    let mock = MockBackend::new();
+    for _ in 0..9 {
+        mock.fail_next(error(ErrorKind::RateLimited));
+    }
+    let inner = Retry::new(mock.clone(), RetryPolicy::none());
+    let mut context = RequestContext::default();
+    context.retry = Some(RetryPolicy::default().max_retries(2));
+    Retry::new(inner, RetryPolicy::none()).send(spec().into(), context).await.unwrap_err();
+    assert_eq!(mock.requests().len(), 3);
 }

@@ -165,7 +165,7 @@ impl<S: Spec, D> Draft<S, D> {
         self
     }
 
-    /// Adds a header to the API requests of a remote backend; other backends ignore it. Error messages can contain its value.
+    /// Adds a header to the API requests of a remote backend; other backends ignore it. Its value is a secret.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.context.headers.push((name.into(), value.into()));

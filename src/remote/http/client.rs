@@ -16,6 +16,7 @@ pub(crate) const AGENT: HeaderValue = HeaderValue::from_static(concat!("lumenfal
 /// The connection pools.
 ///
 /// No client follows redirects: neither the key nor the prompt may be sent to another host.
+#[derive(Clone)]
 pub(crate) struct HttpClient {
     client: Client,
     /// For calls that block a thread with `.wait()`. A pooled connection of an async runtime on that thread would not

@@ -7,7 +7,7 @@ use futures_util::stream;
 use reqwest::header::{ETAG, HeaderValue};
 use reqwest::{Response, Url};
 
-use super::transport::Transport;
+use super::transport::{Time, Transport};
 use crate::backend::{ByteStream, RequestContext};
 use crate::error::{Error, ErrorKind};
 use crate::remote::response::{body, images};
@@ -24,13 +24,13 @@ pub(crate) async fn fetch(transport: &Arc<Transport>, url: &str) -> Result<ByteS
     }
     let url = Url::parse(url).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
     let url = url.ok_or_else(|| invalid("the URL of the image is not an http or https URL"))?;
-    let deadline = transport.start(None).deadline;
+    let Time { started, deadline } = transport.start(None);
     let response = transport.download(url.clone(), &transport.retry, deadline).await?;
     let version = Version::of(&response);
     if version.length.is_some_and(|length| length > transport.max_response_bytes as u64) {
         return Err(too_large(transport.max_response_bytes));
     }
-    let attempts = Attempts::new(&transport.retry, Some(deadline));
+    let attempts = Attempts::new(&transport.retry, Some(deadline), started);
     let transport = Arc::clone(transport);
     let download = Download { transport, url, deadline, attempts, version, response, position: 0, yielded: 0 };
     Ok(Box::pin(stream::try_unfold(download, |mut download| async move {

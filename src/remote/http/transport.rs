@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -97,7 +98,7 @@ pub(crate) struct Call<'a> {
     pub(crate) request: &'a Request,
     pub(crate) payload: &'a Payload,
     pub(crate) time: Time,
-    /// The caller's settings of this call.
+    /// Receives the progress. Its other settings are those of the transport; see [`Transport::for_call`].
     pub(crate) context: &'a RequestContext,
 }
 
@@ -158,17 +159,42 @@ impl Transport {
         request
     }
 
-    /// Sends a request that is billed, and reads its response with `read`.
-    pub(crate) async fn send_paid<T>(
-        &self,
-        call: &Call<'_>,
-        read: impl AsyncFn(&mut Body<'_>) -> Result<T, Failure>,
-    ) -> Result<Completed<T>, Error> {
-        let attempt = || self.attempt(call, Billing::Paid, &read);
-        self.retry(&self.retry, Billing::Paid, call.time, call.context, attempt).await
+    /// Returns a transport with the headers and the retry policy of a call, or `None` if the call sets neither.
+    ///
+    /// All requests that belong to the call use it, such as those for the status of a job. The values of the headers are
+    /// secrets in their responses.
+    pub(crate) fn for_call(&self, context: &RequestContext) -> Result<Option<Arc<Self>>, Error> {
+        if context.headers.is_empty() && context.retry.is_none() {
+            return Ok(None);
+        }
+        let mut headers = self.headers.clone();
+        for header in &context.headers {
+            let (name, value) = parse_header(header).map_err(|error| error.with_kind(ErrorKind::InvalidRequest))?;
+            headers.insert(name, value);
+        }
+        Ok(Some(Arc::new(Self {
+            http: self.http.clone(),
+            base: self.base.clone(),
+            native: self.native.clone(),
+            secrets: self.secrets.with(context.headers.iter().map(|(_, value)| value.clone())),
+            headers,
+            retry: context.retry.as_ref().unwrap_or(&self.retry).clone(),
+            ..*self
+        })))
     }
 
-    /// Sends a request that is never billed, and reads its response with `read`.
+    /// Sends a request, and reads its response with `read`.
+    pub(crate) async fn send<T>(
+        &self,
+        call: &Call<'_>,
+        billing: Billing,
+        read: impl AsyncFn(&mut Body<'_>) -> Result<T, Failure>,
+    ) -> Result<Completed<T>, Error> {
+        let attempt = || self.attempt(call, billing, &read);
+        self.retry(&self.retry, billing, call.time, call.context, attempt).await
+    }
+
+    /// Sends a request that is never billed, without progress, and reads its response with `read`.
     pub(crate) async fn send_free<T>(
         &self,
         request: &Request,
@@ -176,10 +202,8 @@ impl Transport {
         deadline: Option<Instant>,
         read: impl AsyncFn(&mut Body<'_>) -> Result<T, Failure>,
     ) -> Result<T, Error> {
-        let context = &RequestContext::default();
-        let call = Call { request, payload, time: self.start(deadline), context };
-        let attempt = || self.attempt(&call, Billing::Free, &read);
-        self.retry(&self.retry, Billing::Free, call.time, context, attempt).await.map(|completed| completed.result)
+        let call = Call { request, payload, time: self.start(deadline), context: &RequestContext::default() };
+        self.send(&call, Billing::Free, read).await.map(|completed| completed.result)
     }
 
     /// Sends a free `GET` request and reads its JSON response.
@@ -253,6 +277,7 @@ impl Transport {
     /// Follows redirects and returns the first other response.
     async fn follow(&self, mut url: Url, retry: &RetryPolicy, deadline: Instant) -> Result<Response, Error> {
         let timeout = self.head_timeout(Billing::Free);
+        let time = Time { started: Instant::now(), deadline };
         for _ in 0..=MAX_REDIRECTS {
             let attempt = || async {
                 let response = self.execute(Request::new(Method::GET, url.clone()), timeout, deadline).await?;
@@ -261,7 +286,6 @@ impl Transport {
                     _ => Err(self.error_response(response, Billing::Free, deadline).await),
                 }
             };
-            let time = Time { started: Instant::now(), deadline };
             let response = self.retry(retry, Billing::Free, time, &RequestContext::default(), attempt).await?.result;
             if !response.status().is_redirection() {
                 return Ok(response);
@@ -304,8 +328,7 @@ impl Transport {
         if started >= deadline {
             return Err(Error::new(ErrorKind::Timeout, "the deadline had expired before the request was sent"));
         }
-        let policy = context.retry.as_ref().unwrap_or(policy);
-        let mut attempts = Attempts::new(policy, Some(deadline));
+        let mut attempts = Attempts::new(policy, Some(deadline), started);
         loop {
             let Failure { error, verdict } = match attempt().await {
                 Ok(result) => {
@@ -329,16 +352,6 @@ impl Transport {
             }
         }
     }
-}
-
-/// Copies a request and adds the headers of the call.
-pub(crate) fn with_headers(request: &Request, context: &RequestContext) -> Result<Request, Error> {
-    let mut copy = copy(request, None);
-    for header in &context.headers {
-        let (name, value) = parse_header(header).map_err(|error| error.with_kind(ErrorKind::InvalidRequest))?;
-        copy.headers_mut().insert(name, value);
-    }
-    Ok(copy)
 }
 
 /// Copies a request.

@@ -1,5 +1,6 @@
 //! fal.ai without the gateway: text to image through its queue.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,27 +56,28 @@ impl Fal {
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         let Request::Generate(spec) = request else { return edits_unsupported() };
         context.check_deadline()?;
-        let time = self.transport.start(context.deadline.map(Into::into));
+        let this = self.for_call(&context)?;
+        let time = this.transport.start(context.deadline.map(Into::into));
         let deadline = time.deadline;
         let response_format = spec.options.response_format;
         let input = input(spec)?;
 
         let (job, submitted) =
-            job::submit(&self.transport, &JOBS, self.transport.url(&MODEL), &input, time, &context).await?;
+            job::submit(&this.transport, &JOBS, this.transport.url(&MODEL), &input, time, &context).await?;
         let complete = |error: Error| submitted.complete(error);
-        let secrets = &self.transport.secrets;
-        job.wait(self.poll_interval, deadline, &context, |status| state(&status, secrets)).await.map_err(complete)?;
+        let secrets = &this.transport.secrets;
+        job.wait(this.poll_interval, deadline, &context, |status| state(&status, secrets)).await.map_err(complete)?;
 
         // A failure of the runner has the status 500, and is permanent.
         let is_transient = |error: &Error| job::is_transient(error) && error.status() != Some(500);
-        let url = job_url(&self.transport, &submitted.id, &[]);
-        let result = job::poll(&self.transport, &url, self.poll_interval, deadline, is_transient).await;
+        let url = job_url(&this.transport, &submitted.id, &[]);
+        let result = job::poll(&this.transport, &url, this.poll_interval, deadline, is_transient).await;
         let mut output = result.and_then(|result| read(&result)).map_err(complete)?;
         output.metadata.request_id = Some(submitted.shown_id.clone());
         output.metadata.lost_bills = submitted.lost_bills;
         output.metadata.attempts = submitted.attempts;
         if response_format == Some(ResponseFormat::B64Json) {
-            output = fetch::all(self, output, Some(deadline.into())).await.map_err(complete)?;
+            output = fetch::all(&*this, output, Some(deadline.into())).await.map_err(complete)?;
         }
         output.metadata.elapsed = time.started.elapsed();
         Ok(output)

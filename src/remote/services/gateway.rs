@@ -1,5 +1,6 @@
 //! The Lumenfall gateway and other OpenAI-compatible image servers.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,7 +16,7 @@ use crate::remote::account::models::Models;
 use crate::remote::http::download;
 use crate::remote::http::multipart::FileForm;
 use crate::remote::http::settings::{Service, Settings, parse_base_url, settings_methods, variable};
-use crate::remote::http::transport::{self, Call, Completed, Payload, Transport};
+use crate::remote::http::transport::{self, Billing, Call, Completed, Payload, Transport};
 use crate::remote::redact;
 use crate::remote::response::{estimate, images};
 use crate::values::{OutputFormat, ResponseFormat};
@@ -117,10 +118,7 @@ impl RemoteBuilder {
         };
         let headers = self.replay.map_or_else(|| Ok(HeaderMap::new()), |replay| replay.headers())?;
         let transport = self.settings.transport(&SERVICE, headers, native)?;
-        let url = |endpoint| transport.url(&["images", endpoint]);
-        let generations = Arc::new(transport.json_request(url("generations")));
-        let edits = Arc::new(transport.request(Method::POST, url("edits")));
-        Ok(Remote { transport, generations, edits, model_name: self.model_name })
+        Ok(Remote::new(transport, self.model_name))
     }
 }
 
@@ -141,6 +139,19 @@ fn native_url(base: &Url) -> Option<Url> {
 }
 
 impl Remote {
+    fn new(transport: Arc<Transport>, model_name: Option<String>) -> Self {
+        let url = |endpoint| transport.url(&["images", endpoint]);
+        let generations = Arc::new(transport.json_request(url("generations")));
+        let edits = Arc::new(transport.request(Method::POST, url("edits")));
+        Self { transport, generations, edits, model_name }
+    }
+
+    /// Returns a backend with the headers and the retry policy of a call.
+    fn for_call(&self, context: &RequestContext) -> Result<Cow<'_, Self>, Error> {
+        let transport = self.transport.for_call(context)?;
+        Ok(transport.map_or(Cow::Borrowed(self), |transport| Cow::Owned(Self::new(transport, self.model_name.clone()))))
+    }
+
     /// Returns a builder for the gateway or any OpenAI-compatible server.
     pub fn builder() -> RemoteBuilder {
         RemoteBuilder::default()
@@ -208,23 +219,17 @@ impl Remote {
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        let this = self.for_call(&context)?;
         let response_format = request.options().response_format;
-        let (request, payload) = self.encode(request)?;
-        let time = self.transport.start(context.deadline.map(Into::into));
-        let with_headers;
-        let request = if context.headers.is_empty() {
-            request
-        } else {
-            with_headers = transport::with_headers(request, &context)?;
-            &with_headers
-        };
+        let (request, payload) = this.encode(request)?;
+        let time = this.transport.start(context.deadline.map(Into::into));
         let call = Call { request, payload: &payload, time, context: &context };
         let Completed { result: mut output, lost_bills, attempts } =
-            self.transport.send_paid(&call, images::read).await?;
+            this.transport.send(&call, Billing::Paid, images::read).await?;
         output.metadata.lost_bills = lost_bills;
         output.metadata.attempts = attempts;
         if response_format == Some(ResponseFormat::B64Json) {
-            output = Box::pin(fetch::all(self, output, Some(time.deadline.into())))
+            output = Box::pin(fetch::all(&*this, output, Some(time.deadline.into())))
                 .await
                 .map_err(|error| error.with_attempts(attempts, time.started.elapsed()))?;
         }
@@ -240,10 +245,13 @@ impl Remote {
                            generate the images and bill them; if this server is the gateway, set `.native_url(..)`";
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
-        let (request, payload) = self.encode(request)?;
+        let this = self.for_call(&context)?;
+        let (request, payload) = this.encode(request)?;
         let mut request = transport::copy(request, None);
         request.url_mut().query_pairs_mut().append_pair("dryRun", "true");
-        self.transport.send_free(&request, &payload, context.deadline.map(Into::into), estimate::read).await
+        let time = this.transport.start(context.deadline.map(Into::into));
+        let call = Call { request: &request, payload: &payload, time, context: &context };
+        Ok(this.transport.send(&call, Billing::Free, estimate::read).await?.result)
     }
 }
 

@@ -69,7 +69,7 @@ impl Submitted {
     }
 }
 
-/// Submits `input` to `url`.
+/// Submits `input` to `url`. `transport` has the settings of the call, and `context` receives the progress.
 pub(crate) async fn submit(
     transport: &Arc<Transport>,
     api: &'static JobApi,
@@ -79,7 +79,7 @@ pub(crate) async fn submit(
     context: &RequestContext,
 ) -> Result<(Job, Submitted), Error> {
     let body = transport::serialize(input)?;
-    let request = Arc::new(transport::with_headers(&transport.json_request(url), context)?);
+    let request = Arc::new(transport.json_request(url));
     // `for_operation` limits the time of the caller.
     let background = Time { deadline: time.deadline.checked_add(BACKGROUND).unwrap_or(time.deadline), ..time };
     let attempt = || {

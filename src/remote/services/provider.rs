@@ -105,6 +105,12 @@ macro_rules! provider_builder {
         }
 
         impl $backend {
+            /// Returns a backend with the headers and the retry policy of a call.
+            fn for_call(&self, context: &RequestContext) -> Result<Cow<'_, Self>, Error> {
+                let transport = self.transport.for_call(context)?;
+                Ok(transport.map_or(Cow::Borrowed(self), |transport| Cow::Owned(Self { transport, ..*self })))
+            }
+
             /// Returns a builder.
             pub fn builder() -> $builder {
                 $builder::default()

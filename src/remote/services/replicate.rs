@@ -1,5 +1,6 @@
 //! Replicate without the gateway: one prediction for each image.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +59,8 @@ provider_builder!(Replicate, ReplicateBuilder, "https://api.replicate.com/v1", "
 impl Replicate {
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         context.check_deadline()?;
-        let Time { started, deadline } = self.transport.start(context.deadline.map(Into::into));
+        let this = self.for_call(&context)?;
+        let Time { started, deadline } = this.transport.start(context.deadline.map(Into::into));
         let options = request.options();
         let (response_format, n, seed) = (options.response_format, options.n.unwrap_or(1), options.sampling.seed);
         let input = input(request).await?;
@@ -66,7 +68,7 @@ impl Replicate {
         let predictions = (0..n).map(|i| {
             // Image i of a request uses seed + i, as with every backend.
             let seed = seed.map(|seed| seed.wrapping_add(u64::from(i)));
-            self.predict(input.clone(), seed, deadline, &context)
+            this.predict(input.clone(), seed, deadline, &context)
         });
         let mut images = Vec::new();
         let mut failures = Vec::new();
@@ -110,7 +112,7 @@ impl Replicate {
         };
         let output = Output::new(images, metadata);
         match response_format {
-            Some(ResponseFormat::B64Json) => fetch::all(self, output, Some(deadline.into()))
+            Some(ResponseFormat::B64Json) => fetch::all(&*this, output, Some(deadline.into()))
                 .await
                 .map_err(|error| error.with_attempts(attempts, started.elapsed())),
             _ => Ok(output),
