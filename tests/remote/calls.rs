@@ -70,9 +70,21 @@ async fn the_model_has_the_name_that_the_server_knows() {
     let server = server().await;
     let remote = builder(&server.uri()).model_name("my-alias").build().unwrap();
     assert_ne!(remote.identity(), builder(&server.uri()).build().unwrap().identity());
-    Client::new(remote).images().generate("a cat").send().await.unwrap();
-    let requests = server.received_requests().await.unwrap();
-    assert_eq!(serde_json::from_slice::<Value>(&requests[0].body).unwrap()["model"], "my-alias");
+    let client = Client::new(remote);
+    client.images().generate("a cat").send().await.unwrap();
+    client.images().edit(Input::bytes(PNG)).send().await.unwrap();
+    let mut pinned = generate_spec();
+    pinned.options.provider = Some("fal".to_owned());
+    client.backend().send(pinned.into(), RequestContext::default()).await.unwrap();
+    let requests = requests(&server).await;
+    let model = |index: usize| serde_json::from_slice::<Value>(&requests[index].body).unwrap()["model"].clone();
+    assert_eq!([model(0), model(2)], ["my-alias", "fal/my-alias"]);
+    let form = String::from_utf8_lossy(&requests[1].body);
+    assert!(form.contains("my-alias") && !form.contains(MODEL), "{form}");
+    for name in ["", " "] {
+        let error = builder(&server.uri()).model_name(name).build().unwrap_err();
+        assert_eq!((error.kind(), error.parameter()), (ErrorKind::Configuration, Some("model_name")));
+    }
 }
 
 /// The value of a header of a call, which a server may quote.

@@ -15,7 +15,7 @@ use crate::remote::account::Account;
 use crate::remote::account::models::Models;
 use crate::remote::http::download;
 use crate::remote::http::multipart::FileForm;
-use crate::remote::http::settings::{Service, Settings, parse_base_url, settings_methods, variable};
+use crate::remote::http::settings::{Service, Settings, configuration, parse_base_url, settings_methods, variable};
 use crate::remote::http::transport::{self, Billing, Call, Completed, Payload, Transport};
 use crate::remote::redact;
 use crate::remote::response::{estimate, images};
@@ -95,6 +95,7 @@ impl RemoteBuilder {
     }
 
     /// Sends this name of the model instead of the one of each request, for a server that knows the model under another name.
+    /// A pinned provider is still sent as its prefix.
     pub fn model_name(mut self, name: impl Into<String>) -> Self {
         self.model_name = Some(name.into());
         self
@@ -110,12 +111,16 @@ impl RemoteBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`] if the API key is missing or contains characters that are not allowed in a header,
-    /// or if the base URL, a header or the proxy is malformed.
+    /// or if the base URL, a header, the proxy or the name of the model is malformed.
     pub fn build(self) -> Result<Remote, Error> {
         let native = match &self.native_url {
             Some(url) => Some(parse_base_url(url, "https://api.lumenfall.ai/v1")?),
             None => native_url(&self.settings.base_url(&SERVICE)?),
         };
+        if self.model_name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+            let message = "the name of the model is empty; pass the server's name, or do not call `.model_name(..)`";
+            return Err(configuration(message).with_parameter("model_name"));
+        }
         let headers = self.replay.map_or_else(|| Ok(HeaderMap::new()), |replay| replay.headers())?;
         let transport = self.settings.transport(&SERVICE, headers, native)?;
         Ok(Remote::new(transport, self.model_name))
