@@ -5,6 +5,7 @@
 //! ```
 //! use std::time::Duration;
 //!
+//! use lumenfall::backend::Cost;
 //! use lumenfall::layers::{Fallback, Limit, Retry, SpendCap};
 //! use lumenfall::remote::Remote;
 //! use lumenfall::{Client, RetryPolicy};
@@ -13,7 +14,7 @@
 //! let gateway = Remote::builder().api_key("lmnfl_id.secret").build()?;
 //! let other = Remote::builder().without_key().base_url("http://localhost:8080/v1").build()?;
 //!
-//! let capped = SpendCap::new(gateway, 5.0, "USD");
+//! let capped = SpendCap::new(gateway, Cost::new(5.0, "USD"));
 //! let limited = Limit::new(capped).concurrency(4).rate(60, Duration::from_secs(60));
 //! let fallback = Fallback::new(limited).then(other);
 //! let client = Client::new(Retry::new(fallback, RetryPolicy::default().max_retries(5)));

@@ -19,14 +19,33 @@ use crate::error::{Error, ErrorKind};
 ///
 /// If an estimate itself may have been billed, because the service treated it as a paid request, the cap counts as spent.
 ///
+/// All amounts must be in the currency of the cap. The layer does not convert currencies, so it rejects every request with
+/// [`ErrorKind::Configuration`] if another amount is in a different currency and is not 0.
+///
 /// The error of a rejected request has the kind [`ErrorKind::InsufficientBalance`] and the code `SPEND_CAP`.
+///
+/// ```
+/// use lumenfall::backend::Cost;
+/// use lumenfall::layers::SpendCap;
+///
+/// # #[cfg(feature = "testing")]
+/// # {
+/// # let backend = lumenfall::testing::MockBackend::new();
+/// let stored = r#"{"micros":1500000,"currency":"USD"}"#; // what an earlier run of the program spent
+/// let spent: Cost = serde_json::from_str(stored).unwrap();
+/// let capped = SpendCap::new(backend, Cost::new(5.0, "USD")).starting_at(spent);
+/// assert_eq!(capped.remaining().to_string(), "3.50 USD");
+/// assert_eq!(serde_json::to_string(&capped.spent()).unwrap(), stored);
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct SpendCap<B> {
     inner: B,
     cap: Cost,
-    /// In micro-units of the cap's currency.
-    per_image: Option<i64>,
+    per_image: Option<Cost>,
+    /// The amount of [`starting_at`](Self::starting_at), whose currency is checked with the first request.
+    start: Cost,
     account: Arc<Mutex<Account>>,
 }
 
@@ -38,22 +57,22 @@ struct Account {
 }
 
 impl<B: Backend> SpendCap<B> {
-    /// Wraps `inner` to spend at most `amount`, in units of `currency` (an ISO 4217 code such as `USD`).
-    pub fn new(inner: B, amount: f64, currency: impl Into<String>) -> Self {
-        Self { inner, cap: Cost::new(amount, currency), per_image: None, account: Arc::default() }
+    /// Wraps `inner` to spend at most `cap`.
+    pub fn new(inner: B, cap: Cost) -> Self {
+        Self { inner, cap, per_image: None, start: Cost::nothing(), account: Arc::default() }
     }
 
-    /// Sets the expected cost of an image, in units of the cap's currency. By default the backend is asked for an estimate
-    /// before each request.
-    pub fn per_image(mut self, amount: f64) -> Self {
-        self.per_image = Some(self.cost_of(amount).micros);
+    /// Sets the expected cost of an image. By default the backend is asked for an estimate before each request.
+    pub fn per_image(mut self, cost: Cost) -> Self {
+        self.per_image = Some(cost);
         self
     }
 
-    /// Starts with this amount as spent, in units of the cap's currency: for a program that stores [`spent`](Self::spent) and
-    /// is started again. Clones share the budget, so call this before the layer is cloned.
-    pub fn starting_at(self, spent: f64) -> Self {
-        self.account().spent = self.cost_of(spent).micros;
+    /// Sets the amount that has already been spent: for a program that stores [`spent`](Self::spent) and is started again.
+    /// Clones share the budget, so call this before the layer is cloned.
+    pub fn starting_at(mut self, spent: Cost) -> Self {
+        self.account().spent = spent.micros;
+        self.start = spent;
         self
     }
 
@@ -72,8 +91,14 @@ impl<B: Backend> SpendCap<B> {
         Cost::from_micros(micros, self.cap.currency.clone())
     }
 
-    fn cost_of(&self, amount: f64) -> Cost {
-        Cost::new(amount, self.cap.currency.clone())
+    /// Checks that an amount is 0 or in the currency of the cap, and returns it in micro-units. `what` names the amount.
+    fn in_currency_of_cap(&self, what: &str, Cost { micros, currency }: &Cost) -> Result<i64, Error> {
+        let cap = &self.cap.currency;
+        if *micros == 0 || currency == cap {
+            return Ok(*micros);
+        }
+        let message = format!("{what} is in {currency}, but the spend cap is in {cap}; use one currency");
+        Err(Error::new(ErrorKind::Configuration, message))
     }
 
     fn account(&self) -> MutexGuard<'_, Account> {
@@ -81,7 +106,9 @@ impl<B: Backend> SpendCap<B> {
     }
 
     async fn expected_cost(&self, request: &Request, context: &RequestContext) -> Result<i64, Error> {
-        if let Some(micros) = self.per_image {
+        self.in_currency_of_cap("the amount of `SpendCap::starting_at(..)`", &self.start)?;
+        if let Some(cost) = &self.per_image {
+            let micros = self.in_currency_of_cap("the amount of `SpendCap::per_image(..)`", cost)?;
             return Ok(micros.saturating_mul(request.options().n.unwrap_or(1).into()));
         }
         let estimate = self.inner.estimate(request.clone(), context.clone()).await.map_err(|error| {
@@ -92,12 +119,7 @@ impl<B: Backend> SpendCap<B> {
             }
             error.context("cannot estimate the cost; set it with `SpendCap::per_image(..)`")
         })?;
-        let Cost { micros, currency } = estimate.total;
-        if currency != self.cap.currency {
-            let message = format!("the estimate is in {currency}; set the spend cap in {currency}, too");
-            return Err(Error::new(ErrorKind::Configuration, message));
-        }
-        Ok(micros)
+        self.in_currency_of_cap("the estimate of the backend", &estimate.total)
     }
 
     fn reserve(&self, expected: i64) -> Result<Reservation<'_>, Error> {
@@ -122,9 +144,9 @@ impl<B: Backend> SpendCap<B> {
         reservation.actual = match &result {
             Ok(output) => {
                 let Metadata { cost, lost_bills, .. } = &*output.metadata;
-                let known = cost.as_ref().filter(|cost| cost.currency == self.cap.currency || cost.micros == 0);
+                let known = cost.as_ref().and_then(|cost| self.in_currency_of_cap("the cost", cost).ok());
                 let lost = expected.saturating_mul((*lost_bills).into());
-                known.map_or(expected, |cost| cost.micros.max(0)).saturating_add(lost)
+                known.map_or(expected, |micros| micros.max(0)).saturating_add(lost)
             }
             Err(error) => expected.saturating_mul(error.maybe_billed_attempts().into()),
         };

@@ -12,7 +12,7 @@ mod variant;
 
 use std::time::Duration;
 
-use lumenfall::backend::{Backend, Content, EditSpec, GenerateSpec, Output, RequestContext};
+use lumenfall::backend::{Backend, Content, Cost, EditSpec, GenerateSpec, Output, RequestContext};
 use lumenfall::layers::{Cache, Fallback, Limit, Retry, SpendCap};
 use lumenfall::testing::{MockBackend, PIXEL, conformance};
 use lumenfall::{Error, ErrorKind, Input, RetryPolicy};
@@ -65,7 +65,7 @@ async fn every_layer_conforms_to_the_backend_trait() {
         ("mock", Box::new(mock())),
         ("fallback", Box::new(Fallback::new(mock().without_edits()).then(mock()))),
         ("limit", Box::new(Limit::new(mock()).concurrency(2).rate(10, Duration::from_secs(1)))),
-        ("spend cap", Box::new(SpendCap::new(mock(), 1000.0, "USD"))),
+        ("spend cap", Box::new(SpendCap::new(mock(), Cost::new(1000.0, "USD")))),
         ("retry", Box::new(Retry::new(mock(), RetryPolicy::default()))),
         ("cache", Box::new(Cache::new(mock(), folder.path()))),
         ("without edits", Box::new(mock().without_edits())),

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use lumenfall::backend::{Backend, EditSpec, GenerateSpec, Output, Request, RequestContext};
+use lumenfall::backend::{Backend, Cost, EditSpec, GenerateSpec, Output, Request, RequestContext};
 use lumenfall::blocking::Wait;
 use lumenfall::layers::{Cache, Fallback, Limit, Retry, SpendCap};
 use lumenfall::remote::{Fal, Page, Remote, RemoteBuilder, Replay, Replicate, RequestFilter};
@@ -107,7 +107,8 @@ async fn use_backends(server: &Server, scene: &str, folder: &Path) {
     let remote = gateway(server, scene).build().unwrap();
     let [fal, replicate] = providers(server, scene);
     let all = Fallback::new(fal.clone()).then(replicate.clone()).then(remote.clone()).even_if_billed();
-    let capped = SpendCap::new(Limit::new(Retry::new(all, RetryPolicy::none())), 1.0, "USD").per_image(0.01);
+    let capped = SpendCap::new(Limit::new(Retry::new(all, RetryPolicy::none())), Cost::new(1.0, "USD"))
+        .per_image(Cost::new(0.01, "USD"));
     let cached = Cache::new(capped.clone(), folder);
     for backend in [Arc::new(remote) as Arc<dyn Backend>, fal, replicate, Arc::new(capped), Arc::new(cached)] {
         use_backend(backend, folder).await;
