@@ -22,10 +22,18 @@ pub struct Cost {
     pub currency: String,
 }
 
+/// In micro-units. A smaller difference from a whole number is the rounding error of a floating-point number, as in 0.1 + 0.2.
+const ROUNDING_ERROR: f64 = 1e-3;
+
 impl Cost {
-    /// Returns a cost in units of `currency`, such as dollars, rounded to micro-units. An amount that is not a number is 0.
+    /// Returns a cost in units of `currency`, such as dollars. The amount is rounded up to whole micro-units, so that a small
+    /// price does not become 0. An amount that is not a number becomes 0.
     pub fn new(amount: f64, currency: impl Into<String>) -> Self {
-        Self::from_micros((amount * 1e6).round() as i64, currency)
+        let exact = amount * 1e6;
+        let nearest = exact.round();
+        let micros = if (exact - nearest).abs() < ROUNDING_ERROR { nearest } else { exact.ceil() };
+        // The conversion saturates, and converts NaN to 0.
+        Self::from_micros(micros as i64, currency)
     }
 
     /// Returns a cost in millionths of the unit of `currency`.
@@ -99,17 +107,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn costs_are_rounded_to_micro_units_and_written_without_noise() {
+    fn costs_are_rounded_up_to_micro_units_and_written_without_noise() {
         for (amount, micros, text) in [
+            (0.0, 0, "0.00 USD"),
+            (0.035, 35_000, "0.035 USD"),
             (0.1 + 0.2, 300_000, "0.30 USD"),
             (0.02097152, 20_972, "0.020972 USD"),
+            (0.020_971_1, 20_972, "0.020972 USD"),
+            (0.000_000_1, 1, "0.000001 USD"),
             (12.5, 12_500_000, "12.50 USD"),
+            (1_234_567.891, 1_234_567_891_000, "1234567.891 USD"),
             (-0.005, -5_000, "-0.005 USD"),
             (f64::NAN, 0, "0.00 USD"),
             (f64::INFINITY, i64::MAX, "9223372036854.775807 USD"),
         ] {
             let cost = Cost::new(amount, "usd");
-            assert_eq!((cost.micros, cost.to_string().as_str()), (micros, text));
+            assert_eq!((cost.micros, cost.to_string().as_str()), (micros, text), "{amount}");
+        }
+        // An amount with at most six decimals is exact.
+        for micros in (-1_000_000_i32..1_000_000).step_by(7) {
+            assert_eq!(Cost::new(f64::from(micros) / 1e6, "USD").micros, i64::from(micros));
         }
         let json = serde_json::to_value(Cost::new(0.035, "USD")).unwrap();
         assert_eq!(json, serde_json::json!({ "micros": 35_000, "currency": "USD" }));

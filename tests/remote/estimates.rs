@@ -44,7 +44,7 @@ fn the_gateway_estimates_by_a_dry_run_which_is_free_and_retried() {
 
 #[tokio::test]
 async fn a_server_that_ignores_the_dry_run_may_have_billed_it() {
-    for body in [ONE_URL, r#"{"estimated":false,"total_cost_micros":7}"#] {
+    for body in [ONE_URL, r#"{"estimated":false,"total_cost_micros":7}"#, r#"{"total_cost_micros":-7}"#] {
         let server = responding(json_response(200, body)).await;
         let error = gateway(&server.uri()).estimate(generation(), RequestContext::default()).await.unwrap_err();
         assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::InvalidResponse, true));

@@ -14,9 +14,10 @@ pub(crate) async fn read(body: &mut Body<'_>) -> Result<Estimate, Failure> {
     let secrets = body.secrets;
     let dry_run = json::paid(body).await?;
     let text = |object: &Value, name: &str| lenient::text(object, name).map(|text| secrets.redact_key(text));
-    // A server without dry runs ignores the parameter, produces the images and bills them.
+    // A server without dry runs ignores the parameter, produces the images and bills them. A negative total would let a
+    // request pass every spend cap.
     let micros = dry_run.get("total_cost_micros").and_then(lenient::number);
-    let micros = micros.filter(|_| dry_run.get("estimated") != Some(&false.into())).ok_or_else(|| {
+    let micros = micros.filter(|micros| *micros >= 0.0 && dry_run.get("estimated") != Some(&false.into())).ok_or_else(|| {
         Failure::unusable_response(
             "the response is not an estimate: this server does not support dry runs, and may have produced the images",
         )
