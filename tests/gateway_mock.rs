@@ -175,12 +175,13 @@ async fn the_account_lists_requests_with_their_cost_and_purges_them() {
 
     let filter = RequestFilter { page_size: Some(3), ..RequestFilter::default() };
     let all: Vec<_> = remote.account().requests(filter).map(Result::unwrap).collect().await;
-    let ends: Vec<_> = all.iter().map(|record| (record.id.as_str(), record.status, record.cost.unwrap())).collect();
+    let ends: Vec<_> =
+        all.iter().map(|record| (record.id.as_str(), record.status, record.cost.as_ref().unwrap().micros)).collect();
     let expected_ends = [
-        ("req_mock_4", RequestStatus::Completed, 0.035),
-        ("req_mock_3", RequestStatus::Rejected, 0.0),
-        ("req_mock_2", RequestStatus::UpstreamFailure, 0.0),
-        ("req_mock_1", RequestStatus::Completed, 0.07),
+        ("req_mock_4", RequestStatus::Completed, 35_000),
+        ("req_mock_3", RequestStatus::Rejected, 0),
+        ("req_mock_2", RequestStatus::UpstreamFailure, 0),
+        ("req_mock_1", RequestStatus::Completed, 70_000),
     ];
     assert_eq!(ends, expected_ends);
     assert_eq!(all[2].error_code.as_deref(), Some("UPSTREAM_ERROR"));
@@ -188,7 +189,7 @@ async fn the_account_lists_requests_with_their_cost_and_purges_them() {
     assert_eq!((all[3].user.as_deref(), all[3].model.as_deref()), (Some("ann"), Some(MODEL)));
     assert_eq!(remote.account().request("req_mock_1").await.unwrap(), all[3]);
     let balance = remote.account().balance().await.unwrap().available.unwrap();
-    assert!((balance.amount() - 99.895).abs() < 1e-9);
+    assert_eq!(balance.micros, 99_895_000);
     let unsupported = RequestFilter { status: Some(RequestStatus::Rejected), ..RequestFilter::default() };
     for (filter, page) in [(unsupported, Page::First), (RequestFilter::default(), Page::After("req_none"))] {
         let error = remote.account().page(&filter, page, false).await.unwrap_err();

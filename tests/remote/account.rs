@@ -36,9 +36,13 @@ async fn malformed_values_affect_only_themselves() {
         assert_eq!((models[1].owned_by.as_deref(), models[2].created), (None, None));
     }
     let record = json!({ "id": "req_1", "created_at": 7, "cost": "0.02", "request_size_bytes": 0.5, "status": {} });
-    let (_server, remote) = gateway_with("/v1/requests", json!({ "data": [record, null, 7, { "id": "req_2" }] })).await;
+    let other = json!({ "id": "req_2", "cost": 0.035, "currency": "eur" });
+    let negative = json!({ "id": "req_3", "cost": -1, "currency": 7 });
+    let (_server, remote) = gateway_with("/v1/requests", json!({ "data": [record, null, 7, other, negative] })).await;
     let records = records(&remote, RequestFilter::default()).await;
-    assert_eq!((records.len(), records[0].cost, records[0].created_at.as_ref()), (2, Some(0.02), None));
+    let costs: Vec<_> = records.iter().map(|record| record.cost.as_ref().map(ToString::to_string)).collect();
+    assert_eq!(costs, [Some("0.02 USD".into()), Some("0.035 EUR".into()), None]);
+    assert_eq!(records[0].created_at, None);
     assert_eq!(records[0].status, RequestStatus::Unknown);
 }
 

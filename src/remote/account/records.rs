@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::backend::Cost;
 use crate::remote::redact;
 use crate::remote::response::lenient;
 use crate::remote::secrets::Secrets;
@@ -48,10 +49,8 @@ pub struct RequestRecord {
     pub endpoint: Option<String>,
     /// The status.
     pub status: RequestStatus,
-    /// The cost in units of `currency`.
-    pub cost: Option<f64>,
-    /// The currency's three-letter code.
-    pub currency: Option<String>,
+    /// The cost.
+    pub cost: Option<Cost>,
     /// The duration in milliseconds.
     pub duration_ms: Option<f64>,
     /// The id of the API key that was used.
@@ -78,6 +77,7 @@ impl RequestRecord {
         let text = |name| lenient::text(record, name).map(str::to_owned);
         let redacted = |name| lenient::text(record, name).map(|text| redact::message(text, secrets));
         let number = |name: &str| record.get(name).and_then(lenient::number);
+        let currency = || redacted("currency").unwrap_or_else(|| "USD".into());
         Self {
             id: text("id").unwrap_or_default(),
             created_at: text("created_at"),
@@ -85,8 +85,7 @@ impl RequestRecord {
             modality: text("modality"),
             endpoint: text("endpoint"),
             status: record.get("status").and_then(|status| RequestStatus::deserialize(status).ok()).unwrap_or_default(),
-            cost: number("cost"),
-            currency: text("currency"),
+            cost: number("cost").filter(|amount| *amount >= 0.0).map(|amount| Cost::new(amount, currency())),
             duration_ms: number("duration_ms"),
             key_id: text("key_id"),
             error_code: redacted("error_code"),
