@@ -73,8 +73,7 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
 ///             let Request::Generate(spec) = request else { unreachable!("`check` rejects edits") };
 ///             spec.validate()?;
 ///             context.check_deadline()?;
-///             let content = Content::Bytes(self.0.clone());
-///             Ok(Output::new(vec![ImageData { content, revised_prompt: None, seed: None }], Metadata::default()))
+///             Ok(Output::new(vec![ImageData::new(self.0.clone())], Metadata::default()))
 ///         })
 ///     }
 ///

@@ -16,6 +16,7 @@ use crate::values::{OutputFormat, Size};
 
 /// The result of a request: images and metadata.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Output {
     /// The images, in the order in which the backend returned them.
     pub images: Vec<ImageData>,
@@ -31,7 +32,17 @@ impl Output {
 }
 
 /// One image of an [`Output`].
+///
+/// ```
+/// use lumenfall::backend::{ImageData, Metadata, Output};
+///
+/// let png = bytes::Bytes::from_static(b"\x89PNG...");
+/// let image = ImageData::new(png).with_seed(7);
+/// let output = Output::new(vec![image], Metadata::default());
+/// assert_eq!(output.images[0].seed, Some(7));
+/// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ImageData {
     /// The encoded image or its URL.
     pub content: Content,
@@ -39,6 +50,27 @@ pub struct ImageData {
     pub revised_prompt: Option<String>,
     /// The seed of this image.
     pub seed: Option<u64>,
+}
+
+impl ImageData {
+    /// Returns an image without a revised prompt and seed. `content` is a [`Content`] or the bytes of an encoded image.
+    pub fn new(content: impl Into<Content>) -> Self {
+        Self { content: content.into(), revised_prompt: None, seed: None }
+    }
+
+    /// Sets the prompt that the service used instead of the requested one.
+    #[must_use]
+    pub fn with_revised_prompt(mut self, prompt: impl Into<String>) -> Self {
+        self.revised_prompt = Some(prompt.into());
+        self
+    }
+
+    /// Sets the seed of this image.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
 }
 
 /// An encoded image or its URL. URLs may contain a signature, so `Debug` hides them.
@@ -56,6 +88,12 @@ pub enum Content {
 impl From<Bytes> for Content {
     fn from(bytes: Bytes) -> Self {
         Self::Bytes(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Bytes(bytes.into())
     }
 }
 

@@ -25,7 +25,7 @@ impl FailedAttempts {
             let warning = format!("{count} images of earlier attempts were not downloaded; their URLs are kept");
             metadata.warnings.push(warning);
         }
-        let image = |url| ImageData { content: Content::Unfetched(url), revised_prompt: None, seed: None };
+        let image = |url| ImageData::new(Content::Unfetched(url));
         output.images.extend(self.unfetched_urls.into_iter().map(image));
         output
     }
