@@ -78,6 +78,7 @@ pub mod local;
 mod macros;
 pub mod remote;
 mod retry;
+mod setters;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod validate;

@@ -42,7 +42,7 @@ fn parameters_are_set_by_name_and_checked_at_once() {
     let mut draft = client.images().generate("a lighthouse").into_draft();
     draft.set("size", "1024x768").unwrap().set("steps", 20).unwrap().set("num_inference_steps", 30).unwrap();
     draft.set("output_format", "webp").unwrap().set("n", 2).unwrap().set("n", json!(null)).unwrap();
-    let mut expected = Options { size: "1024x768".parse().ok(), ..Options::default() };
+    let mut expected = Options::default().with_size("1024x768".parse().unwrap());
     expected.output_format = Some(lumenfall::OutputFormat::Webp);
     expected.sampling.steps = Some(30);
     assert_eq!(draft.spec().options, expected);

@@ -14,26 +14,25 @@ fn edit() -> EditSpec {
     let mut spec = EditSpec::new(MODEL, vec![Input::path("source.png"), Input::bytes(&b"\x89PNG\r\n\x1a\n"[..])]);
     spec.mask = Some(Input::path("mask.png"));
     spec.prompt = Some("add a starry night sky".into());
-    spec.options = Options {
-        provider: Some("replicate".into()),
-        size: "1024x768".parse().ok(),
-        aspect_ratio: "16:9".parse().ok(),
-        resolution: "1K".parse().ok(),
-        response_format: Some(ResponseFormat::B64Json),
-        output_format: Some(OutputFormat::Jpeg),
-        output_compression: Some(80),
-        n: Some(2),
-        user: Some("ada".into()),
-        sampling: Sampling {
-            seed: Some(u64::MAX),
-            steps: Some(20),
-            guidance: Some(4.5),
-            negative_prompt: Some("rain".into()),
-            strength: Some(0.6),
-            skip_layer_guidance: Some(SkipLayerGuidance::default()),
-        },
-        extra: [("safety_tolerance".to_owned(), json!({ "level": 2.5 }))].into_iter().collect(),
-    };
+    let sampling = Sampling::default()
+        .with_seed(u64::MAX)
+        .with_steps(20)
+        .with_guidance(4.5)
+        .with_negative_prompt("rain")
+        .with_strength(0.6)
+        .with_skip_layer_guidance(SkipLayerGuidance::default());
+    spec.options = Options::default()
+        .with_provider("replicate")
+        .with_size("1024x768".parse().unwrap())
+        .with_aspect_ratio("16:9".parse().unwrap())
+        .with_resolution("1K".parse().unwrap())
+        .with_response_format(ResponseFormat::B64Json)
+        .with_output_format(OutputFormat::Jpeg)
+        .with_output_compression(80)
+        .with_n(2)
+        .with_user("ada")
+        .with_sampling(sampling)
+        .with_extra("safety_tolerance", json!({ "level": 2.5 }));
     spec
 }
 
@@ -117,7 +116,7 @@ fn unknown_and_misplaced_keys_are_rejected_by_name() {
 
 #[test]
 fn binary_formats_keep_every_field() {
-    let generate = GenerateSpec { model: MODEL.into(), prompt: "a lighthouse".into(), options: edit().options };
+    let generate = GenerateSpec::new(MODEL, "a lighthouse").with_options(edit().options);
     for request in [Request::Edit(edit()), generate.into(), GenerateSpec::new(MODEL, "").into()] {
         let bytes = postcard::to_stdvec(&request).unwrap();
         assert_eq!(postcard::from_bytes::<Request>(&bytes).unwrap(), request);

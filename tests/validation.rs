@@ -118,7 +118,9 @@ fn options() -> impl Strategy<Value = Options> {
                 "provider": provider, "aspect_ratio": ratio, "resolution": resolution, "response_format": response_format,
                 "output_format": output_format, "output_compression": output_compression, "n": n
             });
-            Options { size, ..serde_json::from_value(options).unwrap() }
+            let mut options: Options = serde_json::from_value(options).unwrap();
+            options.size = size;
+            options
         })
 }
 
@@ -147,7 +149,8 @@ fn tried_values_agree<S: Spec>(start: fn() -> Builder<S>, options: &Options) -> 
     macro_rules! tried {
         ($($parameter:ident: $setter:ident),*) => {
             [$(options.$parameter.map(|value| {
-                let options = Options { $parameter: Some(value), ..Options::default() };
+                let mut options = Options::default();
+                options.$parameter = Some(value);
                 (options, start().$setter(value).map(|builder| builder.into_draft().into_spec()))
             })),*]
         };
@@ -157,8 +160,7 @@ fn tried_values_agree<S: Spec>(start: fn() -> Builder<S>, options: &Options) -> 
         n: try_n
     ];
     let compressed = options.output_compression.map(|level| {
-        let format = Some(OutputFormat::Webp);
-        let options = Options { output_format: format, output_compression: Some(level), ..Options::default() };
+        let options = Options::default().with_output_format(OutputFormat::Webp).with_output_compression(level);
         (
             options,
             start().output_format(Webp).try_output_compression(level).map(|builder| builder.into_draft().into_spec()),
@@ -180,7 +182,7 @@ proptest! {
 
     #[test]
     fn requests_to_generate_are_checked_by_the_schema(prompt in prompt(), options in options()) {
-        let spec = GenerateSpec { model: MODEL.into(), prompt, options };
+        let spec = GenerateSpec::new(MODEL, prompt).with_options(options);
         agree(&spec, spec.validate().as_ref().copied())?;
     }
 
@@ -201,7 +203,7 @@ proptest! {
     fn values_known_only_at_run_time_are_checked_by_the_schema(prompt in prompt(), options in options()) {
         tried_values_agree(generate, &options)?;
         tried_values_agree(edit, &options)?;
-        let spec = EditSpec { prompt: Some(prompt.clone()), ..edit().into_draft().into_spec() };
+        let spec = edit().into_draft().into_spec().with_prompt(prompt.clone());
         let result = edit().try_prompt(prompt).map(|edit| edit.into_draft().into_spec());
         agree(&spec, result.as_ref().map(drop))?;
         if let Ok(result) = result {

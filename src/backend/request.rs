@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::serde_form::json_text_in_binary_formats;
 use crate::error::{Error, ErrorKind};
 use crate::retry::RetryPolicy;
+use crate::setters::setters;
 use crate::values::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size};
 
 /// A request of either mode.
@@ -85,8 +86,17 @@ impl Request {
 /// The optional parameters, which both modes share.
 ///
 /// A field that is `None` is not sent, so the service uses its default.
+///
+/// ```
+/// use lumenfall::Sampling;
+/// use lumenfall::backend::Options;
+///
+/// let options = Options::default().with_n(2).with_sampling(Sampling::default().with_seed(7));
+/// assert_eq!((options.n, options.sampling.seed), (Some(2), Some(7)));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Options {
     /// The slug of the provider that the gateway must use, such as `fal` or `replicate`. By default the gateway chooses.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -124,6 +134,34 @@ pub struct Options {
 }
 
 json_text_in_binary_formats!(Options);
+
+impl Options {
+    setters! {
+        with_provider: provider = impl Into<String>,
+        with_size: size = Size,
+        with_aspect_ratio: aspect_ratio = AspectRatio,
+        with_resolution: resolution = Resolution,
+        with_response_format: response_format = ResponseFormat,
+        with_output_format: output_format = OutputFormat,
+        with_output_compression: output_compression = u32,
+        with_n: n = u32,
+        with_user: user = impl Into<String>,
+    }
+
+    /// Sets [`sampling`](Self::sampling).
+    #[must_use]
+    pub fn with_sampling(mut self, sampling: Sampling) -> Self {
+        self.sampling = sampling;
+        self
+    }
+
+    /// Adds a parameter to [`extra`](Self::extra).
+    #[must_use]
+    pub fn with_extra(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.extra.insert(name.into(), value.into());
+        self
+    }
+}
 
 /// A parameter of [`Options`] that is set.
 #[derive(Debug)]
@@ -184,8 +222,16 @@ fn decimal(value: f32) -> Value {
 }
 
 /// A text-to-image request as plain data.
+///
+/// ```
+/// use lumenfall::backend::{GenerateSpec, Options};
+///
+/// let spec = GenerateSpec::new("stable-diffusion-3.5-medium", "a lighthouse").with_options(Options::default().with_n(2));
+/// assert_eq!(spec.options.n, Some(2));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct GenerateSpec {
     /// The id of the model, such as `stable-diffusion-3.5-medium`.
     pub model: String,
@@ -197,8 +243,17 @@ pub struct GenerateSpec {
 }
 
 /// An edit request as plain data.
+///
+/// ```
+/// use lumenfall::Input;
+/// use lumenfall::backend::EditSpec;
+///
+/// let spec = EditSpec::new("stable-diffusion-3.5-medium", Input::path("source.png")).with_prompt("add a starry night sky");
+/// assert_eq!(spec.prompt.as_deref(), Some("add a starry night sky"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct EditSpec {
     /// The id of the model, such as `stable-diffusion-3.5-medium`.
     pub model: String,

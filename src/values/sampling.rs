@@ -3,13 +3,22 @@
 use serde::{Deserialize, Serialize};
 
 use crate::backend::serde_form::json_text_in_binary_formats;
+use crate::setters::setters;
 
 /// Parameters of the diffusion process, for both modes.
 ///
 /// The backend uses its default for a field that is `None`. It rejects a request that sets a field that it does not
 /// support, and names the field in the error.
+///
+/// ```
+/// use lumenfall::Sampling;
+///
+/// let sampling = Sampling::default().with_seed(7).with_steps(20);
+/// assert_eq!((sampling.seed, sampling.steps), (Some(7), Some(20)));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Sampling {
     /// The seed of the initial noise. Image `i` of a request (from 0) uses `seed + i`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -34,6 +43,15 @@ pub struct Sampling {
 json_text_in_binary_formats!(Sampling);
 
 impl Sampling {
+    setters! {
+        with_seed: seed = u64,
+        with_steps: steps = u32,
+        with_guidance: guidance = f32,
+        with_negative_prompt: negative_prompt = impl Into<String>,
+        with_strength: strength = f32,
+        with_skip_layer_guidance: skip_layer_guidance = SkipLayerGuidance,
+    }
+
     /// Returns whether no field is set.
     pub(crate) fn is_default(&self) -> bool {
         *self == Self::default()

@@ -44,7 +44,7 @@ async fn generate_variations(client: &Client, side: u32, format: OutputFormat) -
     let _ = base.clone().output_format(Gif).n(literal!(parameters::N, 3));
     let _ = base.clone().try_size(Size::pixels(side, side)?)?.try_n(side)?;
     let _ = base.clone().try_output_format(format)?.output_compression(percent!(80));
-    let _ = base.clone().sampling(Sampling { seed: Some(7), ..Sampling::default() });
+    let _ = base.clone().sampling(Sampling::default().with_seed(7));
     let images = base.clone().response_format(B64Json).send().await?;
     let _: &[u8] = images[0].bytes();
     let images = base.inline().hosted().send().await?;

@@ -37,7 +37,8 @@ async fn each_seeded_request_is_cached_and_others_are_not() {
     two_images.options.n = Some(2);
     let mut edit = edit();
     edit.options.sampling.seed = Some(1);
-    let other_input = EditSpec { images: vec![Input::bytes([PIXEL, b"x"].concat())], ..edit.clone() };
+    let mut other_input = edit.clone();
+    other_input.images = vec![Input::bytes([PIXEL, b"x"].concat())];
     let text = [seeded(1), seeded(2), two_images].map(Request::Generate);
     for request in text.into_iter().chain([edit, other_input].map(Request::Edit)) {
         let sent = mock.requests().len();

@@ -21,7 +21,7 @@ async fn images_are_those_that_the_readme_shows() {
         (2, "a large blue square on a white background", 2),
         (3, "a pink cross on a black background", 4),
     ] {
-        let image = draw(&client, prompt, Sampling { seed: Some(seed), ..Sampling::default() }).await;
+        let image = draw(&client, prompt, Sampling::default().with_seed(seed)).await;
         let differences = image.pixels().iter().enumerate().map(|(i, value)| {
             let (x, y, channel) = (i / 3 % 64, i / 3 / 64, i % 3);
             let row = |y: usize| (y * readme.width() as usize + position * 136 + 2 * x) * 3 + channel;
@@ -40,8 +40,8 @@ async fn a_negative_prompt_avoids_a_colour() {
     for (negative_prompt, expected) in [(None, 3), (Some("blue".to_owned()), 0)] {
         let mut blue = 0;
         for seed in [1, 2, 6] {
-            let sampling =
-                Sampling { seed: Some(seed), negative_prompt: negative_prompt.clone(), ..Sampling::default() };
+            let mut sampling = Sampling::default().with_seed(seed);
+            sampling.negative_prompt = negative_prompt.clone();
             let image = draw(&client, "a circle on a white background", sampling).await;
             let is_blue = |pixel: &&[u8; 3]| pixel[2] > pixel[0].saturating_add(80);
             let pixels = image.pixels().as_chunks::<3>().0;

@@ -64,7 +64,7 @@ async fn fal_and_replicate_conform() {
     let fal = Fal::builder().api_key(KEY).base_url(server.uri()).poll_interval(interval).build().unwrap();
     let replicate = Replicate::builder().api_key(KEY).base_url(server.uri()).poll_interval(interval).build().unwrap();
     for backend in [&fal as &dyn Backend, &replicate] {
-        let edit = EditSpec { prompt: Some("stars".into()), ..edit_spec([Input::bytes(PNG)]) };
+        let edit = edit_spec([Input::bytes(PNG)]).with_prompt("stars");
         assert_eq!(conformance(backend, generate_spec(), edit).await, Vec::<String>::new(), "{backend:?}");
     }
 }

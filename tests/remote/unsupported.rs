@@ -65,7 +65,7 @@ async fn unsupported_and_invalid_parameters_of_a_generation_are_rejected_by_name
 
 #[tokio::test]
 async fn unsupported_parameters_of_an_edit_are_rejected_by_name() {
-    let edit = || EditSpec { prompt: Some("stars".into()), ..edit_spec([Input::bytes(PNG)]) };
+    let edit = || edit_spec([Input::bytes(PNG)]).with_prompt("stars");
     assert_eq!(send_edit(&fal(), edit()).await.unwrap_err().kind(), ErrorKind::Unsupported);
     let set = |change: fn(&mut EditSpec)| change;
     for (name, change) in [

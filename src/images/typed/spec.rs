@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Mode;
 use crate::backend::{EditSpec, GenerateSpec, Options, Request};
 use crate::error::Error;
+use crate::values::Input;
 
 /// A request as plain data: [`GenerateSpec`], [`EditSpec`], or a [`Request`] of either mode.
 pub trait Spec: Send + Into<Request> {
@@ -107,6 +108,13 @@ impl GenerateSpec {
     pub fn new(model: impl Into<String>, prompt: impl Into<String>) -> Self {
         Self { model: model.into(), prompt: prompt.into(), options: Options::default() }
     }
+
+    /// Sets the optional parameters.
+    #[must_use]
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
+    }
 }
 
 impl EditSpec {
@@ -114,5 +122,17 @@ impl EditSpec {
     pub fn new(model: impl Into<String>, images: impl super::Inputs) -> Self {
         let options = Options::default();
         Self { model: model.into(), images: images.into_inputs(), mask: None, prompt: None, options }
+    }
+
+    crate::setters::setters! {
+        with_mask: mask = impl Into<Input>,
+        with_prompt: prompt = impl Into<String>,
+    }
+
+    /// Sets the optional parameters.
+    #[must_use]
+    pub fn with_options(mut self, options: Options) -> Self {
+        self.options = options;
+        self
     }
 }

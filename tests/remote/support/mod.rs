@@ -15,7 +15,7 @@ use wiremock::matchers::{method, path};
 pub(crate) use self::clock::{paused, wait};
 pub(crate) use self::raw::{Act, RawServer, response};
 pub(crate) use lumenfall::backend::{
-    Backend, Content, EditSpec, GenerateSpec, Options, Output, Progress, Request, RequestContext,
+    Backend, Content, EditSpec, GenerateSpec, Output, Progress, Request, RequestContext,
 };
 pub(crate) use lumenfall::remote::{Fal, Remote, Replicate};
 pub(crate) use lumenfall::{Client, Error, ErrorKind, Hosted, Images, Inline, Input, OutputFormat, RetryPolicy};
@@ -38,7 +38,7 @@ pub(crate) fn generate_spec() -> GenerateSpec {
 }
 
 pub(crate) fn edit_spec(images: impl Into<Vec<Input>>) -> EditSpec {
-    EditSpec { model: MODEL.into(), images: images.into(), mask: None, prompt: None, options: Options::default() }
+    EditSpec::new(MODEL, images.into())
 }
 
 pub(crate) fn builder(base_url: &str) -> RemoteBuilder {
