@@ -18,7 +18,7 @@ use crate::backend::{
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
-use crate::images::typed::Mode;
+use crate::images::typed::check;
 use crate::values::{OutputFormat, expand_home};
 use options::LocalRequest;
 use worker::Worker;
@@ -192,11 +192,17 @@ impl Model {
 }
 
 impl Local {
+    /// Checks the capabilities and the rules of every model.
+    fn validate(&self, request: &Request) -> Result<(), Error> {
+        self.check(request)?;
+        check::check_every_model(request)
+    }
+
     async fn execute(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
-        self.check(&request)?;
+        self.validate(&request)?;
         match request {
             Request::Generate(GenerateSpec { model: _, prompt, options }) => {
-                let request = LocalRequest::new(Mode::TextToImage, prompt, options)?;
+                let request = LocalRequest::new(prompt, options)?;
                 self.run(request.format, context, move |pipeline, callbacks| {
                     pipeline.generate(&request.parameters(pipeline, None), callbacks)
                 })
@@ -208,7 +214,7 @@ impl Local {
                     let message = "the edit has no image; the local backend requires one per edit";
                     return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("image"));
                 };
-                let request = LocalRequest::new(Mode::ImageEdit, prompt.unwrap_or_default(), options)?;
+                let request = LocalRequest::new(prompt.unwrap_or_default(), options)?;
                 let file = image.read().await?;
                 self.run(request.format, context, move |pipeline, callbacks| {
                     let source = RgbImage::decode(&file)?;
@@ -256,7 +262,7 @@ impl Backend for Local {
     }
 
     fn estimate<'a>(&'a self, request: Request, _context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        let result = self.check(&request).map(|()| Estimate::new(Cost::nothing()));
+        let result = self.validate(&request).map(|()| Estimate::new(Cost::nothing()));
         Box::pin(std::future::ready(result))
     }
 

@@ -22,6 +22,8 @@ enum Altered {
     Rejects(&'static [&'static str], fn(&str) -> Error),
     /// Accepts masks although its capabilities exclude them.
     AcceptsMasks,
+    /// Changes each request before its rules are checked.
+    Changes(fn(&mut Request)),
     Output(fn(&mut Output)),
     Reports(Vec<Progress>),
     /// Returns another identity each time.
@@ -31,13 +33,14 @@ enum Altered {
 }
 
 impl Altered {
-    async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+    async fn run(&self, mut request: Request, context: RequestContext) -> Result<Output, Error> {
         match (self, &context.progress) {
             (Self::Rejects(parameters, error), _) => {
                 if let Some(parameter) = parameters.iter().find(|parameter| is_set(&request, parameter)) {
                     return Err(error(parameter));
                 }
             }
+            (Self::Changes(change), _) => change(&mut request),
             (Self::Reports(reports), Some(report)) => reports.iter().for_each(|progress| report(progress.clone())),
             _ => {}
         }
@@ -126,6 +129,15 @@ const BOTH: &[&str] = &["generate", "edit"];
 async fn each_broken_promise_is_found() {
     let invalid = |name: &str| unsupported(name).with_kind(ErrorKind::InvalidRequest);
     let billed = |name: &str| unsupported(name).with_maybe_billed(true);
+    let at_least_one_image = |request: &mut Request| {
+        let n = &mut request.options_mut().n;
+        *n = n.map(|n| n.max(1));
+    };
+    let any_prompt = |request: &mut Request| {
+        if let Request::Generate(spec) = request {
+            spec.prompt = "a lighthouse".into();
+        }
+    };
     let other_seed = |output: &mut Output| output.images[0].seed = Some(1);
     let other_format = |output: &mut Output| output.images[0].content = Content::Bytes(PIXEL.into());
     let other_provider = |output: &mut Output| output.metadata.provider = Some("other".into());
@@ -133,6 +145,8 @@ async fn each_broken_promise_is_found() {
     for (altered, subjects, promises) in [
         (Altered::Rejects(&["mask"], nameless), &["edit"][..], &["rejects a mask"][..]),
         (Altered::AcceptsMasks, &["edit"], &["rejects a mask"]),
+        (Altered::Changes(at_least_one_image), BOTH, &["rejects `n` of 0"]),
+        (Altered::Changes(any_prompt), &["generate"], &["rejects a blank prompt"]),
         (Altered::Rejects(&["provider"], nameless), BOTH, &["rejects `provider`"]),
         (Altered::Rejects(&["strength"], nameless), BOTH, &["rejects `strength`"]),
         (Altered::Rejects(&["seed"], |_| unsupported("steps")), BOTH, &["rejects `seed`"]),

@@ -114,6 +114,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     }
 
     /// Executes a request: generates images from a prompt, or edits images.
+    ///
+    /// The request may not have been checked by a client. A backend rejects at least a blank prompt and an `n` of 0; see
+    /// [`GenerateSpec::validate`].
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>>;
 
     /// Estimates the cost of a request without sending it.

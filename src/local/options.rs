@@ -4,7 +4,6 @@ use lumenfall_diffusion::{DEFAULT_STRENGTH, FileFormat, Parameters, Pipeline};
 
 use crate::backend::Options;
 use crate::error::{Error, ErrorKind};
-use crate::images::typed::{Mode, check};
 use crate::values::{AspectRatio, OutputFormat, Resolution, Sampling, Size};
 
 /// The default quality of JPEG files.
@@ -22,8 +21,7 @@ pub(super) struct LocalRequest {
 
 impl LocalRequest {
     /// Converts a request. The patterns have no `..`, so a new option does not compile until it is used or refused here.
-    pub(super) fn new(mode: Mode, prompt: String, options: Options) -> Result<Self, Error> {
-        check::check_sampling(mode, &options.sampling)?;
+    pub(super) fn new(prompt: String, options: Options) -> Result<Self, Error> {
         let Options {
             provider,
             size,

@@ -24,7 +24,8 @@ use crate::images::{Input, OutputFormat, ResponseFormat, SkipLayerGuidance};
 ///
 /// A backend must reject whatever its [`capabilities`](Backend::capabilities) exclude. For each control of [`Sampling`](crate::Sampling)
 /// and each provider of the model, it must either honor the value or reject it with [`ErrorKind::Unsupported`] and name
-/// the parameter. A backend need not report progress, but reports must be in order.
+/// the parameter. It must reject an `n` of 0 and a generation with a blank prompt, for example with
+/// [`GenerateSpec::validate`]. A backend need not report progress, but reports must be in order.
 ///
 /// ```
 /// use lumenfall::Input;
@@ -132,6 +133,7 @@ impl Suite<'_> {
             return self.rejects(&result, ErrorKind::Unsupported, None, "all requests of this mode");
         }
         self.images().await;
+        self.rules().await;
         self.sampling().await;
         self.providers().await;
         self.context().await;
@@ -175,6 +177,18 @@ impl Suite<'_> {
             Err(error) => error.parameter() == Some("n"),
         };
         self.expect(kept, "returns 2 images for n = 2, or names `n` in the error", &result);
+    }
+
+    /// Checks the rules that apply to every model.
+    async fn rules(&mut self) {
+        let result = self.send_with(|options| options.n = Some(0)).await;
+        self.rejects(&result, ErrorKind::InvalidRequest, Some("n"), "`n` of 0");
+        if let Request::Generate(spec) = &self.request {
+            let mut blank = spec.clone();
+            blank.prompt = " \n".into();
+            let result = self.backend.send(blank.into(), RequestContext::default()).await;
+            self.rejects(&result, ErrorKind::InvalidRequest, Some("prompt"), "a blank prompt");
+        }
     }
 
     async fn sampling(&mut self) {

@@ -14,7 +14,7 @@ use crate::backend::{
 };
 use crate::error::{Error, ErrorKind};
 use crate::images::OutputFormat;
-use crate::images::typed::Schema;
+use crate::images::typed::{Schema, check};
 
 /// A backend that returns images of one gray pixel, or the errors that a test has queued.
 ///
@@ -125,9 +125,10 @@ impl MockBackend {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Checks the capabilities and the rules of the model.
+    /// Checks the capabilities and the rules of the model and of every model.
     fn validate(&self, request: &Request) -> Result<(), Error> {
         self.check(request)?;
+        check::check_every_model(request)?;
         match (request, self.schema) {
             (Request::Generate(spec), Some(schema)) if spec.model == schema.id => schema.check(spec),
             (Request::Edit(spec), Some(schema)) if spec.model == schema.id => schema.check(spec),

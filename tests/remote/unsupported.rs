@@ -23,7 +23,7 @@ async fn unsupported_and_invalid_parameters_of_a_generation_are_rejected_by_name
     let (gateway, fal, replicate) =
         (&remote(UNREACHABLE) as &dyn Backend, &fal() as &dyn Backend, &replicate() as &dyn Backend);
     let (all, providers) = ([gateway, fal, replicate], [fal, replicate]);
-    let cases: [Case; 21] = [
+    let cases: [Case; 23] = [
         (Unsupported, &providers, "model", |spec| spec.model = "another".into()),
         (Unsupported, &providers, "resolution", |spec| spec.options.resolution = Some("1K".parse().unwrap())),
         (Unsupported, &providers, "output_compression", |spec| spec.options.output_compression = Some(80)),
@@ -39,6 +39,8 @@ async fn unsupported_and_invalid_parameters_of_a_generation_are_rejected_by_name
         (Unsupported, &[replicate], "guidance", |spec| spec.options.sampling.guidance = Some(10.5)),
         (Unsupported, &[replicate], "size", |spec| spec.options.size = Some("512x512".parse().unwrap())),
         (Unsupported, &[replicate], "steps", |spec| spec.options.sampling.steps = Some(3)),
+        (InvalidRequest, &all, "n", |spec| spec.options.n = Some(0)),
+        (InvalidRequest, &all, "prompt", |spec| spec.prompt = " \n".into()),
         (InvalidRequest, &all, "strength", |spec| spec.options.sampling.strength = Some(0.5)),
         (InvalidRequest, &all, "guidance", |spec| spec.options.sampling.guidance = Some(f32::NAN)),
         // Extra parameters that have their own setter, in the words of each service.

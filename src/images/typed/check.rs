@@ -223,25 +223,32 @@ pub(crate) fn check(schema: Option<&Schema>, spec: &impl Spec) -> Result<(), Err
 }
 
 fn check_without_schema(spec: &impl Spec) -> Result<(), Error> {
-    let View { mode, prompt, image, options, .. } = spec.view();
+    let View { mode, image, options, .. } = spec.view();
     check_options(mode, options)?;
+    check_every_model(spec)?;
+    if mode == Mode::ImageEdit && !image {
+        let problem = "is missing; an edit needs at least one: `Input::path(..)` or `Input::bytes(..)`";
+        return Err(invalid("image", problem));
+    }
+    Ok(())
+}
+
+/// Checks the rules that apply to every model. Each backend of this crate calls it, because a request that is passed to a
+/// backend directly was not checked by a client.
+pub(crate) fn check_every_model(spec: &impl Spec) -> Result<(), Error> {
+    let View { mode, prompt, options, .. } = spec.view();
+    check_sampling(mode, &options.sampling)?;
     if options.n == Some(0) {
         return Err(invalid("n", "is 0; it must be at least 1"));
     }
-    match mode {
-        Mode::TextToImage if prompt.is_none_or(|prompt| prompt.trim().is_empty()) => {
-            Err(invalid("prompt", "is blank; describe the image"))
-        }
-        Mode::ImageEdit if !image => {
-            let problem = "is missing; an edit needs at least one: `Input::path(..)` or `Input::bytes(..)`";
-            Err(invalid("image", problem))
-        }
-        Mode::TextToImage | Mode::ImageEdit => Ok(()),
+    if mode == Mode::TextToImage && prompt.is_none_or(|prompt| prompt.trim().is_empty()) {
+        return Err(invalid("prompt", "is blank; describe the image"));
     }
+    Ok(())
 }
 
 /// Checks the rules of the optional parameters that apply to every model.
-pub(crate) fn check_options(mode: Mode, options: &Options) -> Result<(), Error> {
+fn check_options(mode: Mode, options: &Options) -> Result<(), Error> {
     check_sampling(mode, &options.sampling)?;
     options.extra.keys().try_for_each(|name| check_extra(name))?;
     // Some servers use the name of the field, so `extra` may contain it, but not together with the field.
@@ -251,9 +258,8 @@ pub(crate) fn check_options(mode: Mode, options: &Options) -> Result<(), Error> 
     }
 }
 
-/// Checks the rules of the sampling controls, which apply to every model. Backends call this for requests that were not
-/// created by a typed builder.
-pub(crate) fn check_sampling(mode: Mode, sampling: &Sampling) -> Result<(), Error> {
+/// Checks the rules of the sampling controls, which apply to every model.
+fn check_sampling(mode: Mode, sampling: &Sampling) -> Result<(), Error> {
     let Sampling { seed: _, steps, guidance, negative_prompt: _, strength, skip_layer_guidance } = sampling;
     if *steps == Some(0) {
         return Err(invalid("steps", "is 0; it must be at least 1"));

@@ -17,7 +17,6 @@ use crate::backend::{
     Output, Parameter, Progress, Request, RequestContext, fetch,
 };
 use crate::error::{Error, ErrorKind};
-use crate::images::typed::Mode;
 use crate::remote::http::download;
 use crate::remote::http::settings::{Service, Settings, settings_methods};
 use crate::remote::http::transport::Transport;
@@ -108,8 +107,8 @@ const TYPED: [&str; 8] = [
 
 /// Translates a request into fal's parameters.
 fn input(spec: GenerateSpec) -> Result<Map<String, Value>, Error> {
-    let GenerateSpec { model, prompt, options } = spec;
-    provider::check(NAME, &model, Mode::TextToImage, &options)?;
+    provider::check(NAME, &spec)?;
+    let GenerateSpec { model: _, prompt, options } = spec;
     let mut input = Map::from_iter([("prompt".to_owned(), prompt.into())]);
     for Parameter { name, wire_name, value } in options.parameters() {
         let (fal_name, value) = match name {

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::backend::{EditSpec, GenerateSpec, Options, Parameter};
 use crate::error::{Error, ErrorKind};
-use crate::images::typed::{Mode, check};
+use crate::images::typed::check;
 
 /// The fields of a request by their names on the wire.
 pub(crate) type Fields = Map<String, Value>;
@@ -12,7 +12,6 @@ pub(crate) type Fields = Map<String, Value>;
 /// Returns the fields of a generation.
 pub(crate) fn generate(spec: GenerateSpec) -> Result<Fields, Error> {
     let GenerateSpec { model, prompt, options } = spec;
-    check::check_sampling(Mode::TextToImage, &options.sampling)?;
     // Servers of other models accept images in a generation. The spec has no field for them, so `extra` may contain them.
     fields(model, Some(prompt), options, &["image", "mask"])
 }
@@ -20,7 +19,6 @@ pub(crate) fn generate(spec: GenerateSpec) -> Result<Fields, Error> {
 /// Returns the fields of an edit, without its files.
 pub(crate) fn edit(spec: &EditSpec) -> Result<Fields, Error> {
     let EditSpec { model, images: _, mask: _, prompt, options } = spec.clone();
-    check::check_sampling(Mode::ImageEdit, &options.sampling)?;
     fields(model, prompt, options, &[])
 }
 

@@ -11,6 +11,7 @@ use reqwest::{Method, Request as HttpRequest, Url};
 use super::{Replay, fields};
 use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Estimate, Output, Request, RequestContext, fetch};
 use crate::error::{Error, ErrorKind};
+use crate::images::typed::check;
 use crate::remote::account::Account;
 use crate::remote::account::models::Models;
 use crate::remote::http::download;
@@ -202,6 +203,7 @@ impl Remote {
 
     /// Returns the HTTP request for `request`, without its body, and its body.
     fn encode(&self, mut request: Request) -> Result<(&HttpRequest, Payload), Error> {
+        check::check_every_model(&request)?;
         if let Some(name) = &self.model_name {
             request.set("model", name.as_str())?;
         }

@@ -3,11 +3,11 @@
 use serde_json::{Map, Value};
 
 use super::fields;
-use crate::backend::{Cost, Options};
+use crate::backend::Cost;
 use crate::error::{Error, ErrorKind};
 // The model that the direct backends run.
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
-use crate::images::typed::{Mode, check};
+use crate::images::typed::{Spec, View, check};
 
 /// Returns the error for a parameter that a provider does not support.
 pub(crate) fn unsupported(provider: &str, parameter: &str, remedy: &str) -> Error {
@@ -20,12 +20,13 @@ pub(crate) fn refused(provider: &str, parameter: &str) -> Error {
     unsupported(provider, parameter, "remove it, or use the gateway")
 }
 
-/// Rejects another model, the pinning of another provider, and invalid sampling parameters.
-pub(crate) fn check(provider: &str, model: &str, mode: Mode, options: &Options) -> Result<(), Error> {
+/// Rejects another model, the pinning of another provider, and requests that violate a rule of every model.
+pub(crate) fn check(provider: &str, spec: &impl Spec) -> Result<(), Error> {
+    let View { model, options, .. } = spec.view();
     if model != SCHEMA.id {
         return Err(unsupported(provider, "model", &format!("this backend runs {} only", SCHEMA.id)));
     }
-    check::check_sampling(mode, &options.sampling)?;
+    check::check_every_model(spec)?;
     match &options.provider {
         Some(pinned) if pinned != provider => {
             Err(unsupported(provider, "provider", "providers can be pinned with the gateway only"))

@@ -18,7 +18,6 @@ use crate::backend::{
     Output, Parameter, Progress, Request, RequestContext, fetch,
 };
 use crate::error::{Bills, Error, ErrorKind};
-use crate::images::typed::Mode;
 use crate::remote::http::download;
 use crate::remote::http::settings::{Service, Settings, settings_methods};
 use crate::remote::http::transport::{Time, Transport};
@@ -95,7 +94,7 @@ impl Replicate {
         bills.attempts = all.saturating_sub(succeeded.min(1));
         if images.is_empty() {
             let first = failures.into_iter().next();
-            let none = || Error::new(ErrorKind::InvalidRequest, "`n` is 0; it must be at least 1").with_parameter("n");
+            let none = || Error::new(ErrorKind::InvalidResponse, "the responses of replicate contain no image");
             return Err(first.unwrap_or_else(none).with_bills(bills));
         }
         let metadata = Metadata {
@@ -155,10 +154,11 @@ const GUIDANCE: std::ops::RangeInclusive<f32> = 1.0..=10.0;
 
 /// Translates a request into Replicate's parameters, except the seed, which differs for each image.
 async fn input(request: Request) -> Result<Map<String, Value>, Error> {
+    provider::check(NAME, &request)?;
     let mut input = Map::new();
-    let (model, prompt, options, mode) = match request {
-        Request::Generate(GenerateSpec { model, prompt, options }) => (model, prompt, options, Mode::TextToImage),
-        Request::Edit(EditSpec { model, images, mask, prompt, options }) => {
+    let (prompt, options, is_edit) = match request {
+        Request::Generate(GenerateSpec { model: _, prompt, options }) => (prompt, options, false),
+        Request::Edit(EditSpec { model: _, images, mask, prompt, options }) => {
             let prompt = prompt.ok_or_else(|| {
                 let message = "replicate does not edit without a prompt; describe the change";
                 Error::new(ErrorKind::Unsupported, message).with_parameter("prompt")
@@ -167,11 +167,9 @@ async fn input(request: Request) -> Result<Map<String, Value>, Error> {
                 return Err(provider::refused(NAME, "mask"));
             }
             input.insert("image".to_owned(), data_url(&images).await?.into());
-            (model, prompt, options, Mode::ImageEdit)
+            (prompt, options, true)
         }
     };
-    provider::check(NAME, &model, mode, &options)?;
-    let is_edit = mode == Mode::ImageEdit;
     input.insert("prompt".to_owned(), prompt.into());
     for Parameter { name, wire_name, value } in options.parameters() {
         let (replicate_name, value) = match name {
