@@ -247,6 +247,7 @@ impl Backend for Local {
             generate: true,
             edit: true,
             estimate: true,
+            free: true,
             output_formats: vec![OutputFormat::Png, OutputFormat::Jpeg, OutputFormat::Webp],
             size_step: self.sizes.multiple,
             max_size: Some((self.sizes.max, self.sizes.max)),

@@ -32,6 +32,8 @@ pub struct Capabilities {
     pub mask: bool,
     /// Cost estimates with [`Backend::estimate`](super::Backend::estimate).
     pub estimate: bool,
+    /// All requests are free, also those that fail or are cancelled, as with a model on this machine.
+    pub free: bool,
     /// Results as URLs. If false, every result contains bytes.
     pub urls: bool,
     /// The file formats that it can write.
@@ -60,6 +62,7 @@ impl Capabilities {
             edit: false,
             mask: false,
             estimate: false,
+            free: false,
             urls: false,
             output_formats: Vec::new(),
             size_step: 1,
@@ -164,6 +167,8 @@ impl Capabilities {
             mask: self.mask || other.mask,
             // Any of the backends may run a request, so the cost is known only if all estimate it.
             estimate: self.estimate && other.estimate,
+            // A request is free only if no backend that may run it is paid.
+            free: self.free && other.free,
             urls: self.urls || other.urls,
             output_formats: merged(self.output_formats, other.output_formats),
             size_step: greatest_common_divisor(self.size_step, other.size_step).max(1),

@@ -130,7 +130,7 @@ impl Backend for Fallback {
         format!("fallback {all:?}")
     }
 
-    /// Returns the union of the backends' capabilities, except that estimates require the support of all backends.
+    /// Returns the union of the backends' capabilities, except that the support of estimates and `free` require it of all backends.
     fn capabilities(&self) -> Capabilities {
         let all = self.backends.iter().map(|backend| backend.capabilities());
         all.reduce(Capabilities::union).unwrap_or_else(Capabilities::none)

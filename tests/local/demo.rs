@@ -3,7 +3,7 @@
 //! This is a sample: `tools/evaluate.py` grades the model with 384 images.
 
 use lumenfall::local::{LoadOptions, Local};
-use lumenfall::{Client, Sampling};
+use lumenfall::{Cancellation, Client, ErrorKind, Sampling};
 use lumenfall_diffusion::RgbImage;
 
 async fn draw(client: &Client, prompt: &str, sampling: Sampling) -> RgbImage {
@@ -65,4 +65,13 @@ async fn the_image_depends_neither_on_the_number_of_threads_nor_on_embedding() {
         files.push(images[0].bytes().clone());
     }
     assert!(files.iter().all(|file| *file == files[0]));
+}
+
+#[tokio::test]
+async fn a_cancelled_request_is_free() {
+    let cancellation = Cancellation::new();
+    let canceller = cancellation.clone();
+    let request = Client::demo().unwrap().images().generate("a red circle").cancel_with(&cancellation);
+    let error = request.on_progress(move |_| canceller.cancel()).send().await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Cancelled, false));
 }

@@ -254,9 +254,10 @@ impl<S: Spec, D> Draft<S, D> {
         if cancellation.is_cancelled() {
             return Err(cancelled("the request was cancelled before it was sent"));
         }
+        let is_free = self.backend.capabilities().free;
         let (cancel, execute) = (pin!(cancellation.cancelled()), pin!(self.execute(context)));
         match future::select(cancel, execute).await {
-            Either::Left(_) => Err(cancelled("the request was cancelled").with_maybe_billed(true)),
+            Either::Left(_) => Err(cancelled("the request was cancelled").with_maybe_billed(!is_free)),
             Either::Right((result, _)) => result,
         }
     }
