@@ -3,7 +3,9 @@
 // Clippy does not recognise helper functions as part of tests.
 #![allow(clippy::unwrap_used)]
 
-use lumenfall::backend::{EditSpec, GenerateSpec, Options, Request};
+use std::time::Duration;
+
+use lumenfall::backend::{EditSpec, GenerateSpec, Options, Progress, Request};
 use lumenfall::{Input, OutputFormat, ResponseFormat, Sampling, SkipLayerGuidance};
 use serde_json::{Value, json};
 
@@ -124,4 +126,11 @@ fn binary_formats_keep_every_field() {
     let sampling = edit().options.sampling;
     let bytes = postcard::to_stdvec(&sampling).unwrap();
     assert_eq!(postcard::from_bytes::<Sampling>(&bytes).unwrap(), sampling);
+}
+
+#[test]
+fn the_wait_before_a_retry_is_a_number_of_seconds() {
+    let progress = Progress::Retrying { attempt: 2, wait: Duration::from_millis(1500) };
+    let json = json!({ "event": "retrying", "attempt": 2, "wait_seconds": 1.5 });
+    assert_eq!(serde_json::to_value(progress).unwrap(), json);
 }

@@ -7,10 +7,11 @@ use bytes::Bytes;
 use reqwest::header::{
     CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE,
 };
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Cost;
+use super::serde_form::seconds;
 use crate::error::Bills;
 use crate::values::{OutputFormat, Size};
 
@@ -152,10 +153,6 @@ pub struct Metadata {
     pub elapsed: Duration,
     /// Problems that did not fail the request, such as a truncated prompt.
     pub warnings: Vec<String>,
-}
-
-fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
 }
 
 impl Metadata {

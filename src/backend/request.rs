@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::serde_form::json_text_in_binary_formats;
+use super::serde_form::{json_text_in_binary_formats, seconds};
 use crate::error::{Error, ErrorKind};
 use crate::retry::RetryPolicy;
 use crate::setters::setters;
@@ -334,6 +334,7 @@ impl fmt::Debug for RequestContext {
 }
 
 /// A progress event of a request. Its serde form has the key `event`, such as `{"event": "step", "image": 0, …}`.
+/// [`Retrying`](Self::Retrying) has the form `{"event": "retrying", "attempt": 2, "wait_seconds": 0.5}`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -350,6 +351,7 @@ pub enum Progress {
         /// The number of the attempt that follows, from 2.
         attempt: u32,
         /// The time until it starts.
+        #[serde(rename = "wait_seconds", serialize_with = "seconds")]
         wait: Duration,
     },
     /// The local backend loads the model's weights.

@@ -1,7 +1,16 @@
-//! The serde form of requests.
+//! The serde form of requests, results and progress.
 //!
 //! In JSON and other text formats, fields that are not set are omitted and unknown fields are rejected by name. Binary
 //! formats such as bincode store no field names and cannot omit fields, so there the options are one JSON text.
+
+use std::time::Duration;
+
+use serde::Serializer;
+
+/// Writes a duration as a number of seconds.
+pub(crate) fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
 
 /// Implements `Serialize` and `Deserialize` with the derived functions of `#[serde(remote = "Self")]`.
 macro_rules! json_text_in_binary_formats {
