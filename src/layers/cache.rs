@@ -12,13 +12,18 @@ use crate::backend::layer::Layer;
 use crate::backend::*;
 use crate::error::{Error, ErrorKind};
 use crate::images::save;
-use crate::values::{Input, OutputFormat, ResponseFormat, expand_home};
+use crate::values::{Input, OutputFormat, ResponseFormat, Size, expand_home};
 
 /// Stores the results of seeded requests in a folder, and returns them again at no cost. Feature `cache`.
 ///
 /// Requests without a seed ([`Sampling::seed`](crate::Sampling::seed)) are not cached, because each should return
 /// different images. The cache key is the SHA-256 hash of the whole request, input images included, and of the backend's
-/// [identity](Backend::identity).
+/// [identity](Backend::identity). The headers of a call ([`RequestContext::headers`]) are not part of the key, because they
+/// usually identify a call or its caller, and do not change images. Set a header that changes images with the builder of the
+/// backend, such as [`RemoteBuilder::header`](crate::remote::RemoteBuilder::header): it is part of the identity.
+///
+/// The metadata of a cached result has the backend `cache`, a cost of 0 and no attempts. What describes the images is kept:
+/// provider, model, size, format, time, generator, steps and warnings.
 ///
 /// The cache returns bytes even if URLs were requested. [`Image::save`](crate::Image::save) and
 /// [`Image::download`](crate::Image::download) work with both.
@@ -38,6 +43,11 @@ struct Entry {
     images: Vec<EntryImage>,
     provider: Option<String>,
     model: Option<String>,
+    size: Option<Size>,
+    output_format: Option<OutputFormat>,
+    created: Option<u64>,
+    generator: Option<String>,
+    steps: Option<u32>,
     warnings: Vec<String>,
 }
 
@@ -100,7 +110,8 @@ async fn read(path: &Path) -> Option<Output> {
         return None;
     }
     let mut entries = serde_json::Deserializer::from_slice(&file).into_iter::<Entry>();
-    let Entry { images, provider, model, warnings } = entries.next()?.ok()?;
+    let Entry { images, provider, model, size, output_format, created, generator, steps, warnings } =
+        entries.next()?.ok()?;
     let mut rest = file.slice(entries.byte_offset()..);
     let images = images.into_iter().map(|EntryImage { length, revised_prompt, seed }| {
         let bytes = (length <= rest.len()).then(|| rest.split_to(length))?;
@@ -111,6 +122,11 @@ async fn read(path: &Path) -> Option<Output> {
         provider,
         model,
         cost: Some(Cost::nothing()),
+        size,
+        output_format,
+        created,
+        generator,
+        steps,
         warnings,
         ..Metadata::default()
     };
@@ -127,8 +143,9 @@ async fn write(path: &Path, output: &Output) -> Result<(), Error> {
         images.push(EntryImage { length: bytes.len(), revised_prompt: revised_prompt.clone(), seed: *seed });
         parts.push(bytes.clone());
     }
-    let Metadata { provider, model, warnings, .. } = *output.metadata.clone();
-    let entry = json(&Entry { images, provider, model, warnings })?;
+    let Metadata { provider, model, size, output_format, created, generator, steps, warnings, .. } =
+        *output.metadata.clone();
+    let entry = json(&Entry { images, provider, model, size, output_format, created, generator, steps, warnings })?;
     let hash = parts.iter().fold(Sha256::new().chain_update(&entry), Sha256::chain_update).finalize();
     let head = [Bytes::copy_from_slice(&hash), entry.into()];
     save::stream(path, Box::pin(stream::iter(head.into_iter().chain(parts).map(Ok)))).await.map(drop)

@@ -92,7 +92,11 @@ impl Fallback {
                 // This backend would also reject the request itself.
                 (_, Err(error)) if error.kind() == ErrorKind::Unsupported => last_rejection = error,
                 (_, Err(error)) => return Err(error.context(format!("the estimate of the backend `{name}` failed"))),
-                (Some(Estimate { total, .. }), Ok(other)) if total.currency != other.total.currency => {
+                (Some(_), Ok(other)) if other.total.micros == 0 => {}
+                // Nothing costs the same in every currency.
+                (Some(Estimate { total, .. }), Ok(other))
+                    if total.micros != 0 && total.currency != other.total.currency =>
+                {
                     let (one, other) = (&total.currency, other.total.currency);
                     let message = format!("the estimates of the backends are in {one} and {other}; use one currency");
                     return Err(Error::new(ErrorKind::Unsupported, message));
@@ -153,6 +157,9 @@ impl Backend for Fallback {
     }
 
     /// Returns the highest estimate of the backends that support the request, since any of them may run it.
+    ///
+    /// Estimates in different currencies cannot be compared and are rejected with [`ErrorKind::Unsupported`], except for an
+    /// estimate of 0.
     fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
         Box::pin(self.highest_estimate(request, context))
     }

@@ -8,7 +8,7 @@ use lumenfall::layers::Layer;
 use lumenfall::layers::{Cache, Fallback, Limit};
 use lumenfall::remote::{Fal, Remote, Replay, Replicate};
 use lumenfall::testing::{MockBackend, PIXEL};
-use lumenfall::{Client, Error, ErrorKind, Input, ResponseFormat};
+use lumenfall::{Client, Error, ErrorKind, Input, OutputFormat, ResponseFormat};
 use tempfile::tempdir;
 
 use crate::variant::Variant;
@@ -82,8 +82,36 @@ impl Layer for Watermark {
         Box::pin(async move {
             let mut output = Backend::send(&self.0, request, context).await?;
             output.images.iter_mut().for_each(|image| image.revised_prompt = Some("marked".into()));
+            let metadata = &mut output.metadata;
+            (metadata.size, metadata.output_format) = ("1024x768".parse().ok(), Some(OutputFormat::Png));
+            (metadata.steps, metadata.created) = (Some(28), Some(1_234_567_890));
+            metadata.generator = Some("lumenfall 0.1.0".into());
             Ok(output)
         })
+    }
+}
+
+#[tokio::test]
+async fn a_cached_result_keeps_what_describes_its_images() {
+    let folder = tempdir().unwrap();
+    let mock = MockBackend::new();
+    let cache = Cache::new(Watermark(Client::new(mock.clone())), folder.path());
+    let original = generate(&cache, seeded(1)).await.unwrap().metadata;
+    let cached = generate(&cache, seeded(1)).await.unwrap().metadata;
+    assert_eq!((cached.backend.as_str(), cached.attempts, mock.requests().len()), ("cache", 0, 1));
+    assert_eq!((cached.size, cached.output_format), (original.size, Some(OutputFormat::Png)));
+    assert_eq!((cached.steps, cached.created, cached.generator), (Some(28), Some(1_234_567_890), original.generator));
+    assert!(original.size.is_some());
+}
+
+#[tokio::test]
+async fn headers_of_a_call_are_not_part_of_the_key() {
+    let folder = tempdir().unwrap();
+    let mock = MockBackend::new();
+    let client = Client::new(Cache::new(mock.clone(), folder.path()));
+    for id in ["one", "two"] {
+        client.images().generate("a lighthouse").seed(1).header("x-request-id", id).send().await.unwrap();
+        assert_eq!(mock.requests().len(), 1);
     }
 }
 

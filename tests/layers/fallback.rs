@@ -57,7 +57,13 @@ async fn the_estimate_is_the_highest_of_the_backends_that_support_the_request() 
     let unknown = Fallback::new(cost(0.1)).then(Variant { estimate_fails_billed: Some(false), ..Variant::default() });
     assert!(!unknown.capabilities().estimate);
     assert_eq!(estimate(&unknown, text()).await.unwrap_err().kind(), ErrorKind::Unsupported);
-    let euros = Fallback::new(cost(0.1)).then(Variant { currency: Some("EUR"), ..Variant::default() });
+    let euros = || Variant { currency: Some("EUR"), ..Variant::default() };
+    let (free_first, free_last) = (Fallback::new(cost(0.0)).then(euros()), Fallback::new(euros()).then(cost(0.0)));
+    for fallback in [free_first, free_last] {
+        let estimate = fallback.estimate(text(), RequestContext::default()).await.unwrap();
+        assert_eq!(estimate.total.to_string(), "0.02 EUR");
+    }
+    let euros = Fallback::new(cost(0.1)).then(euros());
     assert!(estimate(&euros, text()).await.unwrap_err().to_string().contains("in USD and EUR"));
 }
 
