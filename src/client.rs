@@ -80,11 +80,11 @@ impl Layer for Client {
     }
 
     /// Returns the identity of the backend.
-    fn identity(&self) -> String {
+    fn layer_identity(&self) -> String {
         self.backend.identity()
     }
 
-    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+    fn layer_send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         self.backend.send(request, context)
     }
 }

@@ -8,9 +8,10 @@ use crate::error::Error;
 
 /// A [`Backend`] that wraps another backend and changes its requests or its results.
 ///
-/// A layer implements [`inner`](Self::inner) and [`send`](Self::send). The other methods delegate to the inner backend and
-/// can be replaced. Every layer is a backend, so it can be passed to [`Client::new`](crate::Client::new) or wrapped by
-/// another layer.
+/// A layer implements [`inner`](Self::inner) and [`layer_send`](Self::layer_send). The other methods delegate to the inner
+/// backend and can be replaced. Every layer is a backend, so it can be passed to [`Client::new`](crate::Client::new) or
+/// wrapped by another layer. Each method `layer_x` implements the method `x` of [`Backend`]. Their names differ, so that both
+/// traits can be imported.
 ///
 /// ```
 /// use lumenfall::backend::{Backend, BoxFuture, Output, Request, RequestContext};
@@ -30,7 +31,7 @@ use crate::error::Error;
 ///         &self.inner
 ///     }
 ///
-///     fn send<'a>(&'a self, mut request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+///     fn layer_send<'a>(&'a self, mut request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
 ///         if let Request::Generate(spec) = &mut request {
 ///             spec.prompt = format!("{}, {}", spec.prompt, self.text);
 ///         }
@@ -48,18 +49,15 @@ use crate::error::Error;
 /// # Ok(())
 /// # }
 /// ```
-///
-/// `Layer` and [`Backend`] have methods of the same names. If both are imported, call a method of a layer as
-/// `Backend::send(&layer, request, context)`.
 pub trait Layer: Send + Sync + fmt::Debug {
     /// Returns the backend that this layer wraps.
     fn inner(&self) -> &dyn Backend;
 
     /// Executes a request, usually by sending it to the [inner](Self::inner) backend. See [`Backend::send`].
-    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>>;
+    fn layer_send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>>;
 
     /// Returns the name of the backend. See [`Backend::name`].
-    fn name(&self) -> &str {
+    fn layer_name(&self) -> &str {
         self.inner().name()
     }
 
@@ -70,12 +68,12 @@ pub trait Layer: Send + Sync + fmt::Debug {
     ///
     /// - if the images depend on the layer's settings, such as the text of a watermark, to include them;
     /// - if the layer does not change images, to return the inner backend's identity.
-    fn identity(&self) -> String {
+    fn layer_identity(&self) -> String {
         format!("{} {}", type_name::<Self>(), self.inner().identity())
     }
 
     /// Returns the features that are supported. See [`Backend::capabilities`].
-    fn capabilities(&self) -> Capabilities {
+    fn layer_capabilities(&self) -> Capabilities {
         self.inner().capabilities()
     }
 
@@ -83,17 +81,21 @@ pub trait Layer: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// The error of the inner backend.
-    fn check(&self, request: &Request) -> Result<(), Error> {
+    fn layer_check(&self, request: &Request) -> Result<(), Error> {
         self.inner().check(request)
     }
 
     /// Estimates the cost of a request. See [`Backend::estimate`].
-    fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
+    fn layer_estimate<'a>(
+        &'a self,
+        request: Request,
+        context: RequestContext,
+    ) -> BoxFuture<'a, Result<Estimate, Error>> {
         self.inner().estimate(request, context)
     }
 
     /// Downloads an image. See [`Backend::fetch`].
-    fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
+    fn layer_fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
         self.inner().fetch(url)
     }
 }
@@ -101,30 +103,30 @@ pub trait Layer: Send + Sync + fmt::Debug {
 /// Makes every layer a backend.
 impl<L: Layer> Backend for L {
     fn name(&self) -> &str {
-        Layer::name(self)
+        Layer::layer_name(self)
     }
 
     fn identity(&self) -> String {
-        Layer::identity(self)
+        Layer::layer_identity(self)
     }
 
     fn capabilities(&self) -> Capabilities {
-        Layer::capabilities(self)
+        Layer::layer_capabilities(self)
     }
 
     fn check(&self, request: &Request) -> Result<(), Error> {
-        Layer::check(self, request)
+        Layer::layer_check(self, request)
     }
 
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        Layer::send(self, request, context)
+        Layer::layer_send(self, request, context)
     }
 
     fn estimate<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {
-        Layer::estimate(self, request, context)
+        Layer::layer_estimate(self, request, context)
     }
 
     fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>> {
-        Layer::fetch(self, url)
+        Layer::layer_fetch(self, url)
     }
 }

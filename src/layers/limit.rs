@@ -114,11 +114,11 @@ impl<B: Backend> Layer for Limit<B> {
     }
 
     /// Returns the identity of the inner backend, because this layer does not change images.
-    fn identity(&self) -> String {
+    fn layer_identity(&self) -> String {
         self.inner.identity()
     }
 
-    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+    fn layer_send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(self.run(request, context))
     }
 }

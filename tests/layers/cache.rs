@@ -43,7 +43,7 @@ async fn each_seeded_request_is_cached_and_others_are_not() {
     for request in text.into_iter().chain([edit, other_input].map(Request::Edit)) {
         let sent = mock.requests().len();
         for _ in 0..2 {
-            let output = Backend::send(&cache, request.clone(), RequestContext::default()).await.unwrap();
+            let output = cache.send(request.clone(), RequestContext::default()).await.unwrap();
             assert_eq!(output.images.len(), request.options().n.unwrap_or(1) as usize);
             assert_eq!(mock.requests().len(), sent + 1);
         }
@@ -78,9 +78,9 @@ impl Layer for Watermark {
         &self.0
     }
 
-    fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
+    fn layer_send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(async move {
-            let mut output = Backend::send(&self.0, request, context).await?;
+            let mut output = self.0.send(request, context).await?;
             output.images.iter_mut().for_each(|image| image.revised_prompt = Some("marked".into()));
             let metadata = &mut output.metadata;
             (metadata.size, metadata.output_format) = ("1024x768".parse().ok(), Some(OutputFormat::Png));
@@ -129,7 +129,7 @@ async fn a_layer_with_two_methods_does_not_share_entries_with_its_backend() {
         assert_eq!((output.images[0].revised_prompt.as_deref(), mock.requests().len()), (prompt, sent));
     }
     // Layers that do not change images share the entries of their backend.
-    assert_eq!(Backend::identity(&Limit::new(mock.clone())), mock.identity());
+    assert_eq!(Limit::new(mock.clone()).identity(), mock.identity());
 }
 
 #[test]
@@ -161,9 +161,7 @@ async fn the_bytes_that_were_hashed_are_sent_even_if_the_file_changes() {
     let mut spec = EditSpec::new(MODEL, Input::path(&file));
     spec.options.sampling.seed = Some(1);
     let mock = MockBackend::new();
-    Backend::send(&Cache::new(mock.clone(), folder.path().join("cache")), spec.into(), RequestContext::default())
-        .await
-        .unwrap();
+    Cache::new(mock.clone(), folder.path().join("cache")).send(spec.into(), RequestContext::default()).await.unwrap();
     std::fs::write(&file, [PIXEL, b"changed"].concat()).unwrap();
     let Some(Request::Edit(sent)) = mock.requests().pop() else { panic!("the request is not an edit") };
     assert_eq!(sent.images[0].read().await.unwrap(), PIXEL);
