@@ -1,6 +1,7 @@
 //! The requests and responses of the mock gateway, with their bodies in memory.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::io;
 
 use bytes::Bytes;
@@ -35,12 +36,16 @@ pub(super) struct Form {
 }
 
 impl Form {
-    /// Reads a JSON or multipart body. The form of any other body is empty.
-    pub(super) async fn read(request: &Request) -> Self {
+    /// Reads a JSON or multipart body, or returns an error response.
+    pub(super) async fn read(request: &Request) -> Result<Self, Reply> {
         let body = request.body().clone();
+        let malformed = |error: &dyn Error| Reply::invalid(&format!("the body is malformed: {error}"));
         match header(request, CONTENT_TYPE.as_str()).map(multer::parse_boundary) {
-            Some(Ok(boundary)) => Self::read_multipart(body, boundary).await.unwrap_or_default(),
-            _ => Self { fields: serde_json::from_slice(&body).unwrap_or_default(), files: Vec::new() },
+            Some(Ok(boundary)) => Self::read_multipart(body, boundary).await.map_err(|error| malformed(&error)),
+            _ => {
+                let fields = serde_json::from_slice(&body).map_err(|error| malformed(&error))?;
+                Ok(Self { fields, files: Vec::new() })
+            }
         }
     }
 

@@ -1,19 +1,16 @@
 //! The images of the mock gateway and their prices.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use super::account::Received;
+use super::delivery::{self, Delivery, SIGNATURE};
 use super::http::{Form, Reply, Request, header, query};
 use crate::backend::{EditSpec, GenerateSpec, Options};
 use crate::generated;
 use crate::images::{Input, OutputFormat, ResponseFormat};
 use crate::testing::pixel::pixel;
-
-/// The signature that the URL of an image must have.
-const SIGNATURE: &str = "lmnfl_mock_signature";
 
 /// Responds to the download of the image at `/files/{path}`.
 pub(super) fn file(path: &str, request: &Request) -> Reply {
@@ -42,9 +39,11 @@ pub(super) fn execute(received: &Received, request: &Request, form: Form, addres
         return Err(Reply::invalid("the mock gateway does not support the recorder"));
     }
     let Form { mut fields, files } = form;
-    let Some(Value::String(model)) = fields.remove("model") else {
-        return Err(Reply::invalid("the body has no `model`; send JSON or multipart/form-data"));
+    let model = fields.remove("model").and_then(|model| model.as_str().map(str::to_owned));
+    let Some(model) = model.filter(|model| !model.is_empty()) else {
+        return Err(Reply::invalid("`model` is missing; it is required"));
     };
+    let partial_images = delivery::take_stream(&mut fields)?;
     let (provider, model) = match model.split_once('/') {
         Some((provider, model)) => (Some(provider.to_owned()), model.to_owned()),
         None => (None, model),
@@ -62,7 +61,10 @@ pub(super) fn execute(received: &Received, request: &Request, form: Form, addres
         });
         result.map_err(|error| Reply::invalid(&error.to_string()))?;
     }
-    let requested = options.clone();
+    let Options { output_format, n, response_format, .. } = options;
+    let format = output_format.unwrap_or(OutputFormat::Png);
+    let (count, bytes) = (n.unwrap_or(1), response_format == Some(ResponseFormat::B64Json));
+    let revised_prompt = prompt.clone();
     let estimate = if received.endpoint == "edits" {
         let (masks, images): (Vec<_>, Vec<_>) = files.into_iter().partition(|(name, _)| name == "mask");
         let input = |(_, bytes)| Input::bytes(bytes);
@@ -83,26 +85,14 @@ pub(super) fn execute(received: &Received, request: &Request, form: Form, addres
         });
         return Ok(Reply::json(200, &estimate));
     }
-    let body = json!({
-        "created": SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        "data": images(&received.id, &requested, address),
-        "metadata": {
-            "model": schema.id, "executed_model": executed_model, "provider": provider, "cost": price as f64 / 1e6,
-            "cost_currency": "USD"
-        }
+    let metadata = json!({
+        "model": schema.id, "executed_model": executed_model, "provider": provider, "cost": price as f64 / 1e6,
+        "cost_currency": "USD"
     });
-    Ok(Reply { micros: price, ..Reply::json(200, &body) })
-}
-
-/// Returns the images that a request asked for, as bytes or URLs.
-fn images(id: &str, requested: &Options, address: SocketAddr) -> Vec<Value> {
-    let format = requested.output_format.unwrap_or(OutputFormat::Png);
-    let image = |index: u32| {
-        if requested.response_format == Some(ResponseFormat::B64Json) {
-            return json!({ "b64_json": base64_simd::STANDARD.encode_to_string(pixel(format)) });
-        }
-        let file = format!("{id}/{index}.{}", <&str>::from(format));
-        json!({ "url": format!("http://{address}/files/{file}?signature={SIGNATURE}") })
+    let delivery = Delivery { received, address, format, count, bytes, prompt: revised_prompt, metadata };
+    let reply = match partial_images {
+        Some(number) => delivery.events(number),
+        None => delivery.json(),
     };
-    (0..requested.n.unwrap_or(1)).map(image).collect()
+    Ok(Reply { micros: price, ..reply })
 }

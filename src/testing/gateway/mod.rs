@@ -1,6 +1,7 @@
 //! A server that imitates the Lumenfall gateway.
 
 mod account;
+mod delivery;
 mod faults;
 mod http;
 mod images;
@@ -27,6 +28,9 @@ use crate::remote::{Remote, RemoteBuilder};
 ///
 /// Prices are those of the model's schema; if no provider is pinned, the most expensive one is used. The account lists
 /// the image requests and their cost. Its balance starts at 100 USD and may become negative.
+///
+/// It speaks HTTP/1.1 and, without TLS, HTTP/2. A request with `"stream": true` receives server-sent events, with up to three
+/// `partial_images` before each image, as OpenAI documents. The `revised_prompt` of an image is the prompt.
 ///
 /// It does not support the recorder, and lists past requests without filters and summaries.
 ///

@@ -1,4 +1,4 @@
-//! The HTTP/1.1 server of the mock gateway and its routes.
+//! The HTTP server of the mock gateway and its routes.
 
 use std::error::Error;
 use std::io;
@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
@@ -49,7 +49,7 @@ impl Server {
         }
     }
 
-    /// Serves one connection.
+    /// Serves one connection, with the version of HTTP that the client speaks.
     async fn serve(self: Arc<Self>, stream: TcpStream) {
         let service = service_fn(|request: hyper::Request<Incoming>| {
             let server = Arc::clone(&self);
@@ -59,6 +59,13 @@ impl Server {
                 server.respond(&Request::from_parts(head, body)).await
             }
         });
+        // An HTTP/2 connection starts with "PRI * HTTP/2.0".
+        let mut start = [0; 3];
+        if stream.peek(&mut start).await.is_ok() && &start == b"PRI" {
+            let http2 = http2::Builder::new(TokioExecutor::new());
+            let _ = http2.serve_connection(TokioIo::new(stream), service).await;
+            return;
+        }
         let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
         if (&mut connection).await.is_err_and(|error| is_reset(&error)) {
             let _ = connection.into_parts().io.into_inner().set_zero_linger();
@@ -70,7 +77,7 @@ impl Server {
         if let Some(file) = path.strip_prefix("/files/") {
             return self.download(file, request).await;
         }
-        if header(request, "authorization").and_then(|value| value.strip_prefix("Bearer ")) != Some(KEY) {
+        if !is_authorized(request) {
             return faults::respond(None, Reply::error(401, "AUTHENTICATION_FAILED", "the API key is wrong"));
         }
         if let ("POST", Some(endpoint @ ("generations" | "edits"))) =
@@ -83,7 +90,10 @@ impl Server {
     }
 
     async fn execute(&self, endpoint: &str, request: &Request) -> io::Result<Response> {
-        let mut form = Form::read(request).await;
+        let mut form = match Form::read(request).await {
+            Ok(form) => form,
+            Err(reply) => return faults::respond(None, reply),
+        };
         let received = {
             let entries = &mut self.state().entries;
             let received = Received {
@@ -138,6 +148,12 @@ impl Server {
         // The rule runs without the lock, so that it may call methods of the gateway.
         rule.and_then(|rule| rule(received))
     }
+}
+
+/// Returns whether the request has the key. The name of an authentication scheme is case-insensitive.
+fn is_authorized(request: &Request) -> bool {
+    let credentials = header(request, "authorization").and_then(|value| value.split_once(' '));
+    credentials.is_some_and(|(scheme, key)| scheme.eq_ignore_ascii_case("bearer") && key == KEY)
 }
 
 /// Returns whether a fault asked to reset the connection.

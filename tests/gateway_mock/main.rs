@@ -3,6 +3,8 @@
 // Clippy allows these only in functions that are marked as tests.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod http;
+
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -155,7 +157,7 @@ async fn a_url_requires_its_signature_and_rejects_the_key() {
         let Err(error) = remote.fetch(&wrong).await else { panic!("{wrong} was fetched") };
         assert_eq!((error.kind(), error.status()), (ErrorKind::NotFound, Some(403)));
     }
-    rustls::crypto::ring::default_provider().install_default().unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let response = reqwest::Client::new().get(url).bearer_auth(gateway.key()).send().await.unwrap();
     assert_eq!(response.status(), 400);
 }
