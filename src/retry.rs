@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// Decides when failed requests are retried.
 ///
 /// A generation is billed each time it is executed. By default a request is therefore retried only if the failure proves
-/// that it was not executed: the connection could not be opened; the status is 429 or 503 (unless the body contains the
+/// that it was not executed: the connection could not be opened; the status is 429, or 503 (unless the body contains the
 /// code of an upstream or internal error, or is malformed so that a code may be missing); the server refused the HTTP/2
 /// stream; or the gateway reports that all providers refused.
 ///

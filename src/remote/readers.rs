@@ -23,5 +23,7 @@ pub(crate) fn read_images<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Res
 pub(crate) fn read_failure(status: StatusCode, body: &[u8], is_complete: bool, key: &str) -> Error {
     let secrets = Secrets::new(Key::new(key, "Bearer", "KEY").ok().as_ref(), []);
     let body = PartialBody { bytes: body.to_vec(), is_complete };
-    Failure::of_response(status, &HeaderMap::new(), body, &secrets).error
+    #[expect(clippy::expect_used, reason = "the URL is constant and valid")]
+    let url = reqwest::Url::parse("https://api.example/v1").expect("a valid URL");
+    Failure::of_response(status, &url, &HeaderMap::new(), body, &secrets).error
 }

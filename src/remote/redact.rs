@@ -21,9 +21,13 @@ pub(crate) fn message(text: &str, secrets: &Secrets) -> String {
 
 /// Formats a URL without its query, fragment and user name.
 pub(crate) fn url(url: &reqwest::Url) -> String {
+    origin(url) + head(url.path(), MAX_WORD)
+}
+
+/// Formats the scheme, the host and the port of a URL.
+pub(crate) fn origin(url: &reqwest::Url) -> String {
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    let host = url.host_str().unwrap_or_default();
-    format!("{}://{host}{port}{}", url.scheme(), head(url.path(), MAX_WORD))
+    format!("{}://{}{port}", url.scheme(), url.host_str().unwrap_or_default())
 }
 
 fn word(word: &str) -> String {

@@ -159,3 +159,53 @@ async fn error_bodies_are_read_in_all_known_shapes() {
         assert!(error.to_string().contains(message), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_404_names_its_url_and_a_redirect_its_target_without_their_queries() {
+    for (response, shown) in [
+        (json_response(404, r#"{"detail":"Not Found"}"#), "Not Found; the requested URL is {}/images/generations"),
+        (json_response(404, ""), "no explanation; the requested URL is {}/images/generations"),
+        (
+            json_response(308, "").insert_header("location", "https://user:pw@new.example:8443/v2?sig=canary"),
+            "redirects to https://new.example:8443,",
+        ),
+        (json_response(301, "").insert_header("location", "/v2/"), "redirects to {},"),
+        (json_response(301, ""), "redirects to another URL,"),
+    ] {
+        let server = responding(response).await;
+        let base_url = format!("{}?api-version=canary-2026", server.uri());
+        let error = generate(&remote(&base_url)).await.unwrap_err().to_string();
+        assert!(error.contains(&shown.replace("{}", &server.uri())), "{error}");
+        assert!(!error.contains("canary") && !error.contains("pw"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_request_ids_of_gateways_are_read() {
+    for header in
+        ["x-litellm-call-id", "apim-request-id", "x-amzn-RequestId", "Request-Id", "cf-ray", "X-Kong-Request-Id"]
+    {
+        let id = async |header| {
+            let response = json_response(500, "{}").insert_header(header, "req_9");
+            let error = generate(&remote(&responding(response).await.uri())).await.unwrap_err();
+            error.request_id().map(str::to_owned)
+        };
+        assert_eq!(id(header).await.as_deref(), Some("req_9"), "{header}");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_in_the_body_counts_like_the_header() {
+    for (header, body, seconds) in [
+        (None, r#"{"detail":"Request was throttled.","retry_after":7}"#, Some(7)),
+        (Some("3"), r#"{"retry_after":7}"#, Some(3)),
+        (None, r#"{"detail":"Request was throttled."}"#, None),
+    ] {
+        let response = json_response(429, body);
+        let response = header.into_iter().fold(response, |response, wait| response.insert_header("retry-after", wait));
+        let server = responding(response).await;
+        let remote = builder(&server.uri()).retry(RetryPolicy::none()).build().unwrap();
+        let error = generate(&remote).await.unwrap_err();
+        assert_eq!(error.retry_after(), seconds.map(Duration::from_secs), "{body}");
+    }
+}

@@ -28,7 +28,7 @@ async fn received() -> Images<Hosted> {
 /// Images at the URL of a server that performs this act.
 async fn hosted(act: Act) -> Images<Hosted> {
     let files = RawServer::start([act]).await;
-    images(with_urls(&[&format!("{}/1.png?sig=canary", files.uri)])).await
+    images(with_urls(&[&format!("{}/1.png?sig=canary-4711", files.uri)])).await
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_save_that_fails_changes_nothing() {
     for (response, kind, status) in [
         (truncated, ErrorKind::Connection, None),
         (response("200 OK", "", "<html>"), ErrorKind::InvalidResponse, None),
-        (response("403 Forbidden", "", "expired: canary"), ErrorKind::NotFound, Some(403)),
+        (response("403 Forbidden", "", "expired: canary-4711"), ErrorKind::NotFound, Some(403)),
     ] {
         paused(async {
             let images = hosted(Act::Send(response)).await;

@@ -309,9 +309,11 @@ impl Transport {
 
     /// Reads an error response.
     async fn error_response(&self, response: Response, billing: Billing, deadline: Instant) -> Failure {
-        let (status, head) = (response.status(), response.headers().clone());
+        let (status, url, head) = (response.status(), response.url().clone(), response.headers().clone());
         let body = body::read_partial(response, MAX_ERROR_BODY, self.idle_timeout, deadline).await;
-        let failure = Failure::of_response(status, &head, body, &self.secrets);
+        // The query of an image's URL can contain a signature, which a response may quote.
+        let secrets = self.secrets.with(url.query_pairs().map(|(_, value)| value.into_owned()));
+        let failure = Failure::of_response(status, &url, &head, body, &secrets);
         if billing == Billing::Free { failure.free() } else { failure }
     }
 

@@ -2,15 +2,20 @@
 
 use std::iter;
 
-use reqwest::StatusCode;
-use reqwest::header::HeaderMap;
+use reqwest::header::{HeaderMap, LOCATION};
+use reqwest::{StatusCode, Url};
 use serde_json::Value;
 
 use super::body::PartialBody;
+use super::classify::{self, Meaning};
+use super::explanation::Explanation;
 use super::{headers, lenient, retry_after};
 use crate::error::{Error, ErrorKind};
 use crate::remote::redact;
 use crate::remote::secrets::Secrets;
+
+/// The header in which fal sends the code of an error.
+pub(crate) const FAL_ERROR_TYPE: &str = "x-fal-error-type";
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -66,17 +71,14 @@ impl Failure {
 
     /// A successful response without an image. Its body may contain an error.
     pub(crate) fn no_image(problem: &str, body: &Value, secrets: &Secrets) -> Self {
-        let mut body = ErrorBody::read(body);
-        if body.message.is_none() {
-            // Without a message, fields named like a code may have another meaning.
-            body.code = body.code.filter(|code| classify_code(code).is_some());
-        }
-        let message = match &body.message {
-            Some(message) => format!("{problem}: {}", redact::message(message, secrets)),
-            None => problem.to_owned(),
-        };
-        let (kind, _) = classify(StatusCode::OK.as_u16(), body.code.as_deref(), true);
-        Self::permanent(body.add_to(Error::new(kind, message), secrets).with_maybe_billed(true))
+        let explanation = Explanation::of_json(body);
+        let message = explanation.message(secrets);
+        // Without a message, fields named like a code may have another meaning.
+        let code = if message.is_some() { explanation.code() } else { explanation.known_code() };
+        let message = message.map_or_else(|| problem.to_owned(), |message| format!("{problem}: {message}"));
+        let kind = classify::kind(&explanation).unwrap_or(ErrorKind::InvalidResponse);
+        let error = Error::new(kind, message).with_maybe_billed(true);
+        Self::permanent(explanation.add_to(error, code, secrets))
     }
 
     /// A failure to send a request or to receive the head of its response.
@@ -112,147 +114,78 @@ impl Failure {
         Self::ambiguous(Error::new(kind, message).with_source(error))
     }
 
-    /// A response with an error status.
-    pub(crate) fn of_response(status: StatusCode, head: &HeaderMap, body: PartialBody, secrets: &Secrets) -> Self {
-        if status.is_redirection() {
-            let message = "the service redirects to another URL, which is not followed because the request contains the \
-                           API key; check the base URL";
-            let error = Error::new(ErrorKind::Configuration, message).with_status(status.as_u16());
-            // "See other" is the response to a request that was executed (RFC 9110, 15.4.4).
-            return Self::permanent(error.with_maybe_billed(status == StatusCode::SEE_OTHER));
-        }
-        let (body, is_conclusive) = read_error_body(body);
-        let (kind, verdict) = classify(status.as_u16(), body.code.as_deref(), is_conclusive);
-        let message = match &body.message {
-            Some(message) => format!("the service rejected the request: {}", redact::message(message, secrets)),
-            None => format!("the service responded with {status} and no explanation"),
+    /// A response with an error status, to a request for `url`.
+    pub(crate) fn of_response(
+        status: StatusCode,
+        url: &Url,
+        head: &HeaderMap,
+        body: PartialBody,
+        secrets: &Secrets,
+    ) -> Self {
+        let failure = match status.is_redirection() {
+            true => redirect(status, url, head),
+            false => rejection(status, url, head, body, secrets),
         };
-        let error = Error::new(kind, message).with_status(status.as_u16());
-        let mut error = match body.code.as_deref().is_some_and(is_all_providers_exhausted) {
-            true => error.with_maybe_billed(true).with_nothing_made(),
-            false => error.with_maybe_billed(verdict == Verdict::Ambiguous),
-        };
-        error = body.add_to(error, secrets);
-        if let Some(wait) = retry_after::read(head) {
-            error = error.with_retry_after(wait);
-        }
-        Self { error, verdict }.with_request_id(headers::request_id(head), secrets)
+        failure.with_request_id(headers::request_id(head), secrets)
     }
 }
 
-/// Classifies an error response. The service's code takes precedence over the status. `is_conclusive` is false if a code may
-/// have been lost.
-fn classify(status: u16, code: Option<&str>, is_conclusive: bool) -> (ErrorKind, Verdict) {
-    use Verdict::{Ambiguous, NotExecuted};
+/// A redirect, which is not followed.
+fn redirect(status: StatusCode, url: &Url, head: &HeaderMap) -> Failure {
+    let target = headers::text(head, LOCATION.as_str()).and_then(|target| url.join(target).ok());
+    let target = target.map_or_else(|| "another URL".to_owned(), |target| redact::origin(&target));
+    let message = format!(
+        "the service redirects to {target}, which is not followed because the request contains the API key; check the base \
+         URL"
+    );
+    let error = Error::new(ErrorKind::Configuration, message).with_status(status.as_u16());
+    // "See other" is the response to a request that was executed (RFC 9110, 15.4.4).
+    Failure::permanent(error.with_maybe_billed(status == StatusCode::SEE_OTHER))
+}
 
-    match (code.and_then(classify_code), classify_status(status)) {
-        // The status of a timeout is more specific than the code.
-        (Some((_, Ambiguous)), timeout @ (ErrorKind::Timeout, _)) => timeout,
-        (Some(classified), _) => classified,
-        (None, (kind, NotExecuted)) if !is_conclusive => (kind, Ambiguous),
-        (None, classified) => classified,
+fn rejection(status: StatusCode, url: &Url, head: &HeaderMap, body: PartialBody, secrets: &Secrets) -> Failure {
+    let (explanation, is_conclusive) = read_error_body(body);
+    let explanation = explanation.with_code(headers::text(head, FAL_ERROR_TYPE));
+    let Meaning { kind, verdict, maybe_billed, made_nothing } = classify::classify(status, &explanation, is_conclusive);
+    let mut message = match explanation.message(secrets) {
+        Some(message) if status.is_server_error() => format!("the service failed: {message}"),
+        Some(message) => format!("the service rejected the request: {message}"),
+        None if explanation.code().is_some() => format!("the service responded with {status}"),
+        None => format!("the service responded with {status} and no explanation"),
+    };
+    if status == StatusCode::NOT_FOUND {
+        message += &format!("; the requested URL is {}", secrets.redact(&redact::url(url)));
     }
-}
-
-fn classify_code(code: &str) -> Option<(ErrorKind, Verdict)> {
-    use ErrorKind as Kind;
-    use Verdict::{Ambiguous, Final, NotExecuted};
-
-    Some(match &*code.to_ascii_uppercase() {
-        "CONTENT_POLICY_VIOLATION" | "MODERATION_BLOCKED" => (Kind::ContentPolicy, Final),
-        "AUTHENTICATION_FAILED" | "INVALID_API_KEY" => (Kind::Authentication, Final),
-        "INSUFFICIENT_BALANCE" | "INSUFFICIENT_QUOTA" => (Kind::InsufficientBalance, Final),
-        "MODEL_NOT_FOUND" | "MODEL_DISABLED" | "RECORDING_NOT_FOUND" => (Kind::NotFound, Final),
-        "INVALID_REQUEST" => (Kind::InvalidRequest, Final),
-        "RATE_LIMITED" | "RATE_LIMIT_EXCEEDED" => (Kind::RateLimited, NotExecuted),
-        // The gateway advises to retry, because no images were delivered.
-        "ALL_PROVIDERS_EXHAUSTED" => (Kind::Upstream, NotExecuted),
-        // The request was being executed, whatever the status is.
-        "UPSTREAM_ERROR" | "INTERNAL_ERROR" => (Kind::Upstream, Ambiguous),
-        _ => return None,
-    })
-}
-
-fn classify_status(status: u16) -> (ErrorKind, Verdict) {
-    use ErrorKind as Kind;
-    use Verdict::{Ambiguous, Final, NotExecuted};
-
-    match status {
-        401 | 403 => (Kind::Authentication, Final),
-        402 => (Kind::InsufficientBalance, Final),
-        404 | 410 => (Kind::NotFound, Final),
-        408 | 504 | 524 => (Kind::Timeout, Ambiguous),
-        429 => (Kind::RateLimited, NotExecuted),
-        400..500 => (Kind::InvalidRequest, Final),
-        503 => (Kind::Upstream, NotExecuted),
-        500..600 => (Kind::Upstream, Ambiguous),
-        _ => (Kind::InvalidResponse, Final),
-    }
-}
-
-/// The gateway documents that such a failure delivered nothing and can carry a part of the cost.
-fn is_all_providers_exhausted(code: &str) -> bool {
-    code.eq_ignore_ascii_case("ALL_PROVIDERS_EXHAUSTED")
+    let error = Error::new(kind, message).with_status(status.as_u16()).with_maybe_billed(maybe_billed);
+    let error = if made_nothing { error.with_nothing_made() } else { error };
+    let error = explanation.add_to(error, explanation.code(), secrets);
+    let error = match retry_after::read(head).or(explanation.retry_after) {
+        Some(wait) => error.with_retry_after(wait),
+        None => error,
+    };
+    Failure { error, verdict }
 }
 
 /// Reads an error body, and whether a missing code proves that there was none. It does not if the body is truncated or
 /// malformed JSON.
-fn read_error_body(body: PartialBody) -> (ErrorBody, bool) {
+fn read_error_body(body: PartialBody) -> (Explanation, bool) {
     let PartialBody { bytes, is_complete } = body;
-    let is_text = std::str::from_utf8(&bytes).is_ok();
-    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes).trim_ascii_start();
-    let is_json = matches!(text.first(), Some(b'{' | b'['));
-    let (value, malformed) = lenient::parse(bytes);
-    let is_object = value.is_object() && malformed.is_none();
-    (ErrorBody::read(&value), is_object || (is_complete && is_text && !is_json))
-}
-
-/// The content of an error body, in the structures that gateways use.
-struct ErrorBody {
-    message: Option<String>,
-    code: Option<String>,
-    parameter: Option<String>,
-}
-
-impl ErrorBody {
-    fn read(outer: &Value) -> Self {
-        if let Some(message) = lenient::text(outer, "error") {
-            return Self { message: Some(message.to_owned()), code: code(&[outer]), parameter: None };
-        }
-        let inner = outer.get("error").filter(|error| error.is_object()).unwrap_or(outer);
-        Self {
-            message: ["message", "error_message", "detail"].iter().find_map(|name| text(inner, name)),
-            code: code(&[inner, outer]),
-            parameter: text(inner, "param"),
+    let text = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&bytes).trim_ascii();
+    match std::str::from_utf8(text) {
+        Ok(text) if !text.starts_with(['{', '[', '"']) => (Explanation::of_text(text), is_complete),
+        _ => {
+            let (value, malformed) = lenient::parse(bytes);
+            (Explanation::of_json(&value), malformed.is_none())
         }
     }
-
-    /// Adds the code and the parameter to the error.
-    fn add_to(self, mut error: Error, secrets: &Secrets) -> Error {
-        if let Some(code) = self.code {
-            error = error.with_code(redact::message(&code, secrets));
-        }
-        if let Some(parameter) = self.parameter {
-            error = error.with_parameter(redact::message(&parameter, secrets));
-        }
-        error
-    }
 }
 
-/// Returns the first known code, or else the first code, of the error object and then of the object around it.
-fn code(objects: &[&Value]) -> Option<String> {
-    let names = ["code", "error_code", "type"];
-    let codes: Vec<_> = objects.iter().flat_map(|object| names.iter().filter_map(|name| text(object, name))).collect();
-    codes.iter().find(|code| classify_code(code).is_some()).or(codes.first()).cloned()
-}
-
-fn text(object: &Value, name: &str) -> Option<String> {
-    match object.get(name)? {
-        Value::String(text) if !text.is_empty() => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        // Validators send a list of problems: `[{ loc, msg, type }]`.
-        Value::Array(problems) => lenient::text(problems.first()?, "msg").map(str::to_owned),
-        _ => None,
+impl Explanation {
+    /// Adds `code` and the parameter to an error.
+    fn add_to(&self, error: Error, code: Option<&str>, secrets: &Secrets) -> Error {
+        let error = code.into_iter().fold(error, |error, code| error.with_code(redact::message(code, secrets)));
+        let parameter = self.parameter.iter();
+        parameter.fold(error, |error, name| error.with_parameter(redact::message(name, secrets)))
     }
 }
 
@@ -283,7 +216,8 @@ mod tests {
 
     fn failure(status: StatusCode, body: &[u8], is_complete: bool) -> Failure {
         let body = PartialBody { bytes: body.to_vec(), is_complete };
-        Failure::of_response(status, &HeaderMap::new(), body, &Secrets::default())
+        let url = "https://api.example/v1/images/generations?key=SECRET".parse().unwrap();
+        Failure::of_response(status, &url, &HeaderMap::new(), body, &Secrets::default())
     }
 
     /// The code decides whether a request is retried, and whether it may have been billed.
@@ -318,15 +252,17 @@ mod tests {
             (b"", true, Verdict::NotExecuted),
             (b"\xEF\xBB\xBF {\"error\":", true, Verdict::Ambiguous),
             (br#"[{"error":{"code":"UPSTREAM_ERROR"}}]"#, true, Verdict::Ambiguous),
+            (br#"["busy"]"#, true, Verdict::NotExecuted),
             (b"\x1f\x8b\x08", true, Verdict::Ambiguous),
             (b"<html>{", true, Verdict::NotExecuted),
             (b"{}", true, Verdict::NotExecuted),
         ] {
-            for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS] {
-                let failure = failure(status, body, is_complete);
-                assert_eq!(failure.verdict, verdict, "{status} {body:?} {is_complete}");
-                assert_eq!(failure.error.maybe_billed(), verdict == Verdict::Ambiguous);
-            }
+            let unavailable = failure(StatusCode::SERVICE_UNAVAILABLE, body, is_complete);
+            assert_eq!(unavailable.verdict, verdict, "{body:?} {is_complete}");
+            assert_eq!(unavailable.error.maybe_billed(), verdict == Verdict::Ambiguous);
+            // A client error was not executed, whatever its body says.
+            let limited = failure(StatusCode::TOO_MANY_REQUESTS, body, is_complete);
+            assert_eq!((limited.verdict, limited.error.maybe_billed()), (Verdict::NotExecuted, false));
             assert_eq!(failure(StatusCode::UNAUTHORIZED, body, is_complete).verdict, Verdict::Final);
         }
     }

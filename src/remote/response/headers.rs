@@ -7,7 +7,31 @@ pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok().filter(|text| !text.is_empty())
 }
 
+/// The headers in which services and gateways send the id of a request, the most specific first.
+const REQUEST_IDS: [&str; 20] = [
+    "x-lumenfall-request-id",
+    "x-fal-request-id",
+    "x-litellm-call-id",
+    "apim-request-id",
+    "x-ms-request-id",
+    "x-amzn-requestid",
+    "x-amzn-request-id",
+    "x-goog-request-id",
+    "cf-aig-log-id",
+    "helicone-id",
+    "x-portkey-trace-id",
+    "x-kong-request-id",
+    "x-inference-request-id",
+    "x-request-id",
+    "request-id",
+    "x-requestid",
+    "x-correlation-id",
+    "x-trace-id",
+    "x-vercel-id",
+    "cf-ray",
+];
+
 /// Returns the service's id of the request.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
-    text(headers, "x-lumenfall-request-id").or_else(|| text(headers, "x-request-id"))
+    REQUEST_IDS.iter().find_map(|name| text(headers, name))
 }

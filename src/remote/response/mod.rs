@@ -2,7 +2,9 @@
 
 pub(crate) mod base64_stream;
 pub(crate) mod body;
+pub(crate) mod classify;
 pub(crate) mod estimate;
+pub(crate) mod explanation;
 pub(crate) mod failure;
 pub(crate) mod headers;
 pub(crate) mod images;

@@ -3,6 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use serde_json::{Map, Value};
+
+use super::explanation::same;
 
 /// Reads the wait in `retry-after-ms` (milliseconds) or `Retry-After` (seconds or an HTTP date).
 pub(crate) fn read(headers: &HeaderMap) -> Option<Duration> {
@@ -16,6 +19,21 @@ pub(crate) fn read(headers: &HeaderMap) -> Option<Duration> {
         // Relative to the service's clock if it is known, because the local clock may be wrong.
         let now = header(DATE.as_str()).and_then(date).unwrap_or_else(SystemTime::now);
         Some(date(text)?.duration_since(now).unwrap_or(Duration::ZERO))
+    })
+}
+
+/// The names of fields that contain a wait, with their units in seconds.
+const FIELDS: [(&str, f64); 4] =
+    [("retry_after", 1.0), ("retry_after_ms", 0.001), ("retry_after_seconds", 1.0), ("retry_delay", 1.0)];
+
+/// Reads the wait in an object of an error body: a number, or a text such as `30s`.
+pub(crate) fn of_fields(fields: &Map<String, Value>) -> Option<Duration> {
+    FIELDS.iter().find_map(|(wanted, unit)| {
+        let (_, value) = fields.iter().find(|(name, _)| same(name, wanted))?;
+        match value {
+            Value::String(text) => number(text.trim().trim_end_matches('s'), *unit),
+            value => number(&value.as_f64()?.to_string(), *unit),
+        }
     })
 }
 
