@@ -93,6 +93,8 @@ struct Details {
     attempts: u32,
     elapsed: Option<Duration>,
     unfetched_urls: Vec<String>,
+    /// Whether the service that runs a job sent this error, and not a proxy in front of it.
+    is_from_job: bool,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -130,6 +132,7 @@ impl Error {
             attempts: 0,
             elapsed: None,
             unfetched_urls: Vec::new(),
+            is_from_job: false,
             source: None,
         }))
     }
@@ -298,6 +301,17 @@ impl Error {
     pub fn with_unfetched_urls(mut self, urls: impl IntoIterator<Item = String>) -> Self {
         self.0.unfetched_urls.extend(urls);
         self
+    }
+
+    /// Records that the service that runs a job sent this error, and not a proxy in front of it.
+    #[must_use]
+    pub(crate) fn with_is_from_job(mut self) -> Self {
+        self.0.is_from_job = true;
+        self
+    }
+
+    pub(crate) fn is_from_job(&self) -> bool {
+        self.0.is_from_job
     }
 
     /// Replaces the URLs of images that could not be downloaded by those of several attempts.

@@ -109,3 +109,44 @@ async fn errors_contain_fals_explanation_and_those_of_a_job_its_id() {
         assert!(error.to_string().contains(fact), "{error}");
     }
 }
+
+/// These errors end the call at once. Without the error, each status would be polled until the deadline.
+#[tokio::test]
+async fn an_error_of_the_job_itself_is_final_at_once() {
+    let error = |status: u16, detail: &str| json_response(status, json!({ "detail": detail }).to_string());
+    let typed = |status, name: &str| error(status, "it failed").insert_header("X-Fal-Error-Type", name);
+    let statuses = [
+        json!({ "status": "COMPLETED", "error": "Runner disconnected", "error_type": "runner_disconnected" }),
+        json!({ "status": "COMPLETED", "error_type": "request_timeout" }),
+        json!({ "status": "COMPLETED", "error": "NSFW content detected" }),
+    ];
+    let ended = statuses.map(|status| (status, error(200, "")));
+    let results = [
+        typed(503, "runner_disconnected"),
+        typed(504, "request_timeout"),
+        error(422, "flagged by a content checker: content policy").insert_header("x-fal-request-id", "r1"),
+        typed(404, "bad_request"),
+    ];
+    let results = results.map(|result| (completed(), result));
+    let expected = [
+        (ErrorKind::Upstream, Some("runner_disconnected"), "Runner disconnected"),
+        (ErrorKind::Timeout, Some("request_timeout"), "COMPLETED"),
+        (ErrorKind::ContentPolicy, None, "NSFW content detected"),
+        (ErrorKind::Upstream, Some("runner_disconnected"), "it failed"),
+        (ErrorKind::Timeout, Some("request_timeout"), "it failed"),
+        (ErrorKind::ContentPolicy, None, "content policy"),
+        (ErrorKind::NotFound, Some("bad_request"), "it failed"),
+    ];
+    for ((status, result), (kind, code, fact)) in ended.into_iter().chain(results).zip(expected) {
+        let server = MockServer::start().await;
+        on(&server, "POST", SUBMIT, None, json_response(200, submitted().1)).await;
+        on(&server, "GET", STATUS, None, json_response(200, status)).await;
+        on(&server, "GET", RESULT, None, result).await;
+        let builder = Fal::builder().api_key(KEY).base_url(server.uri()).timeout(Duration::from_secs(5));
+        let fal = builder.poll_interval(Duration::from_millis(1)).build().unwrap();
+        let error = send(&fal, generate_spec()).await.unwrap_err();
+        assert_eq!((error.kind(), error.code(), error.maybe_billed()), (kind, code, true), "{error}");
+        assert!(error.to_string().contains(fact), "{error}");
+        assert!(requests(&server).await.len() <= 3, "a submission, a status and at most one result");
+    }
+}

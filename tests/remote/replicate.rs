@@ -65,8 +65,8 @@ async fn a_failed_prediction_does_not_affect_the_images_of_others() {
 }
 
 #[tokio::test]
-async fn a_failed_prediction_contains_replicates_explanation() {
-    for status in ["failed", "canceled", "aborted"] {
+async fn a_failed_prediction_contains_replicates_explanation_and_an_aborted_one_is_not_billed() {
+    for (status, billed) in [("failed", 1), ("canceled", 1), ("aborted", 0)] {
         let server = MockServer::start().await;
         let explanation = format!("out of memory, key {KEY}");
         prediction(&server, 1, "p0", json!({ "status": status, "error": explanation })).await;
@@ -74,7 +74,7 @@ async fn a_failed_prediction_contains_replicates_explanation() {
         spec.options.sampling.seed = Some(1);
         let error = send(&replicate(&server), spec).await.unwrap_err();
         assert_eq!((error.kind(), error.request_id()), (ErrorKind::Upstream, Some("p0")));
-        assert_eq!((error.maybe_billed_attempts(), error.made_nothing()), (1, false));
+        assert_eq!((error.maybe_billed_attempts(), error.made_nothing()), (billed, billed == 0));
         let message = error.to_string();
         assert!(message.contains(status) && message.contains("out of memory, key [key]"), "{message}");
     }
@@ -112,4 +112,51 @@ async fn an_estimate_is_the_published_price_of_each_image() {
     spec.options.n = Some(3);
     let estimate = replicate.estimate(Request::Generate(spec), RequestContext::default()).await.unwrap();
     assert!((estimate.total.amount() - 0.105).abs() < 1e-6, "{estimate:?}");
+}
+
+#[tokio::test]
+async fn a_refused_prompt_is_a_content_policy_error() {
+    for explanation in [
+        "NSFW content detected. Try running it again, or try a different prompt.",
+        "The input or output was flagged as sensitive. Please try again with different inputs. (E005)",
+    ] {
+        let server = MockServer::start().await;
+        prediction(&server, 1, "p0", json!({ "status": "failed", "error": explanation })).await;
+        let mut spec = generate_spec();
+        spec.options.sampling.seed = Some(1);
+        let error = send(&replicate(&server), spec).await.unwrap_err();
+        assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::ContentPolicy, true));
+    }
+}
+
+/// An account with little credit can submit one prediction at a time, and each rejection says how long to wait.
+#[test]
+fn throttled_predictions_are_submitted_one_after_another() {
+    paused(async {
+        let next = Arc::new(Mutex::new(Instant::now()));
+        let accepted = Arc::clone(&next);
+        let server = RawServer::routed(move |request, earlier| {
+            if request.starts_with("GET") {
+                return Act::Send(response("200 OK", "", r#"{"status":"succeeded","output":"https://files.example/1"}"#));
+            }
+            let mut next = accepted.lock().unwrap();
+            if Instant::now() < *next {
+                let body = r#"{"detail":"Request was throttled. Your rate limit resets in ~5s.","status":429,"retry_after":5}"#;
+                return Act::Send(response("429 Too Many Requests", "", body));
+            }
+            *next = Instant::now() + Duration::from_secs(5);
+            Act::Send(response("201 Created", "", format!(r#"{{"id":"p{earlier}"}}"#)))
+        })
+        .await;
+        let builder = Replicate::builder().api_key(KEY).base_url(&server.uri);
+        let replicate = builder.retry(RetryPolicy::default().max_retries(1)).build().unwrap();
+        let mut spec = generate_spec();
+        spec.options.n = Some(10);
+        let started = Instant::now();
+        let output = send(&replicate, spec).await.unwrap();
+        assert_eq!((output.images.len(), &output.metadata.warnings), (10, &Vec::new()));
+        assert!((45..60).contains(&started.elapsed().as_secs()), "{:?}", started.elapsed());
+        let submissions = server.count("POST /models/stability-ai/stable-diffusion-3.5-medium/predictions");
+        assert_eq!(submissions, 10 + 9, "each of the nine rejected ones is repeated once");
+    });
 }

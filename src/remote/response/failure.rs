@@ -15,7 +15,9 @@ use crate::remote::redact;
 use crate::remote::secrets::Secrets;
 
 /// The header in which fal sends the code of an error.
-pub(crate) const FAL_ERROR_TYPE: &str = "x-fal-error-type";
+const FAL_ERROR_TYPE: &str = "x-fal-error-type";
+/// The header in which fal sends the id of a job.
+const FAL_REQUEST_ID: &str = "x-fal-request-id";
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -158,11 +160,13 @@ fn rejection(status: StatusCode, url: &Url, head: &HeaderMap, body: PartialBody,
     }
     let error = Error::new(kind, message).with_status(status.as_u16()).with_maybe_billed(maybe_billed);
     let error = if made_nothing { error.with_nothing_made() } else { error };
-    let error = explanation.add_to(error, explanation.code(), secrets);
-    let error = match retry_after::read(head).or(explanation.retry_after) {
-        Some(wait) => error.with_retry_after(wait),
-        None => error,
-    };
+    let mut error = explanation.add_to(error, explanation.code(), secrets);
+    if let Some(wait) = retry_after::read(head).or(explanation.retry_after) {
+        error = error.with_retry_after(wait);
+    }
+    if [FAL_ERROR_TYPE, FAL_REQUEST_ID].iter().any(|name| head.contains_key(*name)) {
+        error = error.with_is_from_job();
+    }
     Failure { error, verdict }
 }
 
@@ -182,7 +186,7 @@ fn read_error_body(body: PartialBody) -> (Explanation, bool) {
 
 impl Explanation {
     /// Adds `code` and the parameter to an error.
-    fn add_to(&self, error: Error, code: Option<&str>, secrets: &Secrets) -> Error {
+    pub(crate) fn add_to(&self, error: Error, code: Option<&str>, secrets: &Secrets) -> Error {
         let error = code.into_iter().fold(error, |error, code| error.with_code(redact::message(code, secrets)));
         let parameter = self.parameter.iter();
         parameter.fold(error, |error, name| error.with_parameter(redact::message(name, secrets)))

@@ -9,7 +9,7 @@ use reqwest::header::HeaderMap;
 use reqwest::{Method, Url};
 use serde_json::{Map, Value, json};
 
-use super::job::{self, JobApi, State};
+use super::job::{self, FailedPoll, JobApi, State, Turns};
 use super::provider::provider_builder;
 use super::{fields, provider};
 use crate::backend::{
@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind};
 use crate::remote::http::download;
 use crate::remote::http::settings::{Service, Settings, settings_methods};
 use crate::remote::http::transport::Transport;
-use crate::remote::redact;
+use crate::remote::response::failure::Failure;
 use crate::remote::secrets::Secrets;
 use crate::values::{OutputFormat, ResponseFormat, Size};
 
@@ -61,17 +61,15 @@ impl Fal {
         let response_format = spec.options.response_format;
         let input = input(spec)?;
 
-        let (job, submitted) =
-            job::submit(&this.transport, &JOBS, this.transport.url(&MODEL), &input, time, &context).await?;
+        let (url, turns) = (this.transport.url(&MODEL), Turns::default());
+        let (job, submitted) = job::submit(&this.transport, &JOBS, url, &input, time, &context, &turns).await?;
         let complete = |error: Error| submitted.complete(error);
         let secrets = &this.transport.secrets;
         job.wait(this.poll_interval, deadline, &context, |status| state(&status, secrets)).await.map_err(complete)?;
 
-        // A failure of the runner has the status 500, and is permanent.
-        let is_transient = |error: &Error| job::is_transient(error) && error.status() != Some(500);
         let url = job_url(&this.transport, &submitted.id, &[]);
-        let result = job::poll(&this.transport, &url, this.poll_interval, deadline, is_transient).await;
-        let mut output = result.and_then(|result| read(&result)).map_err(complete)?;
+        let result = job::poll(&this.transport, &url, this.poll_interval, deadline, failed_result).await;
+        let mut output = result.and_then(|result| read(&result, secrets)).map_err(complete)?;
         output.metadata.request_id = Some(submitted.shown_id.clone());
         output.metadata.lost_bills = submitted.lost_bills;
         output.metadata.attempts = submitted.attempts;
@@ -151,24 +149,34 @@ fn image_size(options: &Options) -> Result<Value, Error> {
     }
 }
 
+/// Returns what an error response to the request for the result says.
+fn failed_result(error: &Error) -> FailedPoll {
+    match error.status() {
+        _ if error.is_from_job() => FailedPoll::Final,
+        // A failure of the runner, which is permanent.
+        Some(500) => FailedPoll::Unexpected,
+        _ => job::failed_poll(error),
+    }
+}
+
 fn state(status: &Value, secrets: &Secrets) -> Result<State<()>, Error> {
+    let is_error = |name| status.get(name).is_some_and(|error| !error.is_null() && error != "");
+    let has_error = is_error("error") || is_error("error_type");
     Ok(match status.get("status").and_then(Value::as_str) {
-        Some("COMPLETED") => State::Done(()),
+        Some("COMPLETED") if !has_error => State::Done(()),
         Some("IN_QUEUE") => {
             let position = status.get("queue_position").and_then(Value::as_u64);
             State::Active(Progress::Queued { position: position.and_then(|position| position.try_into().ok()) })
         }
-        // These are not documented, but a job cannot continue after them.
-        Some(end @ ("FAILED" | "ERROR" | "CANCELLED" | "CANCELED")) => {
-            let why = status.get("error").and_then(Value::as_str).unwrap_or("the provider reported no reason");
-            let message = format!("the job ended with the status {end}: {}", redact::message(why, secrets));
-            return Err(Error::new(ErrorKind::Upstream, message));
+        // Only the first one is documented, but a job cannot continue after the others.
+        Some(end @ ("COMPLETED" | "FAILED" | "ERROR" | "CANCELLED" | "CANCELED")) => {
+            return Err(job::failed(status, end, secrets));
         }
         _ => State::Active(Progress::Running),
     })
 }
 
-fn read(result: &Value) -> Result<Output, Error> {
+fn read(result: &Value, secrets: &Secrets) -> Result<Output, Error> {
     let list = |name: &str| result.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let seed = result.get("seed").and_then(Value::as_u64);
     let urls = list("images").iter().filter_map(|image| image.get("url")?.as_str());
@@ -182,7 +190,7 @@ fn read(result: &Value) -> Result<Output, Error> {
         })
         .collect();
     if images.is_empty() {
-        return Err(Error::new(ErrorKind::InvalidResponse, "the response of fal contains no image"));
+        return Err(Failure::no_image("the response of fal contains no image", result, secrets).error);
     }
     let flagged = list("has_nsfw_concepts").iter().enumerate().filter(|(_, flag)| flag.as_bool() == Some(true));
     let warnings =

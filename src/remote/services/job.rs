@@ -11,14 +11,17 @@ use reqwest::{Method, Url};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OnceCell};
 use tokio::task::JoinHandle;
 
 use crate::backend::{BoxFuture, Progress, RequestContext};
 use crate::error::{Bills, Error, ErrorKind};
 use crate::remote::http::tracked_body::TrackedBody;
 use crate::remote::http::transport::{self, Billing, Call, Completed, Payload, Time, Transport};
+use crate::remote::response::explanation::Explanation;
 use crate::remote::response::failure::Failure;
-use crate::remote::response::{json, lenient, timeout};
+use crate::remote::response::{classify, json, lenient, timeout};
+use crate::remote::secrets::Secrets;
 use tokio::time::Instant;
 
 /// How often a job is polled by default.
@@ -29,8 +32,8 @@ const RESERVE: Duration = Duration::from_secs(1);
 const BACKGROUND: Duration = Duration::from_secs(60);
 /// Less time than this is too short for another poll.
 const MIN_TIME: Duration = Duration::from_millis(20);
-/// The number of consecutive permanent failures after which polling stops. A single one may come from a proxy.
-const MAX_PERMANENT_FAILURES: u32 = 3;
+/// The number of consecutive unexpected responses after which polling stops. A single one may come from a proxy.
+const MAX_UNEXPECTED_RESPONSES: u32 = 3;
 
 /// The job API of a provider.
 ///
@@ -62,12 +65,27 @@ pub(crate) struct Submitted {
 }
 
 impl Submitted {
-    /// Adds the metadata of the submission to an error that happened after it.
+    /// Adds the metadata of the submission to an error of the job, which may have been billed.
     pub(crate) fn complete(&self, error: Error) -> Error {
-        let bills = Bills { attempts: self.lost_bills.saturating_add(1), made_images: true };
+        self.with_bills(error, self.lost_bills.saturating_add(1))
+    }
+
+    /// Adds the metadata of the submission to an error of the job, which was not billed.
+    pub(crate) fn complete_unbilled(&self, error: Error) -> Error {
+        self.with_bills(error, self.lost_bills)
+    }
+
+    fn with_bills(&self, error: Error, attempts: u32) -> Error {
+        let bills = Bills { attempts, made_images: attempts > 0 };
         error.with_bills(bills).with_attempts(self.attempts, self.started.elapsed()).with_request_id(&self.shown_id)
     }
 }
+
+/// The turns in which the submissions of one call are repeated.
+///
+/// A service that throttles accepts few submissions at a time. If several were repeated together, most would be rejected
+/// again and use up their attempts. So a rejected submission waits for its turn, and keeps it until it has succeeded.
+pub(crate) type Turns = Mutex<()>;
 
 /// Submits `input` to `url`. `transport` has the settings of the call, and `context` receives the progress.
 pub(crate) async fn submit(
@@ -77,12 +95,14 @@ pub(crate) async fn submit(
     input: &impl Serialize,
     time: Time,
     context: &RequestContext,
+    turns: &Turns,
 ) -> Result<(Job, Submitted), Error> {
     let body = transport::serialize(input)?;
     let request = Arc::new(transport.json_request(url));
     // `for_operation` limits the time of the caller.
     let background = Time { deadline: time.deadline.checked_add(BACKGROUND).unwrap_or(time.deadline), ..time };
-    let attempt = || {
+    let turn = OnceCell::new();
+    let attempt = async || {
         let body = TrackedBody::new(body.clone());
         let is_sent = body.is_sent();
         let (transport, request) = (Arc::clone(transport), Arc::clone(&request));
@@ -100,7 +120,12 @@ pub(crate) async fn submit(
             Ok(Job { transport, api, id, ended: false })
         });
         let submission = Submission { future: Some(future), is_sent };
-        timeout::for_operation(first_byte_timeout, time.deadline, submission)
+        let result = timeout::for_operation(first_byte_timeout, time.deadline, submission).await;
+        if result.as_ref().is_err_and(|failure| failure.error.kind() == ErrorKind::RateLimited) {
+            // At the deadline there is no other attempt anyway.
+            let _ = tokio::time::timeout_at(time.deadline, turn.get_or_init(|| turns.lock())).await;
+        }
+        result
     };
     let Completed { result: job, lost_bills, attempts } =
         transport.retry(&transport.retry, Billing::Paid, time, context, attempt).await?;
@@ -169,7 +194,7 @@ impl Job {
         let (last_poll, last_response) = (before_deadline(reserve), before_deadline(reserve / 2));
         let url = (self.api.status)(&self.transport, &self.id);
         loop {
-            let result = match poll(&self.transport, &url, interval, last_response, is_transient).await.map(&read) {
+            let result = match poll(&self.transport, &url, interval, last_response, failed_poll).await.map(&read) {
                 Ok(Ok(State::Active(progress))) => {
                     if let Some(report) = &context.progress {
                         report(progress);
@@ -179,7 +204,7 @@ impl Job {
                 Ok(Ok(State::Done(result))) => Some(Ok(result)),
                 Ok(Err(error)) => Some(Err(error)),
                 // The status is not available, but the job may be active.
-                Err(error) if !is_transient(&error) && Instant::now() < last_poll => {
+                Err(error) if failed_poll(&error) != FailedPoll::Temporary && Instant::now() < last_poll => {
                     self.cancel_before(deadline.min(Instant::now() + RESERVE)).await;
                     Some(Err(error))
                 }
@@ -227,30 +252,62 @@ impl Drop for Job {
     }
 }
 
-/// Requests `url` until there is a response, or until the deadline. `is_transient` decides which failures are temporary.
+/// What a failed poll says about the job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailedPoll {
+    /// Nothing.
+    Temporary,
+    /// The job may have ended, or a proxy sent the response.
+    Unexpected,
+    /// The job has ended.
+    Final,
+}
+
+/// Returns what a failed poll of the status says. A response that is not JSON may be the page of a proxy.
+pub(crate) fn failed_poll(error: &Error) -> FailedPoll {
+    match error.is_transient() || error.kind() == ErrorKind::InvalidResponse {
+        true => FailedPoll::Temporary,
+        false => FailedPoll::Unexpected,
+    }
+}
+
+/// Requests `url` until there is a response, or until the deadline.
 pub(crate) async fn poll(
     transport: &Transport,
     url: &Url,
     interval: Duration,
     deadline: Instant,
-    is_transient: impl Fn(&Error) -> bool,
+    failed_poll: impl Fn(&Error) -> FailedPoll,
 ) -> Result<Value, Error> {
-    let mut permanent_failures = 0;
+    let request = transport.request(Method::GET, url.clone());
+    let mut unexpected = 0;
     loop {
-        let error = match transport.get_json(url.clone(), Some(deadline)).await {
+        let (time, context) = (transport.start(Some(deadline)), &RequestContext::default());
+        let call = Call { request: &request, payload: &Payload::Empty, time, context };
+        let error = match transport.attempt(&call, Billing::Free, &json::free).await {
             Ok(response) => return Ok(response),
-            Err(error) => error,
+            Err(failure) => failure.free().error,
         };
-        permanent_failures = if is_transient(&error) { 0 } else { permanent_failures + 1 };
+        unexpected = match failed_poll(&error) {
+            FailedPoll::Final => return Err(error),
+            FailedPoll::Unexpected => unexpected + 1,
+            FailedPoll::Temporary => 0,
+        };
         let left = deadline.saturating_duration_since(Instant::now());
-        if permanent_failures == MAX_PERMANENT_FAILURES || left < MIN_TIME {
+        if unexpected == MAX_UNEXPECTED_RESPONSES || left < MIN_TIME {
             return Err(error);
         }
-        tokio::time::sleep(interval.min(left / 2)).await;
+        let requested = error.retry_after().unwrap_or_default().min(transport.retry.max_wait);
+        tokio::time::sleep(interval.max(requested).min(left / 2)).await;
     }
 }
 
-/// Whether a failed poll says nothing about the job. A response that is not JSON may be the page of a proxy.
-pub(crate) fn is_transient(error: &Error) -> bool {
-    error.is_transient() || error.kind() == ErrorKind::InvalidResponse
+/// Returns the error of a job that ended with this status and without a result. `job` contains the explanation.
+pub(crate) fn failed(job: &Value, status: &str, secrets: &Secrets) -> Error {
+    let explanation = Explanation::of_json(job);
+    let why = explanation.message(secrets);
+    let why = why.as_deref().or(explanation.code()).unwrap_or("the provider reported no reason");
+    let message = format!("the job ended with the status {status}: {why}");
+    let error = Error::new(classify::kind(&explanation).unwrap_or(ErrorKind::Upstream), message);
+    explanation.add_to(error, explanation.code(), secrets)
 }

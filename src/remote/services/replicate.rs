@@ -10,7 +10,7 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Map, Value, json};
 
-use super::job::{self, JobApi, State, Submitted};
+use super::job::{self, JobApi, State, Submitted, Turns};
 use super::provider::provider_builder;
 use super::{fields, provider};
 use crate::backend::{
@@ -21,7 +21,6 @@ use crate::error::{Bills, Error, ErrorKind};
 use crate::remote::http::download;
 use crate::remote::http::settings::{Service, Settings, settings_methods};
 use crate::remote::http::transport::{Time, Transport};
-use crate::remote::redact;
 use crate::remote::secrets::Secrets;
 use crate::values::{Input, OutputFormat, ResponseFormat, Size};
 use tokio::time::Instant;
@@ -64,10 +63,11 @@ impl Replicate {
         let (response_format, n, seed) = (options.response_format, options.n.unwrap_or(1), options.sampling.seed);
         let input = input(request).await?;
 
+        let turns = Turns::default();
         let predictions = (0..n).map(|i| {
             // Image i of a request uses seed + i, as with every backend.
             let seed = seed.map(|seed| seed.wrapping_add(u64::from(i)));
-            this.predict(input.clone(), seed, deadline, &context)
+            this.predict(input.clone(), seed, deadline, &context, &turns)
         });
         let mut images = Vec::new();
         let mut failures = Vec::new();
@@ -124,16 +124,18 @@ impl Replicate {
         seed: Option<u64>,
         deadline: Instant,
         context: &RequestContext,
+        turns: &Turns,
     ) -> Result<(Vec<ImageData>, Submitted), Error> {
         input.extend(seed.map(|seed| ("seed".to_owned(), seed.into())));
         let path: Vec<_> = ["models"].into_iter().chain(MODEL.split('/')).chain(["predictions"]).collect();
         let time = self.transport.start(Some(deadline));
         let input = json!({ "input": input });
         let (job, submitted) =
-            job::submit(&self.transport, &JOBS, self.transport.url(&path), &input, time, context).await?;
+            job::submit(&self.transport, &JOBS, self.transport.url(&path), &input, time, context, turns).await?;
         let secrets = &self.transport.secrets;
         let urls = job.wait(self.poll_interval, deadline, context, |prediction| state(&prediction, secrets)).await;
         let urls = urls.map_err(|error| submitted.complete(error))?;
+        let urls = urls.map_err(|Aborted(error)| submitted.complete_unbilled(error))?;
         let image = |url| ImageData { content: Content::Url(url), revised_prompt: None, seed };
         Ok((urls.into_iter().map(image).collect(), submitted))
     }
@@ -209,7 +211,10 @@ async fn data_url(images: &[Input]) -> Result<String, Error> {
     }
 }
 
-fn state(prediction: &Value, secrets: &Secrets) -> Result<State<Vec<String>>, Error> {
+/// The error of a prediction that ended before it started. It is not billed.
+struct Aborted(Error);
+
+fn state(prediction: &Value, secrets: &Secrets) -> Result<State<Result<Vec<String>, Aborted>>, Error> {
     match prediction.get("status").and_then(Value::as_str) {
         Some("succeeded") => {
             let urls: Vec<_> = match prediction.get("output") {
@@ -219,15 +224,12 @@ fn state(prediction: &Value, secrets: &Secrets) -> Result<State<Vec<String>>, Er
             };
             if urls.is_empty() {
                 let message = "the prediction succeeded without an image";
-                return Err(Error::new(ErrorKind::InvalidResponse, message).with_maybe_billed(true));
+                return Err(Error::new(ErrorKind::InvalidResponse, message));
             }
-            Ok(State::Done(urls))
+            Ok(State::Done(Ok(urls)))
         }
-        Some(status @ ("failed" | "canceled" | "aborted")) => {
-            let why = prediction.get("error").and_then(Value::as_str).unwrap_or("the provider reported no reason");
-            let message = format!("the prediction ended with the status {status}: {}", redact::message(why, secrets));
-            Err(Error::new(ErrorKind::Upstream, message).with_maybe_billed(true))
-        }
+        Some(status @ "aborted") => Ok(State::Done(Err(Aborted(job::failed(prediction, status, secrets))))),
+        Some(status @ ("failed" | "canceled")) => Err(job::failed(prediction, status, secrets)),
         Some("processing") => Ok(State::Active(Progress::Running)),
         _ => Ok(State::Active(Progress::Queued { position: None })),
     }
