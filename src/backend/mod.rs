@@ -8,6 +8,7 @@ mod cancellation;
 mod capabilities;
 pub(crate) mod fetch;
 pub(crate) mod layer;
+mod model_api;
 mod output;
 mod pointers;
 mod price;
@@ -24,6 +25,7 @@ use futures_util::Stream;
 
 pub use cancellation::Cancellation;
 pub use capabilities::Capabilities;
+pub use model_api::ModelApi;
 pub use output::{Content, Headers, ImageData, Metadata, Output, ServiceMetadata};
 pub use price::{Cost, Estimate, EstimateComponent};
 pub use request::{EditSpec, GenerateSpec, Options, Progress, Request, RequestContext};

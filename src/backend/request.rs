@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::ModelApi;
 use super::serde_form::{json_text_in_binary_formats, seconds};
 use crate::error::{Error, ErrorKind};
 use crate::retry::RetryPolicy;
@@ -257,7 +258,7 @@ pub struct GenerateSpec {
 pub struct EditSpec {
     /// The id of the model, such as `stable-diffusion-3.5-medium`.
     pub model: String,
-    /// The input images, at least one.
+    /// The input images: at least one, unless the model's schema allows an edit without an image.
     #[serde(default)]
     pub images: Vec<Input>,
     /// A PNG image of the same size as the input. The edit changes only the pixels that are fully transparent in the mask.
@@ -286,6 +287,8 @@ pub struct RequestContext {
     pub headers: Vec<(String, String)>,
     /// Replaces, for all requests of this call, the retry policy of a remote backend and of the layer [`Retry`](crate::layers::Retry).
     pub retry: Option<RetryPolicy>,
+    /// The facts of the model's schema that a remote backend needs. The request builders set it.
+    pub model: ModelApi,
 }
 
 impl RequestContext {
@@ -329,6 +332,7 @@ impl fmt::Debug for RequestContext {
             .field("progress", &self.progress.is_some())
             .field("headers", &self.headers.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .field("retry", &self.retry)
+            .field("model", &self.model)
             .finish()
     }
 }

@@ -22,4 +22,6 @@ pub use account::records::{Page, RequestFilter, RequestPage, RequestRecord, Requ
 pub use account::{Account, Balance, Billed};
 #[cfg(any(test, fuzzing))]
 pub(crate) use readers::{file_name, read_failure, read_images, read_retry_after};
-pub use services::{DEFAULT_BASE_URL, Fal, FalBuilder, Remote, RemoteBuilder, Replay, Replicate, ReplicateBuilder};
+pub use services::{
+    DEFAULT_BASE_URL, Fal, FalBuilder, ImageField, Remote, RemoteBuilder, Replay, Replicate, ReplicateBuilder, Server,
+};

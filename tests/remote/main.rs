@@ -21,5 +21,6 @@ mod requests;
 mod responses;
 mod retries;
 mod saving;
+mod servers;
 mod support;
 mod unsupported;

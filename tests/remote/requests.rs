@@ -26,7 +26,7 @@ async fn the_documented_generation_is_sent_exactly() {
 }
 
 /// Returns the parts of a multipart body, sorted. Each is its headers and its content.
-fn parts(request: &wiremock::Request) -> Vec<String> {
+pub(crate) fn parts(request: &wiremock::Request) -> Vec<String> {
     let content_type = request.headers["content-type"].to_str().unwrap();
     let boundary = content_type.strip_prefix("multipart/form-data; boundary=").unwrap();
     let (start, end) = (format!("--{boundary}\r\n"), format!("--{boundary}--\r\n"));

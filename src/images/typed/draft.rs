@@ -276,6 +276,7 @@ impl<S: Spec, D> Draft<S, D> {
     fn checked_context(&self) -> Result<RequestContext, Error> {
         self.check()?;
         let mut context = self.context.clone();
+        context.model = self.schema.map(Schema::api).unwrap_or_default();
         // A timeout that exceeds the range of the clock is no limit.
         context.deadline = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)).map(Instant::into_std);
         Ok(context)

@@ -1,5 +1,7 @@
 //! A model's parameter schema as data, for the checks at run time.
 
+use crate::backend::ModelApi;
+
 /// The parameters of a model and their rules. The code generator writes one `static` per model.
 #[derive(Debug)]
 pub struct Schema {
@@ -23,6 +25,16 @@ impl Schema {
     /// Returns the parameter with this name.
     pub fn parameter(&self, name: &str) -> Option<&'static Parameter> {
         self.parameters.iter().find(|parameter| parameter.name == name)
+    }
+
+    /// Returns the facts that a remote backend needs to send a request for this model. The request builders set them;
+    /// a request without a builder sets them in its [`RequestContext`](crate::backend::RequestContext).
+    pub fn api(&self) -> ModelApi {
+        let mut api = ModelApi::default();
+        api.steps = self.name_of("steps", api.steps);
+        api.guidance = self.name_of("guidance", api.guidance);
+        api.optional_image = self.parameter("image").is_some_and(|image| image.image_edit == Presence::Optional);
+        api
     }
 
     /// Returns the provider with this slug.

@@ -11,32 +11,31 @@ use crate::values::{Input, OutputFormat, Reading};
 /// A form that can be sent several times: each attempt opens the files again.
 pub(crate) struct FileForm {
     pub(crate) fields: Map<String, Value>,
+    /// The field of each image.
+    pub(crate) image_field: &'static str,
     pub(crate) images: Vec<Input>,
+    pub(crate) mask_field: &'static str,
     pub(crate) mask: Option<Input>,
 }
 
 impl FileForm {
     /// Builds the form for one attempt.
     pub(crate) async fn build(&self, upload: &Upload) -> Result<Form, Error> {
-        // Servers distinguish a single file from several by the name of the field.
-        let name = if self.images.len() == 1 { "image" } else { "image[]" };
         let mut form = Form::new();
         for (field, value) in &self.fields {
             form = form.text(field.clone(), text(value));
         }
         for image in &self.images {
-            form = form.part(name, part(image, "image", upload).await?.1);
+            form = form.part(self.image_field, part(image, "image", upload).await?.1);
         }
         if let Some(mask) = &self.mask {
             let (format, part) = part(mask, "mask", upload).await?;
             if format != OutputFormat::Png {
-                let message = format!(
-                    "the mask is a {} file; use a PNG whose transparent pixels mark the area to change",
-                    format.extension()
-                );
+                let message =
+                    format!("the mask is a {} file; use a PNG of the same size as the image", format.extension());
                 return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("mask"));
             }
-            form = form.part("mask", part);
+            form = form.part(self.mask_field, part);
         }
         Ok(form)
     }

@@ -8,19 +8,21 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use reqwest::header::HeaderMap;
 use reqwest::{Method, Request as HttpRequest, Url};
 
-use super::{Replay, fields};
-use crate::backend::{Backend, BoxFuture, ByteStream, Capabilities, Estimate, Output, Request, RequestContext, fetch};
+use super::encoder::{self, Encoded};
+use super::presets::{Images, Preset, ResponseFormats};
+use super::{ImageField, Replay, Server};
+use crate::backend::{
+    Backend, BoxFuture, ByteStream, Capabilities, Estimate, ModelApi, Output, Request, RequestContext, fetch,
+};
 use crate::error::{Error, ErrorKind};
-use crate::images::typed::check;
 use crate::remote::account::Account;
 use crate::remote::account::models::Models;
 use crate::remote::http::download;
-use crate::remote::http::multipart::FileForm;
 use crate::remote::http::settings::{Service, Settings, configuration, parse_base_url, settings_methods, variable};
 use crate::remote::http::transport::{self, Billing, Call, Completed, Payload, Transport};
 use crate::remote::redact;
 use crate::remote::response::{estimate, images};
-use crate::values::{OutputFormat, ResponseFormat};
+use crate::values::ResponseFormat;
 
 /// The gateway's OpenAI-compatible base URL.
 pub const DEFAULT_BASE_URL: &str = "https://api.lumenfall.ai/openai/v1";
@@ -44,10 +46,10 @@ const URL_LIFETIME: Duration = Duration::from_secs(3600);
 #[derive(Clone)]
 pub struct Remote {
     transport: Arc<Transport>,
-    /// The requests without their bodies, which are the same for each call.
+    /// A generation without its body, which is the same for each call.
     generations: Arc<HttpRequest>,
-    edits: Arc<HttpRequest>,
     model_name: Option<String>,
+    preset: Arc<Preset>,
 }
 
 /// Configures a [`Remote`] backend. [`build`](Self::build) checks all settings.
@@ -73,6 +75,9 @@ pub struct RemoteBuilder {
     native_url: Option<String>,
     replay: Option<Replay>,
     model_name: Option<String>,
+    server: Server,
+    image_field: Option<ImageField>,
+    response_format: Option<bool>,
 }
 
 impl RemoteBuilder {
@@ -102,6 +107,33 @@ impl RemoteBuilder {
         self
     }
 
+    /// Sets the kind of the server, which decides under which names and where parameters are sent, and which are refused. The
+    /// default is [`Server::Gateway`]. Any other kind needs a [`base_url`](Self::base_url).
+    ///
+    /// ```
+    /// use lumenfall::remote::{Remote, Server};
+    ///
+    /// let remote = Remote::builder().server(Server::VllmOmni).base_url("http://127.0.0.1:8000/v1").without_key().build()?;
+    /// # Ok::<(), lumenfall::Error>(())
+    /// ```
+    pub fn server(mut self, server: Server) -> Self {
+        self.server = server;
+        self
+    }
+
+    /// Sets the form field of the images of an edit. The default follows the kind of the [server](Self::server).
+    pub fn image_field(mut self, field: ImageField) -> Self {
+        self.image_field = Some(field);
+        self
+    }
+
+    /// Sets whether the field `response_format` is sent. The default follows the kind of the [server](Self::server). A server
+    /// may return the other form; both are read.
+    pub fn send_response_format(mut self, send: bool) -> Self {
+        self.response_format = Some(send);
+        self
+    }
+
     /// Sets what the gateway's recorder does with each request.
     pub fn replay(mut self, replay: Replay) -> Self {
         self.replay = Some(replay);
@@ -112,8 +144,15 @@ impl RemoteBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`] if the API key is missing or contains characters that are not allowed in a header,
-    /// or if the base URL, a header, the proxy or the name of the model is malformed.
+    /// or if the base URL is malformed or missing, or a header, the proxy or the name of the model is malformed.
     pub fn build(self) -> Result<Remote, Error> {
+        if self.server != Server::Gateway && self.settings.base_url.is_none() {
+            let usual = self.server.usual_base_url();
+            let message =
+                format!("the base URL of {} is missing; call `.base_url(..)`, for example with {usual}", self.server);
+            return Err(configuration(message).with_parameter("base_url"));
+        }
+        let preset = self.preset();
         let native = match &self.native_url {
             Some(url) => Some(parse_base_url(url, "https://api.lumenfall.ai/v1")?),
             None => native_url(&self.settings.base_url(&SERVICE)?),
@@ -124,7 +163,26 @@ impl RemoteBuilder {
         }
         let headers = self.replay.map_or_else(|| Ok(HeaderMap::new()), |replay| replay.headers())?;
         let transport = self.settings.transport(&SERVICE, headers, native)?;
-        Ok(Remote::new(transport, self.model_name))
+        Ok(Remote::new(transport, self.model_name, Arc::new(preset)))
+    }
+
+    /// Returns the preset of the server with the settings of this builder.
+    fn preset(&self) -> Preset {
+        let mut preset = self.server.preset().clone();
+        if let Some(field) = self.image_field {
+            let edits = preset.edit.iter_mut().chain(preset.masked_edit.iter_mut().map(|(edit, _)| edit));
+            for images in edits.map(|edit| &mut edit.images) {
+                if let Images::Form(preset_field) = images {
+                    *preset_field = field;
+                }
+            }
+        }
+        preset.response_format = match self.response_format {
+            Some(true) => ResponseFormats::BOTH,
+            Some(false) => ResponseFormats::NONE,
+            None => preset.response_format,
+        };
+        preset
     }
 }
 
@@ -145,17 +203,17 @@ fn native_url(base: &Url) -> Option<Url> {
 }
 
 impl Remote {
-    fn new(transport: Arc<Transport>, model_name: Option<String>) -> Self {
-        let url = |endpoint| transport.url(&["images", endpoint]);
-        let generations = Arc::new(transport.json_request(url("generations")));
-        let edits = Arc::new(transport.request(Method::POST, url("edits")));
-        Self { transport, generations, edits, model_name }
+    fn new(transport: Arc<Transport>, model_name: Option<String>, preset: Arc<Preset>) -> Self {
+        let generations = Arc::new(transport.json_request(transport.url(&["images", "generations"])));
+        Self { transport, generations, model_name, preset }
     }
 
     /// Returns a backend with the headers and the retry policy of a call.
     fn for_call(&self, context: &RequestContext) -> Result<Cow<'_, Self>, Error> {
         let transport = self.transport.for_call(context)?;
-        Ok(transport.map_or(Cow::Borrowed(self), |transport| Cow::Owned(Self::new(transport, self.model_name.clone()))))
+        Ok(transport.map_or(Cow::Borrowed(self), |transport| {
+            Cow::Owned(Self::new(transport, self.model_name.clone(), Arc::clone(&self.preset)))
+        }))
     }
 
     /// Returns a builder for the gateway or any OpenAI-compatible server.
@@ -201,36 +259,32 @@ impl Remote {
         Account(&self.transport)
     }
 
-    /// Returns the HTTP request for `request`, without its body, and its body.
-    fn encode(&self, mut request: Request) -> Result<(&HttpRequest, Payload), Error> {
-        check::check_every_model(&request)?;
+    /// Gives the parameters of a request the names that the server expects.
+    fn encode(&self, mut request: Request, model: ModelApi) -> Result<Encoded, Error> {
         if let Some(name) = &self.model_name {
             request.set("model", name.as_str())?;
         }
-        match request {
-            Request::Generate(spec) => {
-                let fields = fields::generate(spec)?;
-                Ok((&self.generations, Payload::json(&fields)?))
-            }
-            Request::Edit(spec) => {
-                if spec.images.is_empty() {
-                    let message =
-                        "an edit needs at least one image; provide it with `Input::path(..)` or `Input::bytes(..)`";
-                    return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("image"));
-                }
-                let fields = fields::edit(&spec)?;
-                let form = FileForm { fields, images: spec.images, mask: spec.mask };
-                Ok((&self.edits, Payload::Form(form)))
-            }
-        }
+        encoder::encode(&self.preset, request, model)
+    }
+
+    /// Returns the HTTP request for `request`, without its body, and its body.
+    async fn prepare(&self, request: Request, model: ModelApi) -> Result<(Arc<HttpRequest>, Payload), Error> {
+        let encoded = self.encode(request, model)?;
+        let path = encoded.path;
+        let payload = encoded.payload().await?;
+        let request = match &payload {
+            Payload::Form(_) => Arc::new(self.transport.request(Method::POST, self.transport.url(path))),
+            _ => Arc::clone(&self.generations),
+        };
+        Ok((request, payload))
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         let this = self.for_call(&context)?;
         let response_format = request.options().response_format;
-        let (request, payload) = this.encode(request)?;
+        let (request, payload) = this.prepare(request, context.model).await?;
         let time = this.transport.start(context.deadline.map(Into::into));
-        let call = Call { request, payload: &payload, time, context: &context };
+        let call = Call { request: &request, payload: &payload, time, context: &context };
         let Completed { result: mut output, lost_bills, attempts } =
             this.transport.send(&call, Billing::Paid, images::read).await?;
         output.metadata.lost_bills = lost_bills;
@@ -253,8 +307,8 @@ impl Remote {
             return Err(Error::new(ErrorKind::Unsupported, message));
         }
         let this = self.for_call(&context)?;
-        let (request, payload) = this.encode(request)?;
-        let mut request = transport::copy(request, None);
+        let (request, payload) = this.prepare(request, context.model).await?;
+        let mut request = transport::copy(&request, None);
         request.url_mut().query_pairs_mut().append_pair("dryRun", "true");
         let time = this.transport.start(context.deadline.map(Into::into));
         let call = Call { request: &request, payload: &payload, time, context: &context };
@@ -278,19 +332,24 @@ impl Backend for Remote {
 
     fn identity(&self) -> String {
         let identity = self.transport.identity("remote");
+        let identity = match self.preset.id {
+            "gateway" => identity,
+            server => format!("{identity} {server}"),
+        };
         self.model_name.iter().fold(identity, |identity, name| format!("{identity} {name:?}"))
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            generate: true,
-            edit: true,
-            mask: true,
-            estimate: self.transport.native.is_some(),
-            urls: true,
-            output_formats: OutputFormat::ALL.to_vec(),
-            controls: vec!["seed", "steps", "guidance", "negative_prompt", "strength"],
-            ..Capabilities::none()
+        Capabilities { estimate: self.transport.native.is_some(), ..self.preset.capabilities() }
+    }
+
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        self.capabilities().check(self.name(), request)?;
+        // Whether the model needs an image is checked when the request is sent.
+        let model = ModelApi { optional_image: true, ..ModelApi::default() };
+        match self.encode(request.clone(), model) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => Err(error),
+            _ => Ok(()),
         }
     }
 
