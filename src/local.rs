@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use lumenfall_diffusion as diffusion;
-use lumenfall_diffusion::{Callbacks, FileFormat, ModelFiles, Pipeline, PipelineOutput, RgbImage, Sizes};
+use lumenfall_diffusion::{Callbacks, DEFAULT_STRENGTH, ModelFiles, Pipeline, PipelineOutput, RgbImage, Sizes};
 pub use lumenfall_diffusion::{LoadOptions, Ops, WithoutT5};
 
 use crate::backend::{
@@ -44,6 +44,7 @@ pub struct Local {
 struct Model {
     name: String,
     files: ModelFiles,
+    fingerprint: String,
     options: LoadOptions,
     pipeline: OnceLock<Pipeline>,
 }
@@ -107,6 +108,11 @@ impl Local {
         self
     }
 
+    /// Returns the hash that identifies the model's files; see [`Metadata::fingerprint`].
+    pub fn fingerprint(&self) -> &str {
+        &self.model.fingerprint
+    }
+
     /// Opens the model in a folder.
     ///
     /// # Errors
@@ -133,16 +139,17 @@ impl Local {
 
     fn new(name: String, files: ModelFiles, options: LoadOptions) -> Result<Self, Error> {
         let sizes = Pipeline::check(&files)?;
-        let model = Model { name, files, options, pipeline: OnceLock::new() };
+        let fingerprint = files.fingerprint()?;
+        let model = Model { name, files, fingerprint, options, pipeline: OnceLock::new() };
         Ok(Self { model: Arc::new(model), id: SCHEMA.id.to_owned(), sizes, worker: Worker::start()? })
     }
 
     /// Runs `compute` on the worker thread and encodes its images.
     async fn run(
         &self,
-        format: FileFormat,
+        request: LocalRequest,
         context: RequestContext,
-        compute: impl FnOnce(&Pipeline, Callbacks<'_>) -> diffusion::Result<PipelineOutput> + Send + 'static,
+        compute: impl FnOnce(&Pipeline, &LocalRequest, Callbacks<'_>) -> diffusion::Result<PipelineOutput> + Send + 'static,
     ) -> Result<Output, Error> {
         let started = Instant::now();
         let model = self.model.clone();
@@ -152,8 +159,8 @@ impl Local {
         let job = self.worker.run(on_wait, move |is_cancelled| {
             let pipeline = model.pipeline(&*progress)?;
             let on_progress = |event| from_pipeline(event).into_iter().for_each(&*progress);
-            let output = compute(pipeline, Callbacks::new(is_cancelled, &on_progress))?;
-            model.encode(&output, format, started)
+            let output = compute(pipeline, &request, Callbacks::new(is_cancelled, &on_progress))?;
+            model.encode(&output, &request, started)
         });
         let message = "the deadline passed; allow more time or request fewer steps";
         before(context.deadline, || Error::new(ErrorKind::Timeout, message), job).await?
@@ -170,15 +177,24 @@ impl Model {
         Ok(self.pipeline.get_or_init(|| pipeline))
     }
 
-    fn encode(&self, output: &PipelineOutput, format: FileFormat, started: Instant) -> Result<Output, Error> {
+    fn encode(&self, output: &PipelineOutput, request: &LocalRequest, started: Instant) -> Result<Output, Error> {
+        let parameters = request.used(&output.parameters);
         let mut images = Vec::with_capacity(output.images.len());
         for (index, image) in (0..).zip(&output.images) {
-            let content = Content::Bytes(image.encode(format)?.into());
-            images.push(ImageData { content, revised_prompt: None, seed: Some(output.seed.wrapping_add(index)) });
+            let content = Content::Bytes(image.encode(request.format)?.into());
+            images.push(ImageData {
+                content,
+                revised_prompt: None,
+                seed: Some(output.parameters.seed.wrapping_add(index)),
+            });
         }
         let metadata = Metadata {
             backend: "local".into(),
             model: Some(self.name.clone()),
+            fingerprint: Some(self.fingerprint.clone()),
+            size: parameters.size,
+            output_format: parameters.output_format,
+            parameters: Some(parameters),
             steps: Some(output.steps),
             attempts: 1,
             generator: Some(concat!("lumenfall ", env!("CARGO_PKG_VERSION")).into()),
@@ -203,7 +219,7 @@ impl Local {
         match request {
             Request::Generate(GenerateSpec { model: _, prompt, options }) => {
                 let request = LocalRequest::new(prompt, options)?;
-                self.run(request.format, context, move |pipeline, callbacks| {
+                self.run(request, context, |pipeline, request, callbacks| {
                     pipeline.generate(&request.parameters(pipeline, None), callbacks)
                 })
                 .await
@@ -214,12 +230,13 @@ impl Local {
                     let message = "the edit has no image; the local backend requires one per edit";
                     return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("image"));
                 };
-                let request = LocalRequest::new(prompt.unwrap_or_default(), options)?;
+                let mut request = LocalRequest::new(prompt.unwrap_or_default(), options)?;
+                let strength = *request.strength.get_or_insert(DEFAULT_STRENGTH);
                 let file = image.read().await?;
-                self.run(request.format, context, move |pipeline, callbacks| {
+                self.run(request, context, move |pipeline, request, callbacks| {
                     let source = RgbImage::decode(&file)?;
                     let parameters = request.parameters(pipeline, Some((source.width(), source.height())));
-                    pipeline.edit(&source, request.strength, &parameters, callbacks)
+                    pipeline.edit(&source, strength, &parameters, callbacks)
                 })
                 .await
             }
@@ -232,14 +249,16 @@ impl Backend for Local {
         "local"
     }
 
-    /// Returns the folder, the options that change images, and this crate's version, because versions may round differently.
+    /// Returns the folder, the model's [fingerprint](Metadata::fingerprint), the options that change images, and this crate's
+    /// version, because versions may round differently.
     fn identity(&self) -> String {
-        let Model { files, options, .. } = &*self.model;
+        let Model { files, fingerprint, options, .. } = &*self.model;
         let folder = match files {
             ModelFiles::Folder(folder) => folder.canonicalize().unwrap_or_else(|_| folder.clone()),
             ModelFiles::Embedded(_) => PathBuf::new(),
         };
-        format!("local {} {folder:?} {:?} {:?}", env!("CARGO_PKG_VERSION"), options.without_t5, options.ops)
+        let LoadOptions { without_t5, ops, .. } = options;
+        format!("local {} {folder:?} {fingerprint} {without_t5:?} {ops:?}", env!("CARGO_PKG_VERSION"))
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use reqwest::header::{
     CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, SET_COOKIE,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::Cost;
-use super::serde_form::seconds;
+use super::serde_form::{seconds, unix_seconds};
+use super::{Cost, Options};
 use crate::error::Bills;
 use crate::values::{OutputFormat, Size};
 
@@ -110,9 +110,23 @@ impl fmt::Debug for Content {
 
 /// Information about a request that succeeded. A field is `None` if the backend does not report it.
 ///
-/// The serde form, for example for a file in the folder of the image, omits the headers and the service's own metadata,
-/// because they may contain secrets. `elapsed` is in seconds.
-#[derive(Clone, Debug, Default, Serialize)]
+/// It can be stored with serde, for example in a file next to the image, and later versions of this crate will be able to read
+/// that. The headers and the service's own metadata are omitted, because they may contain secrets. `elapsed` is in seconds,
+/// and `urls_expire` in seconds since 1970.
+///
+/// The `parameters` and the prompt are enough to repeat a request to a local model:
+///
+/// ```
+/// use lumenfall::backend::Metadata;
+///
+/// let stored = r#"{ "backend": "local", "parameters": { "size": "1024x1024", "sampling": { "seed": 7, "steps": 28 } } }"#;
+/// let metadata: Metadata = serde_json::from_str(stored)?;
+/// let parameters = metadata.parameters.unwrap_or_default();
+/// assert_eq!((parameters.sampling.seed, parameters.sampling.steps), (Some(7), Some(28)));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct Metadata {
     /// The name of the backend.
@@ -121,6 +135,13 @@ pub struct Metadata {
     pub provider: Option<String>,
     /// The id of the model that generated the images.
     pub model: Option<String>,
+    /// A hash that identifies the files of a local model, wherever they are. It covers the configuration, the tokenizers,
+    /// and the length, the header and samples of the weights, but not all weights: a different hash means different files,
+    /// but the same hash does not prove that they are equal.
+    pub fingerprint: Option<String>,
+    /// The parameters that were used. A local model reports all, including its defaults and the seed of the first image; other
+    /// backends report what they sent, without [`Options::user`] and [`Options::response_format`].
+    pub parameters: Option<Options>,
     /// The cost of the successful attempt.
     pub cost: Option<Cost>,
     /// The number of earlier attempts that may have been billed although they returned no image.
@@ -143,13 +164,15 @@ pub struct Metadata {
     pub created: Option<u64>,
     /// When the URLs expire according to the service's documentation. [`Image::expires_at`](crate::Image::expires_at) also
     /// reads the time from a signed URL.
+    #[serde(with = "unix_seconds")]
     pub urls_expire: Option<SystemTime>,
     /// The name and version of the program that computed the images.
     pub generator: Option<String>,
-    /// The number of denoising steps.
+    /// The number of denoising steps that were computed. For an edit it is lower than the parameter `steps`, unless its strength
+    /// is 1.
     pub steps: Option<u32>,
     /// The duration of the request.
-    #[serde(serialize_with = "seconds")]
+    #[serde(with = "seconds")]
     pub elapsed: Duration,
     /// Problems that did not fail the request, such as a truncated prompt.
     pub warnings: Vec<String>,

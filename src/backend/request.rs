@@ -149,6 +149,11 @@ impl Options {
         with_user: user = impl Into<String>,
     }
 
+    /// Returns the parameters that determine the images.
+    pub(crate) fn of_images(&self) -> Self {
+        Self { user: None, response_format: None, ..self.clone() }
+    }
+
     /// Sets [`sampling`](Self::sampling).
     #[must_use]
     pub fn with_sampling(mut self, sampling: Sampling) -> Self {
@@ -355,7 +360,7 @@ pub enum Progress {
         /// The number of the attempt that follows, from 2.
         attempt: u32,
         /// The time until it starts.
-        #[serde(rename = "wait_seconds", serialize_with = "seconds")]
+        #[serde(rename = "wait_seconds", serialize_with = "seconds::serialize")]
         wait: Duration,
     },
     /// The local backend loads the model's weights.

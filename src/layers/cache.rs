@@ -1,6 +1,7 @@
 //! A cache on disk.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -12,7 +13,7 @@ use crate::backend::layer::Layer;
 use crate::backend::*;
 use crate::error::{Error, ErrorKind};
 use crate::images::save;
-use crate::values::{Input, OutputFormat, ResponseFormat, Size, expand_home};
+use crate::values::{Input, OutputFormat, ResponseFormat, expand_home};
 
 /// Stores the results of seeded requests in a folder, and returns them again at no cost. Feature `cache`.
 ///
@@ -23,7 +24,7 @@ use crate::values::{Input, OutputFormat, ResponseFormat, Size, expand_home};
 /// backend, such as [`RemoteBuilder::header`](crate::remote::RemoteBuilder::header): it is part of the identity.
 ///
 /// The metadata of a cached result has the backend `cache`, a cost of 0 and no attempts. What describes the images is kept:
-/// provider, model, size, format, time, generator, steps and warnings.
+/// provider, model, fingerprint, parameters, size, format, time, generator, steps and warnings.
 ///
 /// The cache returns bytes even if URLs were requested. [`Image::save`](crate::Image::save) and
 /// [`Image::download`](crate::Image::download) work with both.
@@ -41,14 +42,7 @@ pub struct Cache<B> {
 #[derive(Serialize, Deserialize)]
 struct Entry {
     images: Vec<EntryImage>,
-    provider: Option<String>,
-    model: Option<String>,
-    size: Option<Size>,
-    output_format: Option<OutputFormat>,
-    created: Option<u64>,
-    generator: Option<String>,
-    steps: Option<u32>,
-    warnings: Vec<String>,
+    metadata: Box<Metadata>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -110,27 +104,13 @@ async fn read(path: &Path) -> Option<Output> {
         return None;
     }
     let mut entries = serde_json::Deserializer::from_slice(&file).into_iter::<Entry>();
-    let Entry { images, provider, model, size, output_format, created, generator, steps, warnings } =
-        entries.next()?.ok()?;
+    let Entry { images, metadata } = entries.next()?.ok()?;
     let mut rest = file.slice(entries.byte_offset()..);
     let images = images.into_iter().map(|EntryImage { length, revised_prompt, seed }| {
         let bytes = (length <= rest.len()).then(|| rest.split_to(length))?;
         Some(ImageData { content: Content::Bytes(bytes), revised_prompt, seed })
     });
-    let metadata = Metadata {
-        backend: "cache".into(),
-        provider,
-        model,
-        cost: Some(Cost::nothing()),
-        size,
-        output_format,
-        created,
-        generator,
-        steps,
-        warnings,
-        ..Metadata::default()
-    };
-    Some(Output::new(images.collect::<Option<_>>()?, metadata))
+    Some(Output { images: images.collect::<Option<_>>()?, metadata })
 }
 
 async fn write(path: &Path, output: &Output) -> Result<(), Error> {
@@ -143,9 +123,18 @@ async fn write(path: &Path, output: &Output) -> Result<(), Error> {
         images.push(EntryImage { length: bytes.len(), revised_prompt: revised_prompt.clone(), seed: *seed });
         parts.push(bytes.clone());
     }
-    let Metadata { provider, model, size, output_format, created, generator, steps, warnings, .. } =
-        *output.metadata.clone();
-    let entry = json(&Entry { images, provider, model, size, output_format, created, generator, steps, warnings })?;
+    // The call that reads the entry sends nothing, so what describes this call does not apply to it.
+    let metadata = Box::new(Metadata {
+        backend: "cache".into(),
+        cost: Some(Cost::nothing()),
+        lost_bills: 0,
+        attempts: 0,
+        request_id: None,
+        urls_expire: None,
+        elapsed: Duration::ZERO,
+        ..*output.metadata.clone()
+    });
+    let entry = json(&Entry { images, metadata })?;
     let hash = parts.iter().fold(Sha256::new().chain_update(&entry), Sha256::chain_update).finalize();
     let head = [Bytes::copy_from_slice(&hash), entry.into()];
     save::stream(path, Box::pin(stream::iter(head.into_iter().chain(parts).map(Ok)))).await.map(drop)
@@ -160,7 +149,7 @@ async fn key(backend: &str, request: &mut Request) -> Result<String, Error> {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    part(b"lumenfall cache 4");
+    part(b"lumenfall cache 5");
     part(backend.as_bytes());
     match request {
         Request::Generate(spec) => {

@@ -1,6 +1,6 @@
 //! Conversion of a request to the parameters of the pipeline.
 
-use lumenfall_diffusion::{DEFAULT_STRENGTH, FileFormat, Parameters, Pipeline};
+use lumenfall_diffusion::{FileFormat, Parameters, Pipeline};
 
 use crate::backend::Options;
 use crate::error::{Error, ErrorKind};
@@ -15,7 +15,7 @@ pub(super) struct LocalRequest {
     size: Option<Size>,
     aspect_ratio: Option<AspectRatio>,
     resolution: Option<Resolution>,
-    pub(super) strength: f32,
+    pub(super) strength: Option<f32>,
     pub(super) format: FileFormat,
 }
 
@@ -50,7 +50,6 @@ impl LocalRequest {
         // 32 bits are easy to type, and the noise does not depend on the others.
         parameters.seed = seed.unwrap_or_else(|| fastrand::u32(..).into());
         parameters.count = n.unwrap_or(1);
-        let strength = strength.unwrap_or(DEFAULT_STRENGTH);
         Ok(Self { parameters, size, aspect_ratio, resolution, strength, format })
     }
 
@@ -72,6 +71,31 @@ impl LocalRequest {
             (parameters.width, parameters.height) = (Some(width), Some(height));
         }
         parameters
+    }
+
+    /// Returns the options that repeat the request, from the parameters that the pipeline used.
+    pub(super) fn used(&self, parameters: &Parameters) -> Options {
+        let (output_format, output_compression) = match self.format {
+            FileFormat::Jpeg { quality } => (OutputFormat::Jpeg, Some(quality.into())),
+            FileFormat::WebpLossless => (OutputFormat::Webp, None),
+            _ => (OutputFormat::Png, None),
+        };
+        let size = parameters.width.zip(parameters.height).map(|(width, height)| Size::Pixels { width, height });
+        Options {
+            size,
+            output_format: Some(output_format),
+            output_compression,
+            n: Some(parameters.count),
+            sampling: Sampling {
+                seed: Some(parameters.seed),
+                steps: parameters.steps,
+                guidance: parameters.guidance,
+                negative_prompt: parameters.negative_prompt.clone(),
+                strength: self.strength,
+                skip_layer_guidance: None,
+            },
+            ..Options::default()
+        }
     }
 }
 

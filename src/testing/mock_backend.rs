@@ -175,6 +175,7 @@ impl MockBackend {
         };
         let metadata = Metadata {
             backend: self.name().to_owned(),
+            parameters: Some(options.of_images()),
             cost: Some(self.price(&request)),
             attempts: 1,
             elapsed: started.elapsed(),

@@ -86,6 +86,7 @@ impl Layer for Watermark {
             (metadata.size, metadata.output_format) = ("1024x768".parse().ok(), Some(OutputFormat::Png));
             (metadata.steps, metadata.created) = (Some(28), Some(1_234_567_890));
             metadata.generator = Some("lumenfall 0.1.0".into());
+            metadata.fingerprint = Some("f00d".into());
             Ok(output)
         })
     }
@@ -101,6 +102,7 @@ async fn a_cached_result_keeps_what_describes_its_images() {
     assert_eq!((cached.backend.as_str(), cached.attempts, mock.requests().len()), ("cache", 0, 1));
     assert_eq!((cached.size, cached.output_format), (original.size, Some(OutputFormat::Png)));
     assert_eq!((cached.steps, cached.created, cached.generator), (Some(28), Some(1_234_567_890), original.generator));
+    assert_eq!((cached.fingerprint.as_deref(), cached.parameters), (Some("f00d"), original.parameters));
     assert!(original.size.is_some());
 }
 

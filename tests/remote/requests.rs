@@ -99,7 +99,10 @@ async fn every_parameter_has_its_wire_name() {
     options.sampling.guidance = Some(4.6);
     options.sampling.negative_prompt = Some("blur".into());
     options.extra.insert("scheduler".into(), json!({ "shift": 3 }));
-    send(&remote(&server.uri()), spec).await.unwrap();
+    let mut used = spec.options.clone();
+    (used.user, used.response_format) = (None, None);
+    let output = send(&remote(&server.uri()), spec).await.unwrap();
+    assert_eq!(output.metadata.parameters, Some(used));
     assert_eq!(
         sent_json(&server).await,
         json!({

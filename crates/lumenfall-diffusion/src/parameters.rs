@@ -128,9 +128,9 @@ impl<'a> Callbacks<'a> {
 pub struct PipelineOutput {
     /// The images in the order of their seeds.
     pub images: Vec<RgbImage>,
-    /// The seed of the first image.
-    pub seed: u64,
-    /// The number of denoising steps that were computed for each image.
+    /// The parameters that were used: those of the request, with the size, steps and guidance that it left out.
+    pub parameters: Parameters,
+    /// The number of denoising steps that were computed for each image: fewer than requested if an edit's strength is below 1.
     pub steps: u32,
     /// Problems that did not stop the request, such as a truncated prompt.
     pub warnings: Vec<String>,

@@ -129,7 +129,8 @@ impl Pipeline {
         let height = self.side("height", parameters.height.unwrap_or(self.default_side()))?;
         let scheduler = Scheduler::new(&self.scheduler, parameters.steps.unwrap_or(DEFAULT_STEPS))?;
         let shape = self.latent_shape(width, height);
-        self.run(parameters, &scheduler, callbacks, |generator| self.noise(generator, shape))
+        let used = used(parameters, width, height);
+        self.run(used, &scheduler, callbacks, |generator| self.noise(generator, shape))
     }
 
     /// Edits an image according to a prompt, like diffusers' image-to-image pipeline.
@@ -156,7 +157,7 @@ impl Pipeline {
         let posterior = self.threads.install(|| self.vae.encode(&source, &|| callbacks.check_cancelled()))?;
         let shape = self.latent_shape(width, height);
         let sigma = f64::from(scheduler.initial_sigma());
-        self.run(parameters, &scheduler, callbacks, |generator| {
+        self.run(used(parameters, width, height), &scheduler, callbacks, |generator| {
             // As in diffusers, one generator first draws the latent and then the noise.
             let latent = self.vae.normalize(&posterior.sample(&self.noise(generator, shape)?)?)?;
             let noise = self.noise(generator, shape)?;
@@ -166,7 +167,7 @@ impl Pipeline {
 
     fn run(
         &self,
-        parameters: &Parameters,
+        parameters: Parameters,
         scheduler: &Scheduler,
         callbacks: Callbacks<'_>,
         initial_latent: impl Fn(&mut Generator) -> Result<Tensor> + Sync,
@@ -176,7 +177,7 @@ impl Pipeline {
         }
         self.threads.install(|| {
             let mut warnings = Vec::new();
-            let guidance = self.guidance(parameters, &mut warnings, callbacks)?;
+            let guidance = self.guidance(&parameters, &mut warnings, callbacks)?;
             let steps = scheduler.steps();
             let mut images = Vec::new();
             for image in 0..parameters.count {
@@ -185,7 +186,7 @@ impl Pipeline {
                 callbacks.progress(Progress::Decoding { image });
                 images.push(RgbImage::from_tensor(&self.vae.decode(&latent, &|| callbacks.check_cancelled())?)?);
             }
-            Ok(PipelineOutput { images, seed: parameters.seed, steps: steps.len() as u32, warnings })
+            Ok(PipelineOutput { images, parameters, steps: steps.len() as u32, warnings })
         })
     }
 
@@ -270,5 +271,16 @@ impl Pipeline {
 
     fn noise(&self, generator: &mut Generator, shape: [usize; 3]) -> Result<Tensor> {
         Ok(Tensor::from_vec(generator.normal(shape.iter().product()), &shape, &self.device)?)
+    }
+}
+
+/// Returns the parameters of a request with its defaults.
+fn used(parameters: &Parameters, width: u32, height: u32) -> Parameters {
+    Parameters {
+        width: Some(width),
+        height: Some(height),
+        steps: Some(parameters.steps.unwrap_or(DEFAULT_STEPS)),
+        guidance: Some(parameters.guidance.unwrap_or(DEFAULT_GUIDANCE)),
+        ..parameters.clone()
     }
 }

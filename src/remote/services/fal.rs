@@ -59,6 +59,7 @@ impl Fal {
         let time = this.transport.start(context.deadline.map(Into::into));
         let deadline = time.deadline;
         let response_format = spec.options.response_format;
+        let parameters = spec.options.of_images();
         let input = input(spec)?;
 
         let (url, turns) = (this.transport.url(&MODEL), Turns::default());
@@ -73,6 +74,7 @@ impl Fal {
         output.metadata.request_id = Some(submitted.shown_id.clone());
         output.metadata.lost_bills = submitted.lost_bills;
         output.metadata.attempts = submitted.attempts;
+        output.metadata.parameters = Some(parameters);
         if response_format == Some(ResponseFormat::B64Json) {
             output = fetch::all(&*this, output, Some(deadline.into())).await.map_err(complete)?;
         }

@@ -282,6 +282,7 @@ impl Remote {
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         let this = self.for_call(&context)?;
         let response_format = request.options().response_format;
+        let parameters = request.options().of_images();
         let (request, payload) = this.prepare(request, context.model).await?;
         let time = this.transport.start(context.deadline.map(Into::into));
         let call = Call { request: &request, payload: &payload, time, context: &context };
@@ -289,6 +290,7 @@ impl Remote {
             this.transport.send(&call, Billing::Paid, images::read).await?;
         output.metadata.lost_bills = lost_bills;
         output.metadata.attempts = attempts;
+        output.metadata.parameters = Some(parameters);
         if response_format == Some(ResponseFormat::B64Json) {
             output = Box::pin(fetch::all(&*this, output, Some(time.deadline.into())))
                 .await

@@ -61,6 +61,7 @@ impl Replicate {
         let Time { started, deadline } = this.transport.start(context.deadline.map(Into::into));
         let options = request.options();
         let (response_format, n, seed) = (options.response_format, options.n.unwrap_or(1), options.sampling.seed);
+        let parameters = options.of_images();
         let input = input(request).await?;
 
         let turns = Turns::default();
@@ -101,6 +102,7 @@ impl Replicate {
             backend: NAME.into(),
             provider: Some(NAME.into()),
             model: Some(MODEL.into()),
+            parameters: Some(parameters),
             lost_bills: bills.attempts,
             attempts,
             // Several predictions have no common id.

@@ -1,6 +1,7 @@
 //! The weight files of a component, read one tensor at a time.
 
 mod files;
+mod fingerprint;
 mod safetensors;
 
 use std::collections::HashMap;
@@ -45,28 +46,7 @@ impl Weights {
     ///
     /// If neither exists, it opens the 16-bit variant `{stem}.fp16.safetensors` or its index.
     pub(crate) fn open(files: &ModelFiles, folder: &str, stem: &str, read: Read, device: &Device) -> Result<Self> {
-        let mut names = Vec::new();
-        for variant in ["", ".fp16"] {
-            let single = format!("{folder}/{stem}{variant}.safetensors");
-            let index = match variant {
-                "" => format!("{folder}/{stem}.safetensors.index.json"),
-                _ => format!("{folder}/{stem}.safetensors.index{variant}.json"),
-            };
-            if files.exists(&single) {
-                names.push(single);
-            } else if files.exists(&index) {
-                let parsed: ShardIndex = files.json(&index)?;
-                names = parsed.weight_map.into_values().map(|name| format!("{folder}/{name}")).collect();
-                names.sort();
-                names.dedup();
-            }
-            if !names.is_empty() {
-                break;
-            }
-        }
-        if names.is_empty() {
-            names.push(format!("{folder}/{stem}.safetensors"));
-        }
+        let names = file_names(files, folder, stem)?;
         let mut shards = Vec::with_capacity(names.len());
         let mut tensors = HashMap::new();
         for name in &names {
@@ -101,6 +81,33 @@ impl Weights {
     fn tensor_error(&self, name: &str, reason: impl Into<String>) -> Error {
         Error::Tensor { path: self.path_of(name).to_path_buf(), tensor: name.into(), reason: reason.into() }
     }
+}
+
+/// Returns the names of the files that [`Weights::open`] opens.
+fn file_names(files: &ModelFiles, folder: &str, stem: &str) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for variant in ["", ".fp16"] {
+        let single = format!("{folder}/{stem}{variant}.safetensors");
+        let index = match variant {
+            "" => format!("{folder}/{stem}.safetensors.index.json"),
+            _ => format!("{folder}/{stem}.safetensors.index{variant}.json"),
+        };
+        if files.exists(&single) {
+            names.push(single);
+        } else if files.exists(&index) {
+            let parsed: ShardIndex = files.json(&index)?;
+            names = parsed.weight_map.into_values().map(|name| format!("{folder}/{name}")).collect();
+            names.sort();
+            names.dedup();
+        }
+        if !names.is_empty() {
+            break;
+        }
+    }
+    if names.is_empty() {
+        names.push(format!("{folder}/{stem}.safetensors"));
+    }
+    Ok(names)
 }
 
 /// A prefix of tensor names.

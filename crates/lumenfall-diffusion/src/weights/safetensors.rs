@@ -33,27 +33,34 @@ pub(crate) struct Shard {
     file: RandomAccess,
 }
 
+/// Reads the JSON header, whose length is in the first 8 bytes.
+pub(super) fn header(file: &RandomAccess) -> Result<Vec<u8>> {
+    let corrupt = |reason: String| Error::malformed(&file.path, reason);
+    let mut length = [0; 8];
+    if file.length < 8 {
+        return Err(corrupt("is too short to be a safetensors file; download it again".into()));
+    }
+    file.read_at(0, &mut length)?;
+    let header_length = u64::from_le_bytes(length);
+    if header_length > MAX_HEADER_BYTES || header_length + 8 > file.length {
+        return Err(corrupt(
+            "is not a safetensors file, or its header is truncated; download it again or convert it to safetensors"
+                .into(),
+        ));
+    }
+    let mut header = vec![0; usize::try_from(header_length).unwrap_or(usize::MAX)];
+    file.read_at(8, &mut header)?;
+    Ok(header)
+}
+
 impl Shard {
     pub(crate) fn open(file: RandomAccess) -> Result<(Self, HashMap<String, TensorInfo>)> {
         let corrupt = |reason: String| Error::malformed(&file.path, reason);
-        let mut length = [0; 8];
-        if file.length < 8 {
-            return Err(corrupt("is too short to be a safetensors file; download it again".into()));
-        }
-        file.read_at(0, &mut length)?;
-        let header_length = u64::from_le_bytes(length);
-        if header_length > MAX_HEADER_BYTES || header_length + 8 > file.length {
-            return Err(corrupt(
-                "is not a safetensors file, or its header is truncated; download it again or convert it to safetensors"
-                    .into(),
-            ));
-        }
-        let mut header = vec![0; usize::try_from(header_length).unwrap_or(usize::MAX)];
-        file.read_at(8, &mut header)?;
+        let header = header(&file)?;
         let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| {
             corrupt(format!("is not a safetensors file: its header is not valid ({error}); download it again"))
         })?;
-        let data_start = header_length + 8;
+        let data_start = header.len() as u64 + 8;
         let expected = data_start + metadata.data_len() as u64;
         if file.length != expected {
             return Err(corrupt(format!(
