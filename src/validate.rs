@@ -1,6 +1,6 @@
 //! Checks of requests whose model is known only at run time.
 
-use crate::backend::{EditSpec, GenerateSpec};
+use crate::backend::{EditSpec, GenerateSpec, Request};
 use crate::error::Error;
 use crate::generated;
 use crate::images::typed::{Spec, View, check};
@@ -28,6 +28,16 @@ impl GenerateSpec {
 }
 
 impl EditSpec {
+    /// Checks the request at run time. See [`GenerateSpec::validate`].
+    ///
+    /// # Errors
+    /// [`InvalidRequest`](crate::ErrorKind::InvalidRequest) for the first violated rule. The error names the parameter.
+    pub fn validate(&self) -> Result<(), Error> {
+        validate(self)
+    }
+}
+
+impl Request {
     /// Checks the request at run time. See [`GenerateSpec::validate`].
     ///
     /// # Errors

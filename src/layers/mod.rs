@@ -1,4 +1,4 @@
-//! Backends that wrap another backend to add retries, a fallback, limits, a spend cap or a cache.
+//! Backends that wrap another backend to add defaults, retries, a fallback, limits, a spend cap or a cache.
 //!
 //! Each layer is a [`Backend`](crate::Backend) itself, so layers can be stacked:
 //!
@@ -25,6 +25,7 @@
 
 #[cfg(feature = "cache")]
 mod cache;
+mod defaults;
 mod failed_attempts;
 mod fallback;
 mod limit;
@@ -34,6 +35,7 @@ mod spend_cap;
 pub use crate::backend::layer::Layer;
 #[cfg(feature = "cache")]
 pub use cache::Cache;
+pub use defaults::Defaults;
 pub use fallback::Fallback;
 pub use limit::Limit;
 pub use retry::Retry;

@@ -93,6 +93,11 @@ impl OutputFormat {
     /// The number of leading bytes that [`of`](Self::of) reads.
     pub(crate) const SNIFFED: usize = 32;
 
+    /// Returns whether files of this format can have a compression level.
+    pub(crate) fn is_lossy(self) -> bool {
+        matches!(self, Self::Jpeg | Self::Webp | Self::Avif)
+    }
+
     /// Detects the format of an encoded image from its first bytes. Returns `None` for any other content.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Option<Self> {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cache;
+mod defaults;
 mod fallback;
 mod limit;
 mod retry;
@@ -13,7 +14,7 @@ mod variant;
 use std::time::Duration;
 
 use lumenfall::backend::{Backend, Content, Cost, EditSpec, GenerateSpec, Output, RequestContext};
-use lumenfall::layers::{Cache, Fallback, Limit, Retry, SpendCap};
+use lumenfall::layers::{Cache, Defaults, Fallback, Limit, Retry, SpendCap};
 use lumenfall::testing::{MockBackend, PIXEL, conformance};
 use lumenfall::{Error, ErrorKind, Input, RetryPolicy};
 
@@ -61,13 +62,14 @@ fn exhausted() -> Error {
 async fn every_layer_conforms_to_the_backend_trait() {
     let folder = tempfile::tempdir().unwrap();
     let mock = MockBackend::new;
-    let backends: [(&str, Box<dyn Backend>); 7] = [
+    let backends: [(&str, Box<dyn Backend>); 8] = [
         ("mock", Box::new(mock())),
         ("fallback", Box::new(Fallback::new(mock().without_edits()).then(mock()))),
         ("limit", Box::new(Limit::new(mock()).concurrency(2).rate(10, Duration::from_secs(1)))),
         ("spend cap", Box::new(SpendCap::new(mock(), Cost::new(1000.0, "USD")))),
         ("retry", Box::new(Retry::new(mock(), RetryPolicy::default()))),
         ("cache", Box::new(Cache::new(mock(), folder.path()))),
+        ("defaults", Box::new(Defaults::new(mock()).timeout(Duration::from_secs(60)))),
         ("without edits", Box::new(mock().without_edits())),
     ];
     for (name, backend) in backends {
