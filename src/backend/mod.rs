@@ -126,8 +126,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Downloads the image at `url`, a URL that this backend returned.
     ///
-    /// A backend whose [`Capabilities::urls`] is true implements this with its own HTTP client, and does not send its key. Other
-    /// backends return [`no_urls`].
+    /// A backend whose [`Capabilities::urls`] is true implements this with its own HTTP client, and sends its key to no other
+    /// service. Other backends return [`no_urls`].
     fn fetch<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<ByteStream, Error>>;
 }
 

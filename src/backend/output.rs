@@ -157,7 +157,7 @@ pub struct Metadata {
     pub size: Option<Size>,
     /// The file format that the service reports. [`Image::format`](crate::Image::format) detects the actual format.
     pub output_format: Option<OutputFormat>,
-    /// The service's own metadata, unmodified, in a format that may change.
+    /// The fields of the service's response, unmodified, without the images: `usage`, `metadata` and all others.
     #[serde(skip)]
     pub service: ServiceMetadata,
     /// When the images were generated, in seconds since 1970.
@@ -185,13 +185,13 @@ impl Metadata {
     }
 }
 
-/// The service's own metadata in JSON. The values may be secret, so `Debug` shows only the names of the fields.
+/// The fields of a service's response. The values may be secret, so `Debug` shows only the names of the fields.
 #[derive(Clone, Default, PartialEq)]
-pub struct ServiceMetadata(pub Value);
+pub struct ServiceMetadata(pub Map<String, Value>);
 
 impl fmt::Debug for ServiceMetadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.as_object().into_iter().flat_map(Map::keys)).finish()
+        f.debug_set().entries(self.0.keys()).finish()
     }
 }
 

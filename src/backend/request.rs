@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::ModelApi;
 use super::serde_form::{json_text_in_binary_formats, seconds};
+use super::{Content, ModelApi};
 use crate::error::{Error, ErrorKind};
 use crate::retry::RetryPolicy;
 use crate::setters::setters;
@@ -362,6 +362,15 @@ pub enum Progress {
         /// The time until it starts.
         #[serde(rename = "wait_seconds", serialize_with = "seconds::serialize")]
         wait: Duration,
+    },
+    /// A preview of an image, which the service sends while it generates the image. Servers with the OpenAI images API do so
+    /// if the extra parameters `stream` and `partial_images` ask for it.
+    PartialImage {
+        /// The number of the preview, from 0.
+        index: u32,
+        /// The encoded preview. The serde form omits it.
+        #[serde(skip)]
+        content: Content,
     },
     /// The local backend loads the model's weights.
     Loading,

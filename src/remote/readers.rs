@@ -17,13 +17,17 @@ use crate::error::Error;
 pub(crate) fn read_images<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Output, Error> {
     let mut extractor = Base64Extractor::new(0);
     chunks.into_iter().for_each(|chunk| extractor.push(chunk));
-    images::output(HeaderMap::new(), extractor.finish(), &Secrets::default(), None).map_err(|failure| failure.error)
+    images::output(HeaderMap::new(), extractor.finish(), &url(), &Secrets::default(), None)
+        .map_err(|failure| failure.error)
 }
 
 pub(crate) fn read_failure(status: StatusCode, body: &[u8], is_complete: bool, key: &str) -> Error {
     let secrets = Secrets::new(Key::new(key, "Bearer", "KEY").ok().as_ref(), []);
     let body = PartialBody { bytes: body.to_vec(), is_complete };
-    #[expect(clippy::expect_used, reason = "the URL is constant and valid")]
-    let url = reqwest::Url::parse("https://api.example/v1").expect("a valid URL");
-    Failure::of_response(status, &url, &HeaderMap::new(), body, &secrets).error
+    Failure::of_response(status, &url(), &HeaderMap::new(), body, &secrets).error
+}
+
+#[expect(clippy::expect_used, reason = "the URL is constant and valid")]
+fn url() -> reqwest::Url {
+    reqwest::Url::parse("https://api.example/v1").expect("a valid URL")
 }

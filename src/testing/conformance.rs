@@ -277,6 +277,6 @@ fn is_ordered(reports: &[Progress], images: usize) -> bool {
         }
         Progress::Decoding { image } => exists(image) && decoded.insert(image),
         // A provider may put a request back into its queue.
-        Progress::Queued { .. } | Progress::Running | Progress::Retrying { .. } => true,
+        Progress::Queued { .. } | Progress::Running | Progress::Retrying { .. } | Progress::PartialImage { .. } => true,
     })
 }

@@ -1,6 +1,7 @@
 //! Downloads: images at URLs are fetched without the key, resumed after failures, and never composed of different contents.
 
 use futures_util::TryStreamExt;
+use wiremock::matchers::{header_exists, method, path};
 
 use crate::support::*;
 
@@ -159,4 +160,37 @@ async fn a_body_that_is_not_an_image_is_rejected() {
     let drawing = "<?xml version='1.0'?><svg/>";
     let server = with_image(ResponseTemplate::new(200).set_body_string(drawing)).await;
     assert_eq!(generate_inline(&remote(&server.uri())).await.unwrap()[0].bytes(), drawing);
+}
+
+/// Some servers protect their own images with the key. No other server may receive it.
+#[tokio::test]
+async fn an_image_of_the_service_itself_is_requested_again_with_the_key_if_it_is_rejected_without() {
+    let own = MockServer::start().await;
+    let other = MockServer::start().await;
+    let with_key = |at: &str| Mock::given(method("GET")).and(path(at)).and(header_exists("authorization"));
+    for (server, at) in [(&own, "/401.png"), (&own, "/403.png"), (&other, "/401.png")] {
+        with_key(at).respond_with(png()).mount(server).await;
+        let status: u16 = at[1..4].parse().unwrap();
+        on(server, "GET", at, None, ResponseTemplate::new(status).set_body_string("without a key")).await;
+    }
+    let elsewhere = format!("{}/401.png", other.uri());
+    let redirect = ResponseTemplate::new(307).insert_header("location", elsewhere.as_str());
+    on(&own, "GET", "/redirect.png", None, redirect).await;
+    on(&own, "GET", "/never.png", None, ResponseTemplate::new(403).set_body_string("the first response")).await;
+    let remote = builder(&format!("{}/v1", own.uri())).header("x-tenant", "secret-tenant").build().unwrap();
+
+    for url in ["/401.png", "/403.png"] {
+        assert_eq!(fetch(&remote, &format!("{}{url}", own.uri())).await.unwrap(), PNG);
+    }
+    for url in [elsewhere.clone(), format!("{}/redirect.png", own.uri())] {
+        assert_eq!(fetch(&remote, &url).await.unwrap_err().status(), Some(401));
+    }
+    let error = fetch(&remote, &format!("{}/never.png", own.uri())).await.unwrap_err();
+    assert!(error.to_string().contains("the first response"), "{error}");
+    let is_secret = |request: &wiremock::Request| {
+        ["authorization", "x-tenant"].iter().any(|name| request.headers.contains_key(*name))
+    };
+    let sent = requests(&own).await;
+    assert_eq!(sent.iter().map(is_secret).collect::<Vec<_>>(), [false, true, false, true, false, false, true]);
+    assert!(!requests(&other).await.iter().any(is_secret));
 }

@@ -209,3 +209,59 @@ async fn a_wait_in_the_body_counts_like_the_header() {
         assert_eq!(error.retry_after(), seconds.map(Duration::from_secs), "{body}");
     }
 }
+
+#[tokio::test]
+async fn images_of_an_event_stream_are_returned_and_its_partial_images_are_progress() {
+    let image = png_base64();
+    let stream = [
+        "event: image_generation.partial_image".to_owned(),
+        format!(r#"data: {{"type":"image_generation.partial_image","b64_json":"{image}","partial_image_index":0}}"#),
+        String::new(),
+        "event: image_generation.completed".to_owned(),
+        format!(r#"data: {{"type":"image_generation.completed","b64_json":"{image}","usage":{{"total_tokens":7}}}}"#),
+        String::new(),
+    ];
+    let complete = ResponseTemplate::new(200).set_body_raw(stream.join("\n"), "text/event-stream");
+    let server = responding(complete).await;
+    let (context, reported) = progress();
+    let output = remote(&server.uri()).send(generate_spec().into(), context).await.unwrap();
+    assert_eq!(output.images.len(), 1);
+    assert_eq!(output.images[0].content, Content::Bytes(PNG.into()));
+    assert_eq!(output.metadata.service.0["usage"]["total_tokens"], 7);
+    let partial = Progress::PartialImage { index: 0, content: Content::Bytes(PNG.into()) };
+    assert_eq!(*reported.lock().unwrap(), [partial]);
+
+    let failed = [stream[..3].join("\n"), r#"data: {"type":"error","error":{"code":"moderation_blocked"}}"#.to_owned()];
+    let failed = ResponseTemplate::new(200).set_body_raw(failed.join("\n"), "text/event-stream");
+    let error = generate(&remote(&responding(failed).await.uri())).await.unwrap_err();
+    assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::ContentPolicy, true));
+}
+
+#[tokio::test]
+async fn an_image_in_another_format_or_size_than_requested_has_a_warning() {
+    // The header of a PNG image of 512 by 256 pixels.
+    let png = [&PNG[..8], &[0, 0, 0, 13], b"IHDR", &512_u32.to_be_bytes(), &256_u32.to_be_bytes()].concat();
+    let image = json!({ "b64_json": base64_simd::STANDARD.encode_to_string(png) });
+    let url = json!({ "url": "https://media.example/1" });
+    let warnings = async |body: Value, format, size: &str| {
+        let server = responding(json_response(200, body)).await;
+        let mut spec = generate_spec();
+        spec.options.output_format = Some(format);
+        spec.options.size = Some(size.parse().unwrap());
+        send(&remote(&server.uri()), spec).await.unwrap().metadata.warnings
+    };
+    // The bytes decide, not the reported values.
+    let wrong = json!({ "size": "1024x1024", "output_format": "jpeg", "data": [image, image] });
+    assert_eq!(warnings(wrong.clone(), OutputFormat::Png, "512x256").await, Vec::<String>::new());
+    assert_eq!(
+        warnings(wrong, OutputFormat::Jpeg, "1024x1024").await,
+        [
+            "2 images have the format png; the request asked for jpeg",
+            "2 images have the size 512x256; the request asked for 1024x1024"
+        ]
+    );
+    let reported = json!({ "size": "512x512", "output_format": "png", "data": [url] });
+    assert_eq!(warnings(reported.clone(), OutputFormat::Webp, "512x512").await.len(), 1);
+    assert_eq!(warnings(reported, OutputFormat::Png, "1:1").await, Vec::<String>::new());
+    assert_eq!(warnings(json!({ "data": [url] }), OutputFormat::Webp, "512x512").await, Vec::<String>::new());
+}

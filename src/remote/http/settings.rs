@@ -101,7 +101,8 @@ macro_rules! settings_methods {
             self
         }
 
-        /// Adds a header to each API request. It is not sent with image downloads.
+        /// Adds a header to each API request. It is sent with an image download only if the service itself rejects the
+        /// download without the key.
         pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
             self.settings.headers.push((name.into(), value.into()));
             self

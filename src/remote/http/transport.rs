@@ -236,8 +236,9 @@ impl Transport {
         if !response.status().is_success() {
             return Err(Box::pin(self.error_response(response, billing, deadline)).await);
         }
-        let limit = self.max_response_bytes;
-        read(&mut Body::new(response, &self.secrets, limit, self.idle_timeout, deadline)).await
+        let (limit, idle_timeout) = (self.max_response_bytes, self.idle_timeout);
+        let mut body = Body::new(response, &self.secrets, &self.base, call.context, limit, idle_timeout, deadline);
+        read(&mut body).await
     }
 
     async fn execute(&self, request: Request, timeout: Duration, deadline: Instant) -> Result<Response, Failure> {
@@ -261,7 +262,7 @@ impl Transport {
         upload.response(timeout, deadline, response).await
     }
 
-    /// Starts the download of an image. The key is not sent.
+    /// Starts the download of an image. The key is not sent, unless the service itself requires it for its own images.
     pub(crate) async fn download(&self, url: Url, retry: &RetryPolicy, deadline: Instant) -> Result<Response, Error> {
         let shown = redact::url(&url);
         self.follow(url, retry, deadline).await.map_err(|error| {
@@ -281,6 +282,7 @@ impl Transport {
         for _ in 0..=MAX_REDIRECTS {
             let attempt = || async {
                 let response = self.execute(Request::new(Method::GET, url.clone()), timeout, deadline).await?;
+                let response = self.with_key(response, timeout, deadline).await?;
                 match response.status() {
                     status if status.is_success() || status.is_redirection() => Ok(response),
                     _ => Err(self.error_response(response, Billing::Free, deadline).await),
@@ -297,6 +299,20 @@ impl Transport {
             })?;
         }
         Err(Error::new(ErrorKind::InvalidResponse, format!("there are more than {MAX_REDIRECTS} redirects")))
+    }
+
+    /// Requests an image again with the key if the service's own origin rejected the request without it. Returns the first
+    /// response if that does not help.
+    async fn with_key(&self, response: Response, timeout: Duration, deadline: Instant) -> Result<Response, Failure> {
+        let is_rejected = matches!(response.status().as_u16(), 401 | 403);
+        let is_own = response.url().origin() == self.base.origin();
+        if !is_rejected || !is_own || !self.headers.values().any(HeaderValue::is_sensitive) {
+            return Ok(response);
+        }
+        let request = self.request(Method::GET, response.url().clone());
+        let second = self.execute(copy(&request, None), timeout, deadline).await?;
+        let is_accepted = second.status().is_success() || second.status().is_redirection();
+        Ok(if is_accepted { second } else { response })
     }
 
     /// Returns the timeout for the response head. Only generating an image justifies a long wait.

@@ -47,7 +47,7 @@ impl Extracted {
 }
 
 /// Returns the text that replaces image number `index`. It is not valid base64, so it cannot be confused with an image.
-fn reference(index: usize) -> String {
+pub(crate) fn reference(index: usize) -> String {
     format!("#{index}")
 }
 

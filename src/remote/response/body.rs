@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::Response;
-use reqwest::header::HeaderMap;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
+use reqwest::{Response, Url};
 
 use super::failure::Failure;
 use super::timeout::{Part, within};
+use crate::backend::RequestContext;
 use crate::error::{Error, ErrorKind};
 use crate::remote::secrets::Secrets;
 use tokio::time::Instant;
@@ -19,6 +20,10 @@ const MAX_PREALLOCATION: usize = 256 << 20;
 pub(crate) struct Body<'a> {
     response: Response,
     pub(crate) secrets: &'a Secrets,
+    /// The base URL of the service, to which relative URLs are joined.
+    pub(crate) base: &'a Url,
+    /// Receives partial images.
+    pub(crate) context: &'a RequestContext,
     /// The `Content-Length`; 0 if there is none.
     announced: usize,
     limit: usize,
@@ -32,12 +37,19 @@ impl<'a> Body<'a> {
     pub(crate) fn new(
         response: Response,
         secrets: &'a Secrets,
+        base: &'a Url,
+        context: &'a RequestContext,
         limit: usize,
         idle_timeout: Duration,
         deadline: Instant,
     ) -> Self {
         let announced = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
-        Self { response, secrets, announced, limit, received: 0, idle_timeout, deadline }
+        Self { response, secrets, base, context, announced, limit, received: 0, idle_timeout, deadline }
+    }
+
+    /// Returns the media type of the response.
+    pub(crate) fn media_type(&self) -> Option<&str> {
+        super::headers::text(self.response.headers(), CONTENT_TYPE.as_str())
     }
 
     /// Takes the headers out of the response.

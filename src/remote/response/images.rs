@@ -1,44 +1,68 @@
 //! The response to a generation or an edit.
 
 use bytes::Bytes;
+use reqwest::Url;
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::base64_stream::{Base64Extractor, Extracted};
 use super::body::Body;
+use super::events::{self, Events};
+use super::explanation::Explanation;
 use super::failure::Failure;
 use super::{headers, json, lenient};
 use crate::backend::{Content, Cost, Headers, ImageData, Metadata, Output, ServiceMetadata};
 use crate::remote::secrets::Secrets;
 use crate::values::OutputFormat;
 
-/// Reads the images while the body is received.
+/// Reads the images while the body is received: JSON, or a stream of events whose partial images become progress.
 pub(crate) async fn read(body: &mut Body<'_>) -> Result<Output, Failure> {
-    let mut extractor = Base64Extractor::new(body.capacity());
+    let (base, context) = (body.base, body.context);
+    let report = |progress| context.report(progress);
+    let mut received = Received::Json(Base64Extractor::new(body.capacity()));
+    let mut is_first = true;
     let interruption = loop {
         match body.next().await {
-            Ok(Some(chunk)) => extractor.push(&chunk),
+            Ok(Some(chunk)) => {
+                if std::mem::take(&mut is_first) && events::is_stream(body.media_type(), &chunk) {
+                    received = Received::Events(Events::new());
+                }
+                match &mut received {
+                    Received::Json(extractor) => extractor.push(&chunk),
+                    Received::Events(events) => events.push(&chunk, &report),
+                }
+            }
             Ok(None) => break None,
             Err(failure) => break Some(failure),
         }
     };
-    output(body.take_headers(), extractor.finish(), body.secrets, interruption)
+    let received = match received {
+        Received::Json(extractor) => extractor.finish(),
+        Received::Events(events) => events.finish(&report),
+    };
+    output(body.take_headers(), received, base, body.secrets, interruption)
+}
+
+/// The received part of a response.
+enum Received {
+    Json(Base64Extractor),
+    Events(Events),
 }
 
 /// Returns the images of a response. Images that were received before an `interruption`, or before the JSON becomes
-/// malformed, are returned too: they are paid for.
+/// malformed, are returned too: they are paid for. Relative URLs are joined to `base`.
 ///
 /// No error quotes the response, which can contain megabytes of image data.
 pub(crate) fn output(
     head: HeaderMap,
     mut response: Extracted,
+    base: &Url,
     secrets: &Secrets,
     interruption: Option<Failure>,
 ) -> Result<Output, Failure> {
-    let (body, malformed) = lenient::parse(std::mem::take(&mut response.json));
+    let (mut body, malformed) = lenient::parse(std::mem::take(&mut response.json));
     let failure = interruption.or_else(|| malformed.map(|error| json::unreadable(&error, response.received)));
-    let mut metadata = metadata(head, &body, secrets);
     // Some servers return a single object instead of an array.
     let items = match body.get("data") {
         Some(Value::Array(items)) => items.as_slice(),
@@ -46,40 +70,65 @@ pub(crate) fn output(
         None => &[],
     };
     let mut images = Vec::with_capacity(items.len());
+    let mut warnings = Vec::new();
     for (index, item) in items.iter().enumerate() {
         let revised_prompt = lenient::text(item, "revised_prompt").map(str::to_owned);
-        match content(item, &response) {
+        match content(item, &response, base) {
             Ok(Some(content)) => {
                 images.push(ImageData { content, revised_prompt, seed: item.get("seed").and_then(Value::as_u64) })
             }
             Ok(None) => {}
-            Err(NotBase64) => {
-                metadata.warnings.push(format!("image {} was dropped: it is not valid base64", index + 1))
-            }
+            Err(NotBase64) => warnings.push(format!("image {} was dropped: it is not valid base64", index + 1)),
         }
     }
-    match failure {
-        None if images.is_empty() => {
-            let problem = match metadata.warnings.is_empty() {
+    if images.is_empty() {
+        let id = request_id(&head, &body).map(str::to_owned);
+        let failure = failure.unwrap_or_else(|| {
+            let problem = match warnings.is_empty() {
                 true => "the response contains no image",
                 false => "the response contains no image that is valid base64",
             };
-            Err(Failure::no_image(problem, &body, secrets).with_request_id(metadata.request_id.as_deref(), secrets))
-        }
-        Some(failure) if images.is_empty() => Err(failure.with_request_id(metadata.request_id.as_deref(), secrets)),
-        failure => {
-            metadata.warnings.extend(failure.map(|failure| {
-                format!("the response was incomplete after {} images: {}", images.len(), failure.error)
-            }));
-            Ok(Output::new(images, metadata))
+            Failure::no_image(problem, &body, secrets)
+        });
+        return Err(failure.with_request_id(id.as_deref(), secrets));
+    }
+    if let Some(message) = body.get("error").and_then(|error| Explanation::of_json(error).message(secrets)) {
+        warnings.push(format!("the service reported an error: {message}"));
+    }
+    warnings.extend(
+        failure.map(|failure| format!("the response was incomplete after {} images: {}", images.len(), failure.error)),
+    );
+    let mut metadata = metadata(head, &body, secrets);
+    metadata.service = service_fields(body.take(), "data", &["b64_json", "url", "revised_prompt", "seed"]);
+    metadata.warnings = warnings;
+    Ok(Output::new(images, metadata))
+}
+
+/// Returns the fields of a response without its images: the list `images`, whose items keep the fields that are not
+/// `consumed`.
+pub(crate) fn service_fields(body: Value, images: &str, consumed: &[&str]) -> ServiceMetadata {
+    let Value::Object(mut fields) = body else { return ServiceMetadata::default() };
+    if let Some(mut items) = fields.remove(images) {
+        let items = match &mut items {
+            Value::Array(items) => items.as_mut_slice(),
+            item => std::slice::from_mut(item),
+        };
+        let rest = |item: &mut Value| {
+            let fields = item.as_object_mut().map(std::mem::take).unwrap_or_default();
+            fields.into_iter().filter(|(name, _)| !consumed.contains(&name.as_str())).collect::<Map<_, _>>()
+        };
+        let items: Vec<_> = items.iter_mut().map(rest).collect();
+        if items.iter().any(|item| !item.is_empty()) {
+            fields.insert(images.to_owned(), items.into());
         }
     }
+    ServiceMetadata(fields)
 }
 
 pub(crate) struct NotBase64;
 
 /// Returns the content of an image. Bytes are preferred to a URL, because they need no second request.
-fn content(item: &Value, response: &Extracted) -> Result<Option<Content>, NotBase64> {
+fn content(item: &Value, response: &Extracted, base: &Url) -> Result<Option<Content>, NotBase64> {
     let base64 = lenient::text(item, "b64_json");
     let bytes = base64.map(|text| response.image(text).map_or_else(|| decode(text), Ok));
     let url = lenient::text(item, "url");
@@ -87,10 +136,22 @@ fn content(item: &Value, response: &Extracted) -> Result<Option<Content>, NotBas
         (Some(Ok(bytes)), _) if !bytes.is_empty() => Ok(Some(Content::Bytes(bytes))),
         // Some servers embed the image in the URL.
         (_, Some(url)) if url.starts_with("data:") => Ok(Some(Content::Bytes(decode(url)?))),
-        (_, Some(url)) => Ok(Some(Content::Url(url.to_owned()))),
+        (_, Some(url)) => Ok(Some(Content::Url(absolute(url, base)))),
         (Some(Err(error)), None) => Err(error),
         (Some(Ok(_)) | None, None) => Ok(None),
     }
+}
+
+/// Joins a relative URL to the base URL, whose last segment is a folder.
+fn absolute(url: &str, base: &Url) -> String {
+    if Url::parse(url).is_ok() {
+        return url.to_owned();
+    }
+    let mut folder = base.clone();
+    if let Ok(mut segments) = folder.path_segments_mut() {
+        segments.pop_if_empty().push("");
+    }
+    folder.join(url).map_or_else(|_| url.to_owned(), String::from)
 }
 
 /// Decodes base64, which may have a `data:` prefix, whitespace, no padding, or the URL-safe alphabet.
@@ -107,27 +168,29 @@ pub(crate) fn decode(text: &str) -> Result<Bytes, NotBase64> {
     Ok(image.into())
 }
 
+fn request_id<'a>(head: &'a HeaderMap, body: &'a Value) -> Option<&'a str> {
+    headers::request_id(head).or_else(|| lenient::text(body, "id"))
+}
+
 /// Returns the metadata of a response. Metadata in the body takes precedence over headers.
 fn metadata(head: HeaderMap, body: &Value, secrets: &Secrets) -> Metadata {
-    let service = body.get("metadata").cloned().unwrap_or_default();
+    let service = body.get("metadata").unwrap_or(&Value::Null);
     let header = |name: &str| headers::text(&head, name).map(|text| secrets.redact_key(text));
     let text = |object: &Value, name: &str| lenient::text(object, name).map(|text| secrets.redact_key(text));
-    let id = headers::request_id(&head).or_else(|| lenient::text(body, "id"));
     Metadata {
-        provider: text(&service, "provider").or_else(|| header("x-lumenfall-provider")),
-        model: text(&service, "executed_model")
-            .or_else(|| text(&service, "model"))
+        provider: text(service, "provider").or_else(|| header("x-lumenfall-provider")),
+        model: text(service, "executed_model")
+            .or_else(|| text(service, "model"))
             .or_else(|| header("x-lumenfall-model")),
         cost: service
             .get("cost")
             .and_then(lenient::number)
-            .map(|amount| Cost::new(amount, text(&service, "cost_currency").unwrap_or_else(|| "USD".into()))),
-        request_id: id.map(|id| secrets.redact_key(id)),
+            .map(|amount| Cost::new(amount, text(service, "cost_currency").unwrap_or_else(|| "USD".into()))),
+        request_id: request_id(&head, body).map(|id| secrets.redact_key(id)),
         headers: Headers::new(head),
         size: lenient::text(body, "size").and_then(|size| size.parse().ok()),
         output_format: body.get("output_format").and_then(|format| OutputFormat::deserialize(format).ok()),
-        created: lenient::integer(body, "created"),
-        service: ServiceMetadata(service),
+        created: lenient::integer(body, "created").or_else(|| lenient::integer(body, "created_at")),
         ..Metadata::default()
     }
 }
@@ -143,7 +206,11 @@ mod tests {
 
     fn read(body: &[u8]) -> Result<Output, Failure> {
         let secrets = Secrets::new(Some(&Key::new("canary-key", "Bearer", "KEY").unwrap()), []);
-        output(HeaderMap::new(), extract(body), &secrets, None)
+        output(HeaderMap::new(), extract(body), &base(), &secrets, None)
+    }
+
+    fn base() -> Url {
+        "https://api.example:8000/openai/v1?api-version=1".parse().unwrap()
     }
 
     fn extract(body: &[u8]) -> Extracted {
@@ -183,6 +250,31 @@ mod tests {
                 format!(r#"{{"created":"yesterday","size":7,"usage":null,"metadata":[],"data":{data}}} <!-- -->"#);
             assert_eq!(contents(&body), images, "{data}");
         }
+    }
+
+    #[test]
+    fn relative_urls_are_joined_to_the_base_url() {
+        for (url, joined) in [
+            ("/v1/images/7/content", "https://api.example:8000/v1/images/7/content"),
+            ("files/7.png?sig=s", "https://api.example:8000/openai/v1/files/7.png?sig=s"),
+            ("//media.example/7.png", "https://media.example/7.png"),
+            ("http://x/1", "http://x/1"),
+        ] {
+            assert_eq!(contents(&format!(r#"{{"data":[{{"url":"{url}"}}]}}"#)), [joined]);
+        }
+    }
+
+    #[test]
+    fn unknown_fields_are_kept_without_the_images() {
+        let body = br#"{"created":1,"background":"opaque","usage":{"total_tokens":7},"error":{"message":"one failed"},
+            "data":[{"b64_json":"aGVsbG8=","id":"i1","url":null,"seed":7},{"b64_json":"?"}]}"#;
+        let Output { metadata, .. } = read(body).unwrap();
+        let kept = serde_json::json!({
+            "created": 1, "background": "opaque", "usage": { "total_tokens": 7 }, "error": { "message": "one failed" },
+            "data": [{ "id": "i1" }, {}],
+        });
+        assert_eq!(Value::Object(metadata.service.0), kept);
+        assert_eq!(metadata.warnings[1], "the service reported an error: one failed");
     }
 
     #[test]
@@ -253,7 +345,7 @@ mod tests {
         let failure = Failure::unusable_response("broken");
         let response = extract(whole.as_bytes());
         let Output { images, metadata } =
-            output(HeaderMap::new(), response, &Secrets::default(), Some(failure)).unwrap();
+            output(HeaderMap::new(), response, &base(), &Secrets::default(), Some(failure)).unwrap();
         assert_eq!((images.len(), images[1].seed), (3, Some(7)));
         assert!(metadata.warnings[0].starts_with("the response was incomplete after 3 images: broken"));
     }
@@ -263,7 +355,7 @@ mod tests {
         let head =
             || HeaderMap::from_iter([(HeaderName::from_static("x-request-id"), HeaderValue::from_static("req_9"))]);
         for body in [&b"{}"[..], b"<html>", br#"{"data":[{"b64_json":"?"}]}"#] {
-            let error = output(head(), extract(body), &Secrets::default(), None).unwrap_err().error;
+            let error = output(head(), extract(body), &base(), &Secrets::default(), None).unwrap_err().error;
             assert_eq!((error.request_id(), error.maybe_billed()), (Some("req_9"), true));
         }
     }
@@ -277,7 +369,7 @@ mod tests {
         assert_eq!((images[0].seed, metadata.created), (Some(7), Some(1_500_000_000)));
         assert_eq!(metadata.size, "1024x768".parse().ok());
         assert_eq!(metadata.output_format, Some(crate::OutputFormat::Webp));
-        assert_eq!(metadata.service.0["attempts"][0]["provider"], "replicate");
+        assert_eq!(metadata.service.0["metadata"]["attempts"][0]["provider"], "replicate");
         assert_eq!(metadata.cost.unwrap().micros, 20_000);
     }
 

@@ -4,6 +4,7 @@ pub(crate) mod base64_stream;
 pub(crate) mod body;
 pub(crate) mod classify;
 pub(crate) mod estimate;
+pub(crate) mod events;
 pub(crate) mod explanation;
 pub(crate) mod failure;
 pub(crate) mod headers;

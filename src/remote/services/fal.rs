@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::job::{self, FailedPoll, JobApi, State, Turns};
 use super::provider::provider_builder;
+use super::requested::Requested;
 use super::{fields, provider};
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, Estimate, GenerateSpec, ImageData, Metadata, Options,
@@ -21,6 +22,7 @@ use crate::remote::http::download;
 use crate::remote::http::settings::{Service, Settings, settings_methods};
 use crate::remote::http::transport::Transport;
 use crate::remote::response::failure::Failure;
+use crate::remote::response::images;
 use crate::remote::secrets::Secrets;
 use crate::values::{OutputFormat, ResponseFormat, Size};
 
@@ -58,7 +60,7 @@ impl Fal {
         let this = self.for_call(&context)?;
         let time = this.transport.start(context.deadline.map(Into::into));
         let deadline = time.deadline;
-        let response_format = spec.options.response_format;
+        let (response_format, requested) = (spec.options.response_format, Requested::of(&spec.options));
         let parameters = spec.options.of_images();
         let input = input(spec)?;
 
@@ -70,7 +72,7 @@ impl Fal {
 
         let url = job_url(&this.transport, &submitted.id, &[]);
         let result = job::poll(&this.transport, &url, this.poll_interval, deadline, failed_result).await;
-        let mut output = result.and_then(|result| read(&result, secrets)).map_err(complete)?;
+        let mut output = result.and_then(|result| read(result, secrets)).map_err(complete)?;
         output.metadata.request_id = Some(submitted.shown_id.clone());
         output.metadata.lost_bills = submitted.lost_bills;
         output.metadata.attempts = submitted.attempts;
@@ -78,6 +80,7 @@ impl Fal {
         if response_format == Some(ResponseFormat::B64Json) {
             output = fetch::all(&*this, output, Some(deadline.into())).await.map_err(complete)?;
         }
+        requested.compare(&mut output);
         output.metadata.elapsed = time.started.elapsed();
         Ok(output)
     }
@@ -178,11 +181,11 @@ fn state(status: &Value, secrets: &Secrets) -> Result<State<()>, Error> {
     })
 }
 
-fn read(result: &Value, secrets: &Secrets) -> Result<Output, Error> {
+fn read(result: Value, secrets: &Secrets) -> Result<Output, Error> {
     let list = |name: &str| result.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let seed = result.get("seed").and_then(Value::as_u64);
     let urls = list("images").iter().filter_map(|image| image.get("url")?.as_str());
-    let images: Vec<_> = urls
+    let data: Vec<_> = urls
         .enumerate()
         .map(|(i, url)| ImageData {
             content: Content::Url(url.to_owned()),
@@ -191,8 +194,8 @@ fn read(result: &Value, secrets: &Secrets) -> Result<Output, Error> {
             seed: seed.filter(|_| i == 0),
         })
         .collect();
-    if images.is_empty() {
-        return Err(Failure::no_image("the response of fal contains no image", result, secrets).error);
+    if data.is_empty() {
+        return Err(Failure::no_image("the response of fal contains no image", &result, secrets).error);
     }
     let flagged = list("has_nsfw_concepts").iter().enumerate().filter(|(_, flag)| flag.as_bool() == Some(true));
     let warnings =
@@ -202,9 +205,10 @@ fn read(result: &Value, secrets: &Secrets) -> Result<Output, Error> {
         provider: Some(NAME.into()),
         model: Some(MODEL.join("/")),
         warnings,
+        service: images::service_fields(result, "images", &["url"]),
         ..Metadata::default()
     };
-    Ok(Output::new(images, metadata))
+    Ok(Output::new(data, metadata))
 }
 
 /// Returns the megapixels of each image.

@@ -10,6 +10,7 @@ use reqwest::{Method, Request as HttpRequest, Url};
 
 use super::encoder::{self, Encoded};
 use super::presets::{Images, Preset, ResponseFormats};
+use super::requested::Requested;
 use super::{ImageField, Replay, Server};
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Estimate, ModelApi, Output, Request, RequestContext, fetch,
@@ -281,7 +282,7 @@ impl Remote {
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
         let this = self.for_call(&context)?;
-        let response_format = request.options().response_format;
+        let (response_format, requested) = (request.options().response_format, Requested::of(request.options()));
         let parameters = request.options().of_images();
         let (request, payload) = this.prepare(request, context.model).await?;
         let time = this.transport.start(context.deadline.map(Into::into));
@@ -296,6 +297,7 @@ impl Remote {
                 .await
                 .map_err(|error| error.with_attempts(attempts, time.started.elapsed()))?;
         }
+        requested.compare(&mut output);
         output.metadata.urls_expire = expiry(output.metadata.created, SystemTime::now());
         output.metadata.backend = self.name().to_owned();
         output.metadata.elapsed = time.started.elapsed();

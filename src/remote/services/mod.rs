@@ -11,6 +11,7 @@ mod presets_table;
 mod provider;
 mod replay;
 pub(crate) mod replicate;
+mod requested;
 mod server;
 
 pub use fal::{Fal, FalBuilder};

@@ -12,15 +12,17 @@ use serde_json::{Map, Value, json};
 
 use super::job::{self, JobApi, State, Submitted, Turns};
 use super::provider::provider_builder;
+use super::requested::Requested;
 use super::{fields, provider};
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
-    Output, Parameter, Progress, Request, RequestContext, fetch,
+    Output, Parameter, Progress, Request, RequestContext, ServiceMetadata, fetch,
 };
 use crate::error::{Bills, Error, ErrorKind};
 use crate::remote::http::download;
 use crate::remote::http::settings::{Service, Settings, settings_methods};
 use crate::remote::http::transport::{Time, Transport};
+use crate::remote::response::failure::Failure;
 use crate::remote::secrets::Secrets;
 use crate::values::{Input, OutputFormat, ResponseFormat, Size};
 use tokio::time::Instant;
@@ -60,6 +62,7 @@ impl Replicate {
         let this = self.for_call(&context)?;
         let Time { started, deadline } = this.transport.start(context.deadline.map(Into::into));
         let options = request.options();
+        let requested = Requested::of(options);
         let (response_format, n, seed) = (options.response_format, options.n.unwrap_or(1), options.sampling.seed);
         let parameters = options.of_images();
         let input = input(request).await?;
@@ -71,6 +74,7 @@ impl Replicate {
             this.predict(input.clone(), seed, deadline, &context, &turns)
         });
         let mut images = Vec::new();
+        let mut fields = Vec::new();
         let mut failures = Vec::new();
         let mut bills = Bills::default();
         let (mut succeeded, mut attempts) = (0, 0);
@@ -78,7 +82,8 @@ impl Replicate {
         for prediction in future::join_all(predictions).await {
             match prediction {
                 Ok((predicted, submitted)) => {
-                    images.extend(predicted);
+                    images.extend(predicted.images);
+                    fields.push(predicted.fields);
                     bills.attempts = bills.attempts.saturating_add(submitted.lost_bills);
                     attempts = attempts.max(submitted.attempts);
                     id = Some(submitted.shown_id);
@@ -108,16 +113,25 @@ impl Replicate {
             // Several predictions have no common id.
             request_id: id.filter(|_| n == 1),
             elapsed: started.elapsed(),
+            service: ServiceMetadata(match fields.pop() {
+                Some(fields) if n == 1 => fields,
+                last => {
+                    fields.extend(last);
+                    Map::from_iter([("predictions".to_owned(), fields.into())])
+                }
+            }),
             warnings: failures.iter().map(|error| format!("one of the {n} images failed: {error}")).collect(),
             ..Metadata::default()
         };
         let output = Output::new(images, metadata);
-        match response_format {
+        let mut output = match response_format {
             Some(ResponseFormat::B64Json) => fetch::all(&*this, output, Some(deadline.into()))
                 .await
-                .map_err(|error| error.with_attempts(attempts, started.elapsed())),
-            _ => Ok(output),
-        }
+                .map_err(|error| error.with_attempts(attempts, started.elapsed()))?,
+            _ => output,
+        };
+        requested.compare(&mut output);
+        Ok(output)
     }
 
     async fn predict(
@@ -127,7 +141,7 @@ impl Replicate {
         deadline: Instant,
         context: &RequestContext,
         turns: &Turns,
-    ) -> Result<(Vec<ImageData>, Submitted), Error> {
+    ) -> Result<(Predicted, Submitted), Error> {
         input.extend(seed.map(|seed| ("seed".to_owned(), seed.into())));
         let path: Vec<_> = ["models"].into_iter().chain(MODEL.split('/')).chain(["predictions"]).collect();
         let time = self.transport.start(Some(deadline));
@@ -135,11 +149,11 @@ impl Replicate {
         let (job, submitted) =
             job::submit(&self.transport, &JOBS, self.transport.url(&path), &input, time, context, turns).await?;
         let secrets = &self.transport.secrets;
-        let urls = job.wait(self.poll_interval, deadline, context, |prediction| state(&prediction, secrets)).await;
-        let urls = urls.map_err(|error| submitted.complete(error))?;
-        let urls = urls.map_err(|Aborted(error)| submitted.complete_unbilled(error))?;
-        let image = |url| ImageData { content: Content::Url(url), revised_prompt: None, seed };
-        Ok((urls.into_iter().map(image).collect(), submitted))
+        let ended = job.wait(self.poll_interval, deadline, context, |prediction| state(prediction, secrets)).await;
+        let ended = ended.map_err(|error| submitted.complete(error))?;
+        let mut predicted = ended.map_err(|Aborted(error)| submitted.complete_unbilled(error))?;
+        predicted.images.iter_mut().for_each(|image| image.seed = seed);
+        Ok((predicted, submitted))
     }
 }
 
@@ -213,26 +227,41 @@ async fn data_url(images: &[Input]) -> Result<String, Error> {
     }
 }
 
+/// The result of a prediction.
+struct Predicted {
+    images: Vec<ImageData>,
+    /// The other fields of the response.
+    fields: Map<String, Value>,
+}
+
 /// The error of a prediction that ended before it started. It is not billed.
 struct Aborted(Error);
 
-fn state(prediction: &Value, secrets: &Secrets) -> Result<State<Result<Vec<String>, Aborted>>, Error> {
-    match prediction.get("status").and_then(Value::as_str) {
-        Some("succeeded") => {
-            let urls: Vec<_> = match prediction.get("output") {
-                Some(Value::String(url)) => vec![url.clone()],
-                Some(Value::Array(urls)) => urls.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
-                _ => Vec::new(),
+/// Fields of a prediction that are not kept: the request, which can contain an image, and what is read.
+const CONSUMED: [&str; 4] = ["input", "output", "urls", "logs"];
+
+fn state(mut prediction: Value, secrets: &Secrets) -> Result<State<Result<Predicted, Aborted>>, Error> {
+    let status = prediction.get("status").and_then(Value::as_str).unwrap_or_default().to_owned();
+    match &*status {
+        "succeeded" => {
+            let urls = match prediction.get("output") {
+                Some(url @ Value::String(_)) => std::slice::from_ref(url),
+                Some(Value::Array(urls)) => urls.as_slice(),
+                _ => &[],
             };
-            if urls.is_empty() {
-                let message = "the prediction succeeded without an image";
-                return Err(Error::new(ErrorKind::InvalidResponse, message));
+            let urls = urls.iter().filter_map(Value::as_str);
+            let images: Vec<_> = urls.map(|url| ImageData::new(Content::Url(url.to_owned()))).collect();
+            if images.is_empty() {
+                let problem = "the prediction succeeded without an image";
+                return Err(Failure::no_image(problem, &prediction, secrets).error);
             }
-            Ok(State::Done(Ok(urls)))
+            let mut fields = prediction.as_object_mut().map(std::mem::take).unwrap_or_default();
+            fields.retain(|name, _| !CONSUMED.contains(&name.as_str()));
+            Ok(State::Done(Ok(Predicted { images, fields })))
         }
-        Some(status @ "aborted") => Ok(State::Done(Err(Aborted(job::failed(prediction, status, secrets))))),
-        Some(status @ ("failed" | "canceled")) => Err(job::failed(prediction, status, secrets)),
-        Some("processing") => Ok(State::Active(Progress::Running)),
+        "aborted" => Ok(State::Done(Err(Aborted(job::failed(&prediction, &status, secrets))))),
+        "failed" | "canceled" => Err(job::failed(&prediction, &status, secrets)),
+        "processing" => Ok(State::Active(Progress::Running)),
         _ => Ok(State::Active(Progress::Queued { position: None })),
     }
 }
