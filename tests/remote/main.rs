@@ -16,6 +16,7 @@ mod faults;
 mod http2;
 mod inputs;
 mod jobs;
+mod recorded;
 mod replicate;
 mod requests;
 mod responses;
