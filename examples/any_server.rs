@@ -16,7 +16,7 @@ use lumenfall::backend::{EditSpec, GenerateSpec, Request};
 use lumenfall::images::Any;
 use lumenfall::remote::{Remote, Server};
 use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
-use lumenfall::{Client, Error, Input};
+use lumenfall::{Client, Input};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -74,8 +74,8 @@ async fn run(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lumenfall::ErrorKind;
     use lumenfall::testing::MockGateway;
+    use lumenfall::{Error, ErrorKind};
 
     /// Runs the program against a mock gateway, with these options.
     async fn sent(options: &str) -> (Result<usize, Box<dyn std::error::Error>>, MockGateway) {

@@ -214,6 +214,7 @@ async fn sizes_and_response_formats_follow_the_server() {
         (Server::VllmOmni, ResponseFormat::Url, json!({ "size": "512x768" })),
         (Server::VllmOmni, ResponseFormat::B64Json, json!({ "size": "512x768", "response_format": "b64_json" })),
         (Server::OpenAi, ResponseFormat::B64Json, json!({ "size": "512x768" })),
+        (Server::LiteLlm, ResponseFormat::B64Json, json!({ "size": "512x768" })),
         (
             Server::Together,
             ResponseFormat::B64Json,

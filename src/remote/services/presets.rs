@@ -364,6 +364,8 @@ pub(crate) static LITE_LLM: Preset = Preset {
     generation: Parameters { strength: Refused("the server does not pass it on in edits"), ..PASSED },
     edit: Ok(form(ImageField::ByCount, LITE_LLM_EDIT)),
     masked_edit: Ok((form(ImageField::ByCount, LITE_LLM_EDIT), TRANSPARENT)),
+    // It rejects the field for models that it does not know, and passes on both forms of the response.
+    response_format: ResponseFormats::NONE,
     ..GATEWAY
 };
 
