@@ -32,8 +32,8 @@ fn values_of_an_enum_are_sent_as_text() {
     let images = client().images_for::<sketcher::Sketcher1>();
     let spec = images
         .clone()
-        .generate("a lighthouse", sketcher::style::Value3dPrint)
-        .paper(sketcher::paper::Kraft)
+        .generate("a lighthouse", sketcher::parameters::Style::Value3dPrint)
+        .paper(sketcher::parameters::Paper::Kraft)
         .tiling(true)
         .pin(sketcher::providers::InHouse)
         .into_draft()
@@ -44,10 +44,28 @@ fn values_of_an_enum_are_sent_as_text() {
     assert_eq!(spec.options.provider.as_deref(), Some("in-house"));
     sketcher::SCHEMA.check(&spec).unwrap();
 
-    let style = sketcher::parameters::Style::new("ink").unwrap();
-    let spec = images.generate("a lighthouse", style).try_paper("kraft").unwrap().into_draft().into_spec();
-    assert_eq!((&spec.options.extra["style"], &spec.options.extra["paper"]), (&"ink".into(), &"kraft".into()));
-    assert_eq!(sketcher::parameters::Style::new("oil").unwrap_err().parameter(), Some("style"));
+    let (style, paper) = ("ink".parse().unwrap(), "white".parse().unwrap());
+    let mut draft = images.generate("a lighthouse", style).paper(paper).into_draft();
+    assert_eq!(draft.spec().options.extra["style"], "ink");
+    draft.set("paper", sketcher::parameters::Paper::Kraft).unwrap();
+    assert_eq!(draft.spec().options.extra["paper"], "kraft");
+}
+
+#[test]
+fn the_enum_of_a_parameter_converts_from_and_to_its_names() {
+    use sketcher::parameters::Style;
+    assert_eq!(Style::ALL, [Style::Pencil, Style::Ink, Style::Value3dPrint]);
+    for (style, name) in Style::ALL.iter().zip(["pencil", "ink", "3d-print"]) {
+        assert_eq!((style.as_str(), style.to_string(), name.parse().unwrap()), (name, name.to_owned(), *style));
+        let json = serde_json::to_string(style).unwrap();
+        assert_eq!((json.as_str(), serde_json::from_str(&json).unwrap()), (&*format!("{name:?}"), *style));
+    }
+    let error = "oil".parse::<Style>().unwrap_err();
+    assert_eq!((error.kind(), error.parameter()), (ErrorKind::InvalidRequest, Some("style")));
+    let text = "`style` is \"oil\"; Sketcher {1} supports pencil, ink and 3d-print";
+    assert_eq!(error.to_string(), text);
+    assert!(serde_json::from_str::<Style>(r#""oil""#).unwrap_err().to_string().starts_with(text));
+    assert_eq!(OutputFormat::from(upscaler::parameters::OutputFormat::Webp), OutputFormat::Webp);
 }
 
 #[test]
@@ -88,7 +106,7 @@ fn keywords_can_be_names_of_parameters_and_values() {
     let images = client().images_for::<keywords::Gen>();
     let spec = images
         .clone()
-        .generate("a lighthouse", true, keywords::r#type::ValueSelf)
+        .generate("a lighthouse", true, keywords::parameters::Type::ValueSelf)
         .r#try(keywords::r#try::Twice)
         .r#async("later")
         .r#gen(literal!(keywords::parameters::Gen, 3))
@@ -97,7 +115,7 @@ fn keywords_can_be_names_of_parameters_and_values() {
     assert_eq!((&spec.options.extra["type"], &spec.options.extra["gen"]), (&"self".into(), &3.into()));
     assert_eq!((&spec.options.extra["try"], &spec.options.extra["draft"]), (&"twice".into(), &true.into()));
     keywords::SCHEMA.check(&spec).unwrap();
-    let variation = images.generate("a lighthouse", false, keywords::r#type::Async).try_match(0.5).unwrap();
+    let variation = images.generate("a lighthouse", false, keywords::parameters::Type::Async).try_match(0.5).unwrap();
     assert_eq!(variation.into_draft().into_spec().options.extra["match"], 0.5);
 }
 
@@ -111,7 +129,7 @@ fn integers_with_an_unsigned_range_are_u32() {
 #[test]
 fn the_image_of_an_edit_can_be_optional() {
     let images = client().images_for::<keywords::Gen>();
-    let edit = images.edit("a lighthouse", keywords::r#type::Option);
+    let edit = images.edit("a lighthouse", keywords::parameters::Type::Option);
     let mut spec = edit.clone().into_draft().into_spec();
     assert!(spec.images.is_empty());
     keywords::SCHEMA.check(&spec).unwrap();

@@ -243,7 +243,7 @@ impl<
 
     /// Sets `output_format`: file format of the images.
     ///
-    /// Accepts the types of the module [`output_format`]: `Png`, `Jpeg`, `Gif`, `Webp` or `Avif`.
+    /// Accepts the types of the module [`output_format`]: `Png`, `Jpeg`, `Gif`, `Webp` or `Avif`. Also accepts the enum [`parameters::OutputFormat`].
     pub fn output_format<Choice: output_format::Value>(
         mut self,
         output_format: Choice,
@@ -252,7 +252,7 @@ impl<
         OutputFormatState: rules::OutputFormatAllowed,
     {
         self.draft.options_mut().output_format = ::core::option::Option::Some(
-            output_format.value(),
+            output_format.value().into(),
         );
         Builder {
             draft: self.draft,
@@ -275,7 +275,10 @@ impl<
         OutputFormatState: rules::OutputFormatAllowed,
     {
         ::core::result::Result::Ok(
-            self.output_format(parameters::OutputFormat::new(output_format)?),
+            self
+                .output_format(
+                    <&str>::from(output_format).parse::<parameters::OutputFormat>()?,
+                ),
         )
     }
 
@@ -646,7 +649,7 @@ pub mod output_format {
     )]
     pub trait Value {
         /// Returns the plain value.
-        fn value(self) -> ::lumenfall::OutputFormat;
+        fn value(self) -> super::parameters::OutputFormat;
     }
 
     /// `png`.
@@ -654,8 +657,8 @@ pub mod output_format {
     pub struct Png;
 
     impl Value for Png {
-        fn value(self) -> ::lumenfall::OutputFormat {
-            ::lumenfall::OutputFormat::Png
+        fn value(self) -> super::parameters::OutputFormat {
+            super::parameters::OutputFormat::Png
         }
     }
 
@@ -664,8 +667,8 @@ pub mod output_format {
     pub struct Jpeg;
 
     impl Value for Jpeg {
-        fn value(self) -> ::lumenfall::OutputFormat {
-            ::lumenfall::OutputFormat::Jpeg
+        fn value(self) -> super::parameters::OutputFormat {
+            super::parameters::OutputFormat::Jpeg
         }
     }
 
@@ -674,8 +677,8 @@ pub mod output_format {
     pub struct Gif;
 
     impl Value for Gif {
-        fn value(self) -> ::lumenfall::OutputFormat {
-            ::lumenfall::OutputFormat::Gif
+        fn value(self) -> super::parameters::OutputFormat {
+            super::parameters::OutputFormat::Gif
         }
     }
 
@@ -684,8 +687,8 @@ pub mod output_format {
     pub struct Webp;
 
     impl Value for Webp {
-        fn value(self) -> ::lumenfall::OutputFormat {
-            ::lumenfall::OutputFormat::Webp
+        fn value(self) -> super::parameters::OutputFormat {
+            super::parameters::OutputFormat::Webp
         }
     }
 
@@ -694,13 +697,13 @@ pub mod output_format {
     pub struct Avif;
 
     impl Value for Avif {
-        fn value(self) -> ::lumenfall::OutputFormat {
-            ::lumenfall::OutputFormat::Avif
+        fn value(self) -> super::parameters::OutputFormat {
+            super::parameters::OutputFormat::Avif
         }
     }
 }
 
-/// Checked values of parameters. `literal!` checks a value at compile time, `new` checks it at run time.
+/// Checked values of parameters. `literal!` checks a value at compile time, `new` and `parse` check it at run time.
 pub mod parameters {
     /// Checked value of `prompt`: text of at most 1000 characters.
     #[derive(Clone, Debug, PartialEq)]
@@ -839,33 +842,26 @@ pub mod parameters {
             self.0
         }
     }
+    ::lumenfall::choice! {
+        super::SCHEMA, "output_format"; OutputFormat { Png = "png", Jpeg = "jpeg", Gif =
+        "gif", Webp = "webp", Avif = "avif" }
+    }
 
-    /// Checked value of `output_format`: `png`, `jpeg`, `gif`, `webp` or `avif`.
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct OutputFormat(::lumenfall::OutputFormat);
-
-    impl OutputFormat {
-        /// Checks a value that is known only at run time.
-        ///
-        /// # Errors
-        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
-        pub fn new(
-            value: ::lumenfall::OutputFormat,
-        ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check_value("output_format", &<&str>::from(value).into())?;
-            ::core::result::Result::Ok(Self(value))
-        }
-
-        /// Returns the plain value.
-        #[must_use]
-        pub const fn get(self) -> ::lumenfall::OutputFormat {
-            self.0
+    impl ::core::convert::From<OutputFormat> for ::lumenfall::OutputFormat {
+        fn from(value: OutputFormat) -> Self {
+            match value {
+                OutputFormat::Png => Self::Png,
+                OutputFormat::Jpeg => Self::Jpeg,
+                OutputFormat::Gif => Self::Gif,
+                OutputFormat::Webp => Self::Webp,
+                OutputFormat::Avif => Self::Avif,
+            }
         }
     }
 
     impl super::output_format::Value for OutputFormat {
-        fn value(self) -> ::lumenfall::OutputFormat {
-            self.get()
+        fn value(self) -> Self {
+            self
         }
     }
 

@@ -57,7 +57,7 @@
 //! | `modes` | object, required | all | `required` or `optional` for each mode that has the parameter: `{ "text_to_image": "required", "image_edit": "optional" }`. |
 //! | `group` | string | all | A group in a user interface. The generated code does not contain it. |
 //! | `default` | value of the type | all but `file` | The value that the API uses if the parameter is not set. It must satisfy the rules of the parameter. |
-//! | `enum` | array of strings | `string` | The supported values. Each becomes a type in a module that is named after the parameter. |
+//! | `enum` | array of strings | `string` | The supported values. Each becomes a variant of an enum. If other parameters require one of the values, or the parameter is `response_format`, each also becomes a type in a module that is named after the parameter. |
 //! | `format` | string | `string` | `size` (`1024x1024` or `16:9`), `aspect_ratio` (`16:9`) or `resolution_tier` (`1K`). Not together with `enum` or `max_length`. |
 //! | `max_length` | integer, at least 1 | `string` | The maximum number of characters. Not together with `enum` or `format`. |
 //! | `minimum`, `maximum` | number | `integer`, `number` | The smallest and the largest supported value. |
@@ -74,7 +74,7 @@
 //! | `type` | argument of the setter |
 //! |---|---|
 //! | `string` | Any string type, or a literal that is checked at compile time. |
-//! | `string` with `enum` | A type of the module that is named after the parameter, such as `style::Ink`. |
+//! | `string` with `enum` | A variant of the enum, such as `parameters::Style::Ink`, or `text.parse()?` at run time. If each value has a type, also that type, such as `output_format::Webp`. |
 //! | `string` with `format` | A checked `Size`, `AspectRatio` or `Resolution`. |
 //! | `integer` | A checked `u32` if both bounds are given and fit into it, else `i64`. `seed` is a `u64`; `n`, `output_compression`, `num_inference_steps` and `steps` are always `u32`. |
 //! | `number` | A checked `f64`. |

@@ -55,10 +55,20 @@ impl Model {
     /// Returns the parameters that the builder tracks in its type: those that override others, and those that others
     /// require.
     pub(crate) fn tracked(&self) -> impl Iterator<Item = &Parameter> {
-        self.parameters.iter().filter(|parameter| {
-            let requires = |other: &Parameter| other.requires.iter().any(|(name, _)| *name == parameter.name);
-            !parameter.overrides.is_empty() || self.parameters.iter().any(requires)
-        })
+        self.parameters
+            .iter()
+            .filter(|parameter| !parameter.overrides.is_empty() || self.is_required_by_another(parameter))
+    }
+
+    /// Returns whether other parameters require certain values of `parameter`.
+    pub(crate) fn is_required_by_another(&self, parameter: &Parameter) -> bool {
+        self.parameters.iter().any(|other| other.requires.iter().any(|(name, _)| *name == parameter.name))
+    }
+
+    /// Returns whether each value of `parameter` has a type of its own, because the value is part of the builder's type.
+    pub(crate) fn has_value_types(&self, parameter: &Parameter) -> bool {
+        matches!(parameter.kind, Kind::Choice(_))
+            && (parameter.slot == Slot::Option("response_format") || self.is_required_by_another(parameter))
     }
 }
 

@@ -12,7 +12,8 @@ pub mod upscaler {
     include!(concat!(env!("OUT_DIR"), "/upscaler.rs"));
 }
 
-use upscaler::{Upscaler, output_format::Webp, parameters::ScaleFactor};
+use upscaler::Upscaler;
+use upscaler::parameters::{OutputFormat, ScaleFactor};
 
 #[tokio::main]
 async fn main() -> Result<(), Error> {
@@ -24,7 +25,7 @@ async fn main() -> Result<(), Error> {
     let images = Client::from_env()?
         .images_for::<Upscaler>()
         .edit(PathBuf::from(source), literal!(ScaleFactor, 4))
-        .output_format(Webp)
+        .output_format(OutputFormat::Webp)
         .inline()
         .send()
         .await?;

@@ -184,15 +184,15 @@ fn setter(model: &Model, mode: Option<Mode>, parameter: &Parameter) -> TokenStre
 
     let mut bounds = Vec::new();
     let mut replaced = Vec::new();
-    let mut argument = parameters::argument(parameter);
+    let mut argument = parameters::argument(model, parameter);
     let mut generic = None;
     let allowed = text::ident(&names::allowed(&parameter.name));
     let is_tracked = model.tracked().any(|tracked| tracked.name == parameter.name);
-    let is_choice = matches!(parameter.kind, Kind::Choice(_));
+    let has_value_types = model.has_value_types(parameter);
     if is_tracked {
         let state = state(&parameter.name);
         bounds.push(quote!(#state: rules::#allowed));
-        if is_choice {
+        if has_value_types {
             // The type of the value becomes the state, because other parameters may require certain values.
             generic = Some(quote!(<Choice: #name::Value>));
             argument = quote!(Choice);
@@ -211,7 +211,7 @@ fn setter(model: &Model, mode: Option<Mode>, parameter: &Parameter) -> TokenStre
         bounds.push(quote!(#state: rules::#requires));
     }
     let bounds = (!bounds.is_empty()).then(|| quote!(where #(#bounds),*));
-    let assignment = parameters::assignment(parameter, mode, &quote!(self.draft));
+    let assignment = parameters::assignment(model, parameter, mode, &quote!(self.draft));
     let returned = |replaced: &[(Ident, TokenStream)]| match replaced {
         [] => quote!(Self),
         replaced => builder_type(model, &spec, &quote!(Delivery), replaced),
@@ -224,7 +224,7 @@ fn setter(model: &Model, mode: Option<Mode>, parameter: &Parameter) -> TokenStre
     let checked_setter = parameters::new_argument(parameter, &quote!(typed)).map(|plain| {
         let method = format_ident!("try_{}", parameter.name);
         let type_name = text::ident(&names::camel(&parameter.name));
-        if let Some((_, own)) = replaced.first_mut().filter(|_| is_tracked && is_choice) {
+        if let Some((_, own)) = replaced.first_mut().filter(|_| is_tracked && has_value_types) {
             *own = quote!(parameters::#type_name);
         }
         let to = returned(&replaced);
@@ -233,10 +233,14 @@ fn setter(model: &Model, mode: Option<Mode>, parameter: &Parameter) -> TokenStre
              (lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.",
             parameter.name
         ));
+        let value = match parameter.kind {
+            Kind::Choice(_) => quote!(<&str>::from(#name).parse::<parameters::#type_name>()?),
+            _ => quote!(parameters::#type_name::new(#name)?),
+        };
         quote! {
             #doc
             pub fn #method(self, #name: #plain) -> ::core::result::Result<#to, ::lumenfall::Error> #bounds {
-                ::core::result::Result::Ok(self.#name(parameters::#type_name::new(#name)?))
+                ::core::result::Result::Ok(self.#name(#value))
             }
         }
     });
@@ -256,7 +260,17 @@ fn documentation(model: &Model, parameter: &Parameter) -> TokenStream {
     let mut line = |text: String| doc.push_str(&format!("\n{text}."));
     if let Kind::Choice(choices) = &parameter.kind {
         let types: Vec<_> = choices.iter().map(|choice| names::type_name(choice)).collect();
-        line(format!("Accepts the types of the module [`{0}`]: {1}", parameter.name, text::or(&types)));
+        let (name, enum_name) = (&parameter.name, names::camel(&parameter.name));
+        line(match (parameter.slot, model.has_value_types(parameter)) {
+            (Slot::Option("response_format"), _) => {
+                format!("Accepts the types of the module [`{name}`]: {}", text::or(&types))
+            }
+            (_, true) => format!(
+                "Accepts the types of the module [`{name}`]: {}. Also accepts the enum [`parameters::{enum_name}`]",
+                text::or(&types)
+            ),
+            (_, false) => format!("Accepts the values of [`parameters::{enum_name}`]: {}", text::or(&types)),
+        });
     } else if let Some(range) = parameters::range(model, &parameter.kind) {
         line(format!("Accepts {range}"));
     }

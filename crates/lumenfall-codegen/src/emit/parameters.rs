@@ -1,4 +1,4 @@
-//! The types of parameter values: checked newtypes, and one type for each value of an `enum`.
+//! The types of parameter values: checked newtypes, and the enums and types of the values of an `enum`.
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
@@ -9,10 +9,14 @@ use crate::names;
 use crate::schema::Mode;
 
 /// Returns the type of the setter's argument.
-pub(super) fn argument(parameter: &Parameter) -> TokenStream {
+pub(super) fn argument(model: &Model, parameter: &Parameter) -> TokenStream {
     let name = text::ident(&parameter.name);
     match parameter.kind {
-        Kind::Choice(_) => quote!(impl #name::Value),
+        Kind::Choice(_) if model.has_value_types(parameter) => quote!(impl #name::Value),
+        Kind::Choice(_) => {
+            let type_name = text::ident(&names::camel(&parameter.name));
+            quote!(parameters::#type_name)
+        }
         Kind::Boolean => quote!(bool),
         Kind::File { repeatable: true } => quote!(impl typed::Inputs),
         Kind::File { repeatable: false } => quote!(impl typed::IntoInput),
@@ -24,9 +28,10 @@ pub(super) fn argument(parameter: &Parameter) -> TokenStream {
 }
 
 /// Emits the assignment of the setter's argument to the parameter's field. `mode` is `None` if both specs have the field.
-pub(super) fn assignment(parameter: &Parameter, mode: Option<Mode>, draft: &TokenStream) -> TokenStream {
+pub(super) fn assignment(model: &Model, parameter: &Parameter, mode: Option<Mode>, draft: &TokenStream) -> TokenStream {
     let name = text::ident(&parameter.name);
     let value = match parameter.kind {
+        Kind::Choice(_) if !model.has_value_types(parameter) => quote!(#name),
         Kind::Boolean => quote!(#name),
         Kind::File { repeatable: false } => quote!(typed::IntoInput::into_input(#name)),
         Kind::File { repeatable: true } => quote!(typed::Inputs::into_inputs(#name)),
@@ -41,6 +46,10 @@ pub(super) fn assignment(parameter: &Parameter, mode: Option<Mode>, draft: &Toke
         Slot::Image => quote!(#draft.spec_mut().images = #value;),
         Slot::Mask => quote!(#draft.spec_mut().mask = ::core::option::Option::Some(#value);),
         Slot::Option(field) => {
+            let value = match parameter.kind {
+                Kind::Choice(_) => quote!(#value.into()),
+                _ => value,
+            };
             let field = text::ident(field);
             quote!(#draft.options_mut().#field = ::core::option::Option::Some(#value);)
         }
@@ -59,8 +68,7 @@ pub(super) fn assignment(parameter: &Parameter, mode: Option<Mode>, draft: &Toke
     }
 }
 
-/// Returns the type that a parameter's checked newtype wraps. Booleans and files need no check, and `response_format`
-/// selects the type of the result, so none of them has a newtype.
+/// Returns the type that a parameter's checked newtype wraps. Booleans and files need no check, and an `enum` has a Rust enum.
 pub(super) fn plain_type(parameter: &Parameter) -> Option<TokenStream> {
     match &parameter.kind {
         Kind::Text { .. } => Some(quote!(::std::string::String)),
@@ -72,38 +80,31 @@ pub(super) fn plain_type(parameter: &Parameter) -> Option<TokenStream> {
             Some(quote!(#rust))
         }
         Kind::Number { .. } => Some(quote!(f64)),
-        Kind::Choice(_) => match parameter.slot {
-            Slot::Option("output_format") => Some(quote!(::lumenfall::OutputFormat)),
-            Slot::Option(_) => None,
-            _ => Some(quote!(::std::string::String)),
-        },
-        Kind::Boolean | Kind::File { .. } => None,
+        Kind::Choice(_) | Kind::Boolean | Kind::File { .. } => None,
     }
 }
 
 fn is_string(parameter: &Parameter) -> bool {
-    match parameter.kind {
-        Kind::Text { .. } => true,
-        Kind::Choice(_) => !matches!(parameter.slot, Slot::Option(_)),
-        _ => false,
-    }
+    matches!(parameter.kind, Kind::Text { .. })
 }
 
 /// Returns the type of the argument of `new` and of `try_…`. `typed` is the path of the library's module `typed`.
 pub(super) fn new_argument(parameter: &Parameter, typed: &TokenStream) -> Option<TokenStream> {
-    match is_string(parameter) {
-        true => Some(quote!(impl #typed::Text)),
-        false => plain_type(parameter),
+    match (is_string(parameter), parameter.slot) {
+        (true, _) => Some(quote!(impl #typed::Text)),
+        (false, Slot::Option("output_format")) => Some(quote!(::lumenfall::OutputFormat)),
+        (false, _) => plain_type(parameter),
     }
 }
 
-/// Returns the code for a value that is known only at run time, if the parameter has a checked newtype.
+/// Returns the code for a value that is known only at run time, if the parameter has a type for it.
 pub(super) fn at_run_time(parameter: &Parameter) -> Option<String> {
-    plain_type(parameter)?;
-    let name = &parameter.name;
-    let call = match parameter.is_required() {
-        true => format!("parameters::{}::new(value)?", names::camel(name)),
-        false => format!(".try_{name}(value)?"),
+    let (name, type_name) = (&parameter.name, names::camel(&parameter.name));
+    let call = match (&parameter.kind, parameter.slot) {
+        (_, Slot::Option("response_format")) => return None,
+        (Kind::Choice(_), Slot::Extra) => format!("text.parse::<parameters::{type_name}>()?"),
+        _ if parameter.is_required() => format!("parameters::{type_name}::new(value)?"),
+        _ => format!(".try_{name}(value)?"),
     };
     Some(format!("`{call}` for a value known only at run time"))
 }
@@ -127,9 +128,12 @@ pub(super) fn range(model: &Model, kind: &Kind) -> Option<String> {
 }
 
 pub(super) fn parameters(model: &Model) -> TokenStream {
-    let types = model.parameters.iter().filter_map(|parameter| newtype(model, parameter));
+    let types = model.parameters.iter().filter_map(|parameter| match &parameter.kind {
+        Kind::Choice(choices) => choice_enum(model, parameter, choices),
+        _ => newtype(model, parameter),
+    });
     quote! {
-        /// Checked values of parameters. `literal!` checks a value at compile time, `new` checks it at run time.
+        /// Checked values of parameters. `literal!` checks a value at compile time, `new` and `parse` check it at run time.
         pub mod parameters {
             #(#types)*
         }
@@ -147,7 +151,6 @@ fn newtype(model: &Model, parameter: &Parameter) -> Option<TokenStream> {
     let json = match kind {
         Kind::Integer { .. } | Kind::Number { .. } => quote!(value.into()),
         _ if is_string(parameter) => quote!(value.as_str().into()),
-        Kind::Choice(_) => quote!(<&str>::from(value).into()),
         _ => quote!(value.to_string().into()),
     };
     let (derives, inner, into, get) = if is_string(parameter) {
@@ -169,16 +172,6 @@ fn newtype(model: &Model, parameter: &Parameter) -> Option<TokenStream> {
         (quote!(Clone, Copy, Debug, PartialEq), plain.clone(), None, get)
     };
     let wrapped = if is_string(parameter) { quote!(value.into()) } else { quote!(value) };
-    let choice = matches!(kind, Kind::Choice(_)).then(|| {
-        let module = text::ident(name);
-        quote! {
-            impl super::#module::Value for #type_name {
-                fn value(self) -> #plain {
-                    self.get()
-                }
-            }
-        }
-    });
     Some(quote! {
         #doc
         #[derive(#derives)]
@@ -200,8 +193,53 @@ fn newtype(model: &Model, parameter: &Parameter) -> Option<TokenStream> {
             /// Returns the plain value.
             #get
         }
+    })
+}
 
-        #choice
+/// Emits the enum of a parameter. `response_format` has none, because it selects the type of the result.
+fn choice_enum(model: &Model, parameter: &Parameter, choices: &[String]) -> Option<TokenStream> {
+    let name = &parameter.name;
+    let type_name = format_ident!("{}", names::camel(name));
+    let variants = choices.iter().map(|choice| {
+        let variant = text::ident(&names::type_name(choice));
+        quote!(#variant = #choice)
+    });
+    let format = match parameter.slot {
+        Slot::Option("response_format") => return None,
+        Slot::Option(_) => {
+            let arms = choices.iter().map(|choice| {
+                let variant = text::ident(&names::type_name(choice));
+                quote!(#type_name::#variant => Self::#variant,)
+            });
+            Some(quote! {
+                impl ::core::convert::From<#type_name> for ::lumenfall::OutputFormat {
+                    fn from(value: #type_name) -> Self {
+                        match value {
+                            #(#arms)*
+                        }
+                    }
+                }
+            })
+        }
+        _ => None,
+    };
+    let value = model.has_value_types(parameter).then(|| {
+        let module = text::ident(name);
+        quote! {
+            impl super::#module::Value for #type_name {
+                fn value(self) -> Self {
+                    self
+                }
+            }
+        }
+    });
+    Some(quote! {
+        ::lumenfall::choice! {
+            super::SCHEMA, #name; #type_name { #(#variants),* }
+        }
+
+        #format
+        #value
     })
 }
 
@@ -247,16 +285,16 @@ fn literal(model: &Model, parameter: &Parameter) -> Option<TokenStream> {
     })
 }
 
-/// Emits a module for each parameter with an `enum`, which contains one type for each value.
+/// Emits a module with one type for each value, for each parameter whose value is part of the builder's type.
 pub(super) fn choices(model: &Model) -> TokenStream {
     let modules = model.parameters.iter().filter_map(|parameter| match &parameter.kind {
-        Kind::Choice(choices) => Some(choice(model, parameter, choices)),
+        Kind::Choice(choices) if model.has_value_types(parameter) => Some(value_types(model, parameter, choices)),
         _ => None,
     });
     quote!(#(#modules)*)
 }
 
-fn choice(model: &Model, parameter: &Parameter, choices: &[String]) -> TokenStream {
+fn value_types(model: &Model, parameter: &Parameter, choices: &[String]) -> TokenStream {
     let Parameter { name, .. } = parameter;
     let module = text::ident(name);
     let type_names: Vec<_> = choices.iter().map(|choice| names::type_name(choice)).collect();
@@ -266,9 +304,12 @@ fn choice(model: &Model, parameter: &Parameter, choices: &[String]) -> TokenStre
     let message = format!("`{{Self}}` is not a value of `{name}` of {}", text::escape(&model.name));
     let at_run_time = at_run_time(parameter).map_or_else(String::new, |call| format!(", or {call}"));
     let label = format!("write {list}{at_run_time}");
-    let plain = plain_type(parameter);
-    let selects_delivery = plain.is_none();
-    let plain = plain.unwrap_or_else(|| quote!(::lumenfall::ResponseFormat));
+    let selects_delivery = parameter.slot == Slot::Option("response_format");
+    let enum_name = text::ident(&names::camel(name));
+    let plain = match selects_delivery {
+        true => quote!(::lumenfall::ResponseFormat),
+        false => quote!(super::parameters::#enum_name),
+    };
     let delivery = selects_delivery.then(|| {
         quote! {
             /// How the response delivers the images.
@@ -278,10 +319,6 @@ fn choice(model: &Model, parameter: &Parameter, choices: &[String]) -> TokenStre
     let types = choices.iter().zip(&type_names).map(|(choice, type_name)| {
         let doc = text::doc(&format!("`{choice}`."));
         let type_name = text::ident(type_name);
-        let value = match parameter.slot {
-            Slot::Option(_) => quote!(#plain::#type_name),
-            _ => quote!(#choice.into()),
-        };
         let delivery = selects_delivery.then(|| match choice.as_str() {
             "b64_json" => quote!(
                 type Delivery = ::lumenfall::Inline;
@@ -299,7 +336,7 @@ fn choice(model: &Model, parameter: &Parameter, choices: &[String]) -> TokenStre
                 #delivery
 
                 fn value(self) -> #plain {
-                    #value
+                    #plain::#type_name
                 }
             }
         }

@@ -58,10 +58,10 @@ fn start(model: &Model, mode: Mode) -> TokenStream {
         None => (quote!(draft), quote!(draft)),
     };
     let arguments = required.iter().map(|parameter| {
-        let (name, argument) = (text::ident(&parameter.name), parameters::argument(parameter));
+        let (name, argument) = (text::ident(&parameter.name), parameters::argument(model, parameter));
         quote!(#name: #argument)
     });
-    let assignments = required.iter().map(|parameter| parameters::assignment(parameter, Some(mode), &draft));
+    let assignments = required.iter().map(|parameter| parameters::assignment(model, parameter, Some(mode), &draft));
     let mut doc = match mode {
         Mode::TextToImage => "Returns a builder for a request that generates images.\n".to_string(),
         Mode::ImageEdit => "Returns a builder for a request that edits images.\n".to_string(),

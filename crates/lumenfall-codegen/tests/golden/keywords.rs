@@ -33,7 +33,7 @@ impl Requests {
         self,
         prompt: impl rules::PromptValue,
         draft: bool,
-        r#type: impl r#type::Value,
+        r#type: parameters::Type,
     ) -> Generate {
         let mut draft_ = typed::Draft::new(
             self.backend,
@@ -42,7 +42,7 @@ impl Requests {
         );
         draft_.spec_mut().prompt = prompt.value();
         draft_.options_mut().extra.insert("draft".into(), draft.into());
-        draft_.options_mut().extra.insert("type".into(), r#type.value().into());
+        draft_.options_mut().extra.insert("type".into(), r#type.into());
         Builder {
             draft: draft_,
             state: ::core::marker::PhantomData,
@@ -65,7 +65,7 @@ impl Requests {
     pub fn edit(
         self,
         prompt: impl rules::PromptValue,
-        r#type: impl r#type::Value,
+        r#type: parameters::Type,
     ) -> Edit {
         let mut draft_ = typed::Draft::new(
             self.backend,
@@ -73,7 +73,7 @@ impl Requests {
             ::lumenfall::backend::EditSpec::new(SCHEMA.id, []),
         );
         draft_.spec_mut().prompt = ::core::option::Option::Some(prompt.value());
-        draft_.options_mut().extra.insert("type".into(), r#type.value().into());
+        draft_.options_mut().extra.insert("type".into(), r#type.into());
         Builder {
             draft: draft_,
             state: ::core::marker::PhantomData,
@@ -167,7 +167,7 @@ impl<
 
     /// Sets `try`: number of attempts.
     ///
-    /// Accepts the types of the module [`try`]: `Once` or `Twice`.
+    /// Accepts the types of the module [`try`]: `Once` or `Twice`. Also accepts the enum [`parameters::Try`].
     pub fn r#try<Choice: r#try::Value>(
         mut self,
         r#try: Choice,
@@ -180,23 +180,6 @@ impl<
             draft: self.draft,
             state: ::core::marker::PhantomData,
         }
-    }
-
-    /// Sets `try` to a value that is known only at run time.
-    ///
-    /// # Errors
-    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
-    pub fn try_try(
-        self,
-        r#try: impl typed::Text,
-    ) -> ::core::result::Result<
-        Builder<Spec, Delivery, parameters::Try, MatchState>,
-        ::lumenfall::Error,
-    >
-    where
-        TryState: rules::TryAllowed,
-    {
-        ::core::result::Result::Ok(self.r#try(parameters::Try::new(r#try)?))
     }
 
     /// Sets `async`: text for later.
@@ -421,59 +404,16 @@ pub static SCHEMA: typed::Schema = typed::Schema {
     json: "{\"id\":\"gen\",\"modes\":[\"text_to_image\",\"image_edit\"],\"name\":\"Gen\",\"parameters\":[{\"description\":\"Type of the image\",\"enum\":[\"self\",\"async\",\"Option\"],\"modes\":{\"image_edit\":\"required\",\"text_to_image\":\"required\"},\"name\":\"type\",\"type\":\"string\"},{\"description\":\"Whether the image may be coarse\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"required\"},\"name\":\"draft\",\"type\":\"boolean\"},{\"description\":\"Text that describes the image\",\"modes\":{\"image_edit\":\"required\",\"text_to_image\":\"required\"},\"name\":\"prompt\",\"type\":\"string\"},{\"description\":\"An image to start from\",\"modes\":{\"image_edit\":\"optional\"},\"name\":\"image\",\"type\":\"file\"},{\"default\":2,\"description\":\"Generation of the network\",\"maximum\":3,\"minimum\":1,\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"gen\",\"type\":\"integer\"},{\"description\":\"Number of attempts\",\"enum\":[\"once\",\"twice\"],\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"try\",\"type\":\"string\"},{\"description\":\"Text for later\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"async\",\"requires\":{\"try\":[\"twice\"]},\"type\":\"string\"},{\"description\":\"Similarity\",\"modes\":{\"image_edit\":\"optional\",\"text_to_image\":\"optional\"},\"name\":\"match\",\"overrides\":[\"gen\"],\"type\":\"number\"}]}",
 };
 
-/// The values of `type`.
-pub mod r#type {
-    /// A value of `type`: `ValueSelf`, `Async` or `Option`.
-    #[diagnostic::on_unimplemented(
-        message = "`{Self}` is not a value of `type` of Gen",
-        label = "write `ValueSelf`, `Async` or `Option`, or `parameters::Type::new(value)?` for a value known only at run time"
-    )]
-    pub trait Value {
-        /// Returns the plain value.
-        fn value(self) -> ::std::string::String;
-    }
-
-    /// `self`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct ValueSelf;
-
-    impl Value for ValueSelf {
-        fn value(self) -> ::std::string::String {
-            "self".into()
-        }
-    }
-
-    /// `async`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Async;
-
-    impl Value for Async {
-        fn value(self) -> ::std::string::String {
-            "async".into()
-        }
-    }
-
-    /// `Option`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Option;
-
-    impl Value for Option {
-        fn value(self) -> ::std::string::String {
-            "Option".into()
-        }
-    }
-}
-
 /// The values of `try`.
 pub mod r#try {
     /// A value of `try`: `Once` or `Twice`.
     #[diagnostic::on_unimplemented(
         message = "`{Self}` is not a value of `try` of Gen",
-        label = "write `Once` or `Twice`, or `.try_try(value)?` for a value known only at run time"
+        label = "write `Once` or `Twice`, or `text.parse::<parameters::Try>()?` for a value known only at run time"
     )]
     pub trait Value {
         /// Returns the plain value.
-        fn value(self) -> ::std::string::String;
+        fn value(self) -> super::parameters::Try;
     }
 
     /// `once`.
@@ -481,8 +421,8 @@ pub mod r#try {
     pub struct Once;
 
     impl Value for Once {
-        fn value(self) -> ::std::string::String {
-            "once".into()
+        fn value(self) -> super::parameters::Try {
+            super::parameters::Try::Once
         }
     }
 
@@ -491,42 +431,17 @@ pub mod r#try {
     pub struct Twice;
 
     impl Value for Twice {
-        fn value(self) -> ::std::string::String {
-            "twice".into()
+        fn value(self) -> super::parameters::Try {
+            super::parameters::Try::Twice
         }
     }
 }
 
-/// Checked values of parameters. `literal!` checks a value at compile time, `new` checks it at run time.
+/// Checked values of parameters. `literal!` checks a value at compile time, `new` and `parse` check it at run time.
 pub mod parameters {
-    /// Checked value of `type`: `self`, `async` or `Option`.
-    #[derive(Clone, Debug, PartialEq)]
-    pub struct Type(::std::borrow::Cow<'static, str>);
-
-    impl Type {
-        /// Checks a value that is known only at run time.
-        ///
-        /// # Errors
-        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
-        pub fn new(
-            value: impl super::typed::Text,
-        ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            let value = value.into_text();
-            super::SCHEMA.check_value("type", &value.as_str().into())?;
-            ::core::result::Result::Ok(Self(value.into()))
-        }
-
-        /// Returns the plain value.
-        #[must_use]
-        pub fn get(self) -> ::std::string::String {
-            self.0.into_owned()
-        }
-    }
-
-    impl super::r#type::Value for Type {
-        fn value(self) -> ::std::string::String {
-            self.get()
-        }
+    ::lumenfall::choice! {
+        super::SCHEMA, "type"; Type { ValueSelf = "self", Async = "async", Option =
+        "Option" }
     }
 
     /// Checked value of `prompt`.
@@ -591,34 +506,13 @@ pub mod parameters {
             self.0
         }
     }
-
-    /// Checked value of `try`: `once` or `twice`.
-    #[derive(Clone, Debug, PartialEq)]
-    pub struct Try(::std::borrow::Cow<'static, str>);
-
-    impl Try {
-        /// Checks a value that is known only at run time.
-        ///
-        /// # Errors
-        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
-        pub fn new(
-            value: impl super::typed::Text,
-        ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            let value = value.into_text();
-            super::SCHEMA.check_value("try", &value.as_str().into())?;
-            ::core::result::Result::Ok(Self(value.into()))
-        }
-
-        /// Returns the plain value.
-        #[must_use]
-        pub fn get(self) -> ::std::string::String {
-            self.0.into_owned()
-        }
+    ::lumenfall::choice! {
+        super::SCHEMA, "try"; Try { Once = "once", Twice = "twice" }
     }
 
     impl super::r#try::Value for Try {
-        fn value(self) -> ::std::string::String {
-            self.get()
+        fn value(self) -> Self {
+            self
         }
     }
 

@@ -31,7 +31,7 @@ impl Requests {
     pub fn generate(
         self,
         prompt: impl rules::PromptValue,
-        style: impl style::Value,
+        style: parameters::Style,
     ) -> Generate {
         let mut draft = typed::Draft::new(
             self.backend,
@@ -39,7 +39,7 @@ impl Requests {
             ::lumenfall::backend::GenerateSpec::new(SCHEMA.id, ""),
         );
         draft.spec_mut().prompt = prompt.value();
-        draft.options_mut().extra.insert("style".into(), style.value().into());
+        draft.options_mut().extra.insert("style".into(), style.into());
         Builder {
             draft,
             state: ::core::marker::PhantomData,
@@ -78,22 +78,11 @@ pub type Generate<Delivery = ::lumenfall::Hosted> = Builder<
 impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
     /// Sets `paper`: paper that the drawing is on.
     ///
-    /// Accepts the types of the module [`paper`]: `White` or `Kraft`.
+    /// Accepts the values of [`parameters::Paper`]: `White` or `Kraft`.
     /// The default is `white`.
-    pub fn paper(mut self, paper: impl paper::Value) -> Self {
-        self.draft.options_mut().extra.insert("paper".into(), paper.value().into());
+    pub fn paper(mut self, paper: parameters::Paper) -> Self {
+        self.draft.options_mut().extra.insert("paper".into(), paper.into());
         self
-    }
-
-    /// Sets `paper` to a value that is known only at run time.
-    ///
-    /// # Errors
-    /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
-    pub fn try_paper(
-        self,
-        paper: impl typed::Text,
-    ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-        ::core::result::Result::Ok(self.paper(parameters::Paper::new(paper)?))
     }
 
     /// Sets `tiling`: whether opposite edges match, so that copies can be tiled.
@@ -189,83 +178,7 @@ pub static SCHEMA: typed::Schema = typed::Schema {
     json: "{\"creator\":\"Example Labs\",\"id\":\"sketcher-1\",\"modes\":[\"text_to_image\"],\"name\":\"Sketcher {1}\",\"parameters\":[{\"description\":\"Text that describes the drawing\",\"modes\":{\"text_to_image\":\"required\"},\"name\":\"prompt\",\"type\":\"string\"},{\"description\":\"Drawing tool\",\"enum\":[\"pencil\",\"ink\",\"3d-print\"],\"modes\":{\"text_to_image\":\"required\"},\"name\":\"style\",\"type\":\"string\"},{\"default\":\"white\",\"description\":\"Paper that the drawing is on\",\"enum\":[\"white\",\"kraft\"],\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"paper\",\"type\":\"string\"},{\"description\":\"Whether opposite edges match, so that copies can be tiled\",\"modes\":{\"text_to_image\":\"optional\"},\"name\":\"tiling\",\"type\":\"boolean\"}],\"providers\":[{\"modes\":[\"text_to_image\"],\"name\":\"In-house\",\"slug\":\"in-house\"}]}",
 };
 
-/// The values of `style`.
-pub mod style {
-    /// A value of `style`: `Pencil`, `Ink` or `Value3dPrint`.
-    #[diagnostic::on_unimplemented(
-        message = "`{Self}` is not a value of `style` of Sketcher {{1}}",
-        label = "write `Pencil`, `Ink` or `Value3dPrint`, or `parameters::Style::new(value)?` for a value known only at run time"
-    )]
-    pub trait Value {
-        /// Returns the plain value.
-        fn value(self) -> ::std::string::String;
-    }
-
-    /// `pencil`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Pencil;
-
-    impl Value for Pencil {
-        fn value(self) -> ::std::string::String {
-            "pencil".into()
-        }
-    }
-
-    /// `ink`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Ink;
-
-    impl Value for Ink {
-        fn value(self) -> ::std::string::String {
-            "ink".into()
-        }
-    }
-
-    /// `3d-print`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Value3dPrint;
-
-    impl Value for Value3dPrint {
-        fn value(self) -> ::std::string::String {
-            "3d-print".into()
-        }
-    }
-}
-
-/// The values of `paper`.
-pub mod paper {
-    /// A value of `paper`: `White` or `Kraft`.
-    #[diagnostic::on_unimplemented(
-        message = "`{Self}` is not a value of `paper` of Sketcher {{1}}",
-        label = "write `White` or `Kraft`, or `.try_paper(value)?` for a value known only at run time"
-    )]
-    pub trait Value {
-        /// Returns the plain value.
-        fn value(self) -> ::std::string::String;
-    }
-
-    /// `white`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct White;
-
-    impl Value for White {
-        fn value(self) -> ::std::string::String {
-            "white".into()
-        }
-    }
-
-    /// `kraft`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Kraft;
-
-    impl Value for Kraft {
-        fn value(self) -> ::std::string::String {
-            "kraft".into()
-        }
-    }
-}
-
-/// Checked values of parameters. `literal!` checks a value at compile time, `new` checks it at run time.
+/// Checked values of parameters. `literal!` checks a value at compile time, `new` and `parse` check it at run time.
 pub mod parameters {
     /// Checked value of `prompt`.
     #[derive(Clone, Debug, PartialEq)]
@@ -301,65 +214,12 @@ pub mod parameters {
             self.0.into_owned()
         }
     }
-
-    /// Checked value of `style`: `pencil`, `ink` or `3d-print`.
-    #[derive(Clone, Debug, PartialEq)]
-    pub struct Style(::std::borrow::Cow<'static, str>);
-
-    impl Style {
-        /// Checks a value that is known only at run time.
-        ///
-        /// # Errors
-        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
-        pub fn new(
-            value: impl super::typed::Text,
-        ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            let value = value.into_text();
-            super::SCHEMA.check_value("style", &value.as_str().into())?;
-            ::core::result::Result::Ok(Self(value.into()))
-        }
-
-        /// Returns the plain value.
-        #[must_use]
-        pub fn get(self) -> ::std::string::String {
-            self.0.into_owned()
-        }
+    ::lumenfall::choice! {
+        super::SCHEMA, "style"; Style { Pencil = "pencil", Ink = "ink", Value3dPrint =
+        "3d-print" }
     }
-
-    impl super::style::Value for Style {
-        fn value(self) -> ::std::string::String {
-            self.get()
-        }
-    }
-
-    /// Checked value of `paper`: `white` or `kraft`.
-    #[derive(Clone, Debug, PartialEq)]
-    pub struct Paper(::std::borrow::Cow<'static, str>);
-
-    impl Paper {
-        /// Checks a value that is known only at run time.
-        ///
-        /// # Errors
-        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
-        pub fn new(
-            value: impl super::typed::Text,
-        ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            let value = value.into_text();
-            super::SCHEMA.check_value("paper", &value.as_str().into())?;
-            ::core::result::Result::Ok(Self(value.into()))
-        }
-
-        /// Returns the plain value.
-        #[must_use]
-        pub fn get(self) -> ::std::string::String {
-            self.0.into_owned()
-        }
-    }
-
-    impl super::paper::Value for Paper {
-        fn value(self) -> ::std::string::String {
-            self.get()
-        }
+    ::lumenfall::choice! {
+        super::SCHEMA, "paper"; Paper { White = "white", Kraft = "kraft" }
     }
 }
 

@@ -81,10 +81,10 @@ pub type Edit<Delivery = ::lumenfall::Hosted> = Builder<
 impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
     /// Sets `output_format`: file format of the image.
     ///
-    /// Accepts the types of the module [`output_format`]: `Png` or `Webp`.
-    pub fn output_format(mut self, output_format: impl output_format::Value) -> Self {
+    /// Accepts the values of [`parameters::OutputFormat`]: `Png` or `Webp`.
+    pub fn output_format(mut self, output_format: parameters::OutputFormat) -> Self {
         self.draft.options_mut().output_format = ::core::option::Option::Some(
-            output_format.value(),
+            output_format.into(),
         );
         self
     }
@@ -98,7 +98,10 @@ impl<Spec: typed::Spec, Delivery> Builder<Spec, Delivery> {
         output_format: ::lumenfall::OutputFormat,
     ) -> ::core::result::Result<Self, ::lumenfall::Error> {
         ::core::result::Result::Ok(
-            self.output_format(parameters::OutputFormat::new(output_format)?),
+            self
+                .output_format(
+                    <&str>::from(output_format).parse::<parameters::OutputFormat>()?,
+                ),
         )
     }
 
@@ -231,39 +234,6 @@ pub static SCHEMA: typed::Schema = typed::Schema {
     json: "{\"id\":\"upscaler\",\"modes\":[\"image_edit\"],\"name\":\"Upscaler\",\"parameters\":[{\"description\":\"The image to enlarge\",\"media_types\":[\"image/png\"],\"modes\":{\"image_edit\":\"required\"},\"name\":\"image\",\"type\":\"file\"},{\"description\":\"Factor by which to enlarge both sides\",\"maximum\":8,\"minimum\":2,\"modes\":{\"image_edit\":\"required\"},\"name\":\"scale_factor\",\"type\":\"integer\"},{\"description\":\"File format of the image\",\"enum\":[\"png\",\"webp\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"output_format\",\"type\":\"string\"},{\"default\":\"url\",\"description\":\"Whether the response contains a temporary URL or the bytes of the image\",\"enum\":[\"url\",\"b64_json\"],\"modes\":{\"image_edit\":\"optional\"},\"name\":\"response_format\",\"type\":\"string\"}],\"providers\":[{\"modes\":[\"image_edit\"],\"name\":\"Big\",\"price\":{\"per\":\"image\",\"usd\":0.01},\"slug\":\"big\"},{\"modes\":[],\"name\":\"Small\",\"slug\":\"small\"}]}",
 };
 
-/// The values of `output_format`.
-pub mod output_format {
-    /// A value of `output_format`: `Png` or `Webp`.
-    #[diagnostic::on_unimplemented(
-        message = "`{Self}` is not a value of `output_format` of Upscaler",
-        label = "write `Png` or `Webp`, or `.try_output_format(value)?` for a value known only at run time"
-    )]
-    pub trait Value {
-        /// Returns the plain value.
-        fn value(self) -> ::lumenfall::OutputFormat;
-    }
-
-    /// `png`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Png;
-
-    impl Value for Png {
-        fn value(self) -> ::lumenfall::OutputFormat {
-            ::lumenfall::OutputFormat::Png
-        }
-    }
-
-    /// `webp`.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Webp;
-
-    impl Value for Webp {
-        fn value(self) -> ::lumenfall::OutputFormat {
-            ::lumenfall::OutputFormat::Webp
-        }
-    }
-}
-
 /// The values of `response_format`.
 pub mod response_format {
     /// A value of `response_format`: `Url` or `B64Json`.
@@ -304,7 +274,7 @@ pub mod response_format {
     }
 }
 
-/// Checked values of parameters. `literal!` checks a value at compile time, `new` checks it at run time.
+/// Checked values of parameters. `literal!` checks a value at compile time, `new` and `parse` check it at run time.
 pub mod parameters {
     /// Checked value of `scale_factor`: 2 to 8.
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -335,33 +305,16 @@ pub mod parameters {
             self.0
         }
     }
-
-    /// Checked value of `output_format`: `png` or `webp`.
-    #[derive(Clone, Copy, Debug, PartialEq)]
-    pub struct OutputFormat(::lumenfall::OutputFormat);
-
-    impl OutputFormat {
-        /// Checks a value that is known only at run time.
-        ///
-        /// # Errors
-        /// [`InvalidRequest`](lumenfall::ErrorKind::InvalidRequest) if the model does not support the value.
-        pub fn new(
-            value: ::lumenfall::OutputFormat,
-        ) -> ::core::result::Result<Self, ::lumenfall::Error> {
-            super::SCHEMA.check_value("output_format", &<&str>::from(value).into())?;
-            ::core::result::Result::Ok(Self(value))
-        }
-
-        /// Returns the plain value.
-        #[must_use]
-        pub const fn get(self) -> ::lumenfall::OutputFormat {
-            self.0
-        }
+    ::lumenfall::choice! {
+        super::SCHEMA, "output_format"; OutputFormat { Png = "png", Webp = "webp" }
     }
 
-    impl super::output_format::Value for OutputFormat {
-        fn value(self) -> ::lumenfall::OutputFormat {
-            self.get()
+    impl ::core::convert::From<OutputFormat> for ::lumenfall::OutputFormat {
+        fn from(value: OutputFormat) -> Self {
+            match value {
+                OutputFormat::Png => Self::Png,
+                OutputFormat::Webp => Self::Webp,
+            }
         }
     }
 }
