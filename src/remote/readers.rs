@@ -4,10 +4,10 @@ use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 
 pub(crate) use super::http::multipart::file_name;
-use super::response::base64_stream::Base64Extractor;
 use super::response::body::PartialBody;
 use super::response::failure::Failure;
 use super::response::images;
+use super::response::received::Received;
 pub(crate) use super::response::retry_after::read as read_retry_after;
 use super::secrets::{Key, Secrets};
 use crate::backend::Output;
@@ -15,9 +15,9 @@ use crate::error::Error;
 
 /// Reads a response that arrives in `chunks`.
 pub(crate) fn read_images<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Result<Output, Error> {
-    let mut extractor = Base64Extractor::new(0);
-    chunks.into_iter().for_each(|chunk| extractor.push(chunk));
-    images::output(HeaderMap::new(), extractor.finish(), &url(), &Secrets::default(), None)
+    let mut received = Received::new(None, 0);
+    chunks.into_iter().for_each(|chunk| received.push(chunk, &|_| ()));
+    images::output(HeaderMap::new(), received.finish(&|_| ()), &url(), &Secrets::default(), None)
         .map_err(|failure| failure.error)
 }
 

@@ -6,11 +6,11 @@ use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::base64_stream::{Base64Extractor, Extracted};
+use super::base64_stream::Extracted;
 use super::body::Body;
-use super::events::{self, Events};
 use super::explanation::Explanation;
 use super::failure::Failure;
+use super::received::Received;
 use super::{headers, json, lenient};
 use crate::backend::{Content, Cost, Headers, ImageData, Metadata, Output, ServiceMetadata};
 use crate::remote::secrets::Secrets;
@@ -20,34 +20,15 @@ use crate::values::OutputFormat;
 pub(crate) async fn read(body: &mut Body<'_>) -> Result<Output, Failure> {
     let (base, context) = (body.base, body.context);
     let report = |progress| context.report(progress);
-    let mut received = Received::Json(Base64Extractor::new(body.capacity()));
-    let mut is_first = true;
+    let mut received = Received::new(body.media_type(), body.capacity());
     let interruption = loop {
         match body.next().await {
-            Ok(Some(chunk)) => {
-                if std::mem::take(&mut is_first) && events::is_stream(body.media_type(), &chunk) {
-                    received = Received::Events(Events::new());
-                }
-                match &mut received {
-                    Received::Json(extractor) => extractor.push(&chunk),
-                    Received::Events(events) => events.push(&chunk, &report),
-                }
-            }
+            Ok(Some(chunk)) => received.push(&chunk, &report),
             Ok(None) => break None,
             Err(failure) => break Some(failure),
         }
     };
-    let received = match received {
-        Received::Json(extractor) => extractor.finish(),
-        Received::Events(events) => events.finish(&report),
-    };
-    output(body.take_headers(), received, base, body.secrets, interruption)
-}
-
-/// The received part of a response.
-enum Received {
-    Json(Base64Extractor),
-    Events(Events),
+    output(body.take_headers(), received.finish(&report), base, body.secrets, interruption)
 }
 
 /// Returns the images of a response. Images that were received before an `interruption`, or before the JSON becomes
@@ -61,8 +42,17 @@ pub(crate) fn output(
     secrets: &Secrets,
     interruption: Option<Failure>,
 ) -> Result<Output, Failure> {
-    let (mut body, malformed) = lenient::parse(std::mem::take(&mut response.json));
-    let failure = interruption.or_else(|| malformed.map(|error| json::unreadable(&error, response.received)));
+    let response_body = std::mem::take(&mut response.json);
+    if OutputFormat::of(&response_body).is_some() && interruption.is_none() {
+        // Some servers send the file itself.
+        let images = vec![ImageData::new(response_body)];
+        return Ok(Output::new(images, metadata(head, &Value::Null, secrets)));
+    }
+    let page =
+        response_body.trim_ascii_start().starts_with(b"<").then(|| String::from_utf8_lossy(&response_body).into());
+    let (mut body, malformed) = lenient::parse(response_body);
+    let failure =
+        interruption.or_else(|| malformed.map(|error| json::unreadable(&error, response.received, page, secrets)));
     // Some servers return a single object instead of an array.
     let items = match body.get("data") {
         Some(Value::Array(items)) => items.as_slice(),
@@ -214,9 +204,9 @@ mod tests {
     }
 
     fn extract(body: &[u8]) -> Extracted {
-        let mut extractor = Base64Extractor::new(0);
-        extractor.push(body);
-        extractor.finish()
+        let mut received = Received::new(None, 0);
+        received.push(body, &|_| ());
+        received.finish(&|_| ())
     }
 
     /// Returns the decoded text or the URL of each image.
@@ -275,6 +265,24 @@ mod tests {
         });
         assert_eq!(Value::Object(metadata.service.0), kept);
         assert_eq!(metadata.warnings[1], "the service reported an error: one failed");
+    }
+
+    #[test]
+    fn the_file_itself_is_an_image_unless_it_is_truncated() {
+        let png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR";
+        assert_eq!(read(png).unwrap().images[0].content, Content::Bytes(Bytes::from_static(png)));
+        let failure = Failure::unusable_response("broken");
+        let truncated = output(HeaderMap::new(), extract(png), &base(), &Secrets::default(), Some(failure));
+        assert!(truncated.unwrap_err().error.to_string().starts_with("broken"));
+    }
+
+    #[test]
+    fn a_page_in_place_of_json_is_explained() {
+        let error = read(b"<html><title>Sign in</title><script>x = canary-key</script></html>").unwrap_err().error;
+        assert_eq!(
+            error.to_string(),
+            "the response body is not valid JSON: Sign in (the request may have been billed)"
+        );
     }
 
     #[test]

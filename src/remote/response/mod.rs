@@ -11,5 +11,6 @@ pub(crate) mod headers;
 pub(crate) mod images;
 pub(crate) mod json;
 pub(crate) mod lenient;
+pub(crate) mod received;
 pub(crate) mod retry_after;
 pub(crate) mod timeout;

@@ -305,9 +305,11 @@ pub(crate) async fn poll(
 /// Returns the error of a job that ended with this status and without a result. `job` contains the explanation.
 pub(crate) fn failed(job: &Value, status: &str, secrets: &Secrets) -> Error {
     let explanation = Explanation::of_json(job);
-    let why = explanation.message(secrets);
-    let why = why.as_deref().or(explanation.code()).unwrap_or("the provider reported no reason");
-    let message = format!("the job ended with the status {status}: {why}");
+    let message = match explanation.message(secrets) {
+        Some(why) => format!("the job ended with the status {status}: {why}"),
+        None if explanation.code().is_some() => format!("the job ended with the status {status}"),
+        None => format!("the job ended with the status {status}: the provider reported no reason"),
+    };
     let error = Error::new(classify::kind(&explanation).unwrap_or(ErrorKind::Upstream), message);
     explanation.add_to(error, explanation.code(), secrets)
 }
