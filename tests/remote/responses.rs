@@ -245,3 +245,15 @@ async fn an_image_in_another_format_or_size_than_requested_has_a_warning() {
     assert_eq!(warnings(reported, OutputFormat::Png, "1:1").await, Vec::<String>::new());
     assert_eq!(warnings(json!({ "data": [url] }), OutputFormat::Webp, "512x512").await, Vec::<String>::new());
 }
+
+#[cfg(feature = "testing")]
+#[tokio::test]
+async fn a_stream_of_the_mock_gateway_is_read() {
+    let gateway = lumenfall::testing::MockGateway::start().await.unwrap();
+    let mut spec = generate_spec();
+    spec.options.extra.insert("stream".into(), true.into());
+    spec.options.extra.insert("partial_images".into(), 2.into());
+    let (context, reported) = progress();
+    let output = gateway.builder().build().unwrap().send(spec.into(), context).await.unwrap();
+    assert_eq!((output.images.len(), reported.lock().unwrap().len()), (1, 2));
+}

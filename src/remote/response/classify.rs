@@ -35,6 +35,8 @@ const RULES: [Rule; 9] = [
             "budget_exceeded",
             "quota_exceeded",
             "payment_required",
+            "Arrearage",
+            "AccountOverdueError",
         ],
         phrases: &[
             "insufficient balance",
@@ -51,6 +53,9 @@ const RULES: [Rule; 9] = [
             "enough credits",
             "budget has been exceeded",
             "billing hard limit",
+            "included credits",
+            "balance is insufficient",
+            "overdue",
             "payment required",
             "is suspended",
         ],
@@ -67,10 +72,16 @@ const RULES: [Rule; 9] = [
             "content_filtered",
             "content_moderation",
             "content_policy",
+            "DataInspectionFailed",
+            "InputTextSensitiveContentDetected",
+            "OutputImageSensitiveContentDetected",
             "image_safety",
+            "is_image_safe",
+            "moderated",
             "nsfw_content_detected",
             "prohibited_content",
             "respect_moderation",
+            "safety",
             "safety_violation",
             "sensitive_content",
         ],
@@ -168,9 +179,11 @@ pub(crate) fn is_known(code: &str) -> bool {
     rule_of_code(code).is_some()
 }
 
-/// Returns the kind that the codes or messages stand for.
+/// Returns the kind of a failure that was not reported by the status of a response: that of the codes or messages, or else of
+/// a status in the body.
 pub(crate) fn kind(explanation: &Explanation) -> Option<ErrorKind> {
-    rule(explanation).map(|(rule, _)| rule.kind)
+    let status = explanation.status.filter(|status| *status >= 400);
+    rule(explanation).map(|(rule, _)| rule.kind).or(status.map(|status| of_status(status).0))
 }
 
 /// Returns the meaning of an error response. `is_conclusive` is false if a code may have been lost.

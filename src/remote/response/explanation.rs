@@ -12,7 +12,7 @@ use crate::remote::redact;
 use crate::remote::secrets::Secrets;
 
 /// The names of fields that contain a message, the most specific first. Case and underscores make no difference.
-const MESSAGES: [&str; 17] = [
+const MESSAGES: [&str; 24] = [
     "message",
     "msg",
     "error_message",
@@ -30,15 +30,24 @@ const MESSAGES: [&str; 17] = [
     "raw",
     "exception",
     "hint",
+    "err",
+    "err_msg",
+    "error_detail",
+    "cause",
+    "fault_string",
+    "status_message",
+    "status_text",
 ];
 /// The names of fields that contain a code, the most specific first.
 const CODES: [&str; 7] = ["code", "error_code", "error_type", "type", "status", "name", "err_code"];
 /// Fields in [`MESSAGES`] that can also contain a code.
 const MESSAGES_OR_CODES: [&str; 4] = ["error", "errors", "reason", "exception"];
-/// The name of a field that contains a reason for which the generation ended, which can be a success.
-const FINISH_REASON: &str = "finish_reason";
-/// xAI reports refused images with this field, whose value is false.
-const RESPECTS_MODERATION: &str = "respect_moderation";
+/// The names of fields that contain a reason for which the generation ended, which can be a success.
+const FINISH_REASONS: [&str; 3] = ["finish_reason", "block_reason", "stop_reason"];
+/// Fields with which services report a refused image, and their values then.
+const REFUSALS: [(&str, bool); 3] = [("respect_moderation", false), ("is_image_safe", false), ("moderated", true)];
+/// The names of fields that contain the id of the request.
+const REQUEST_IDS: [&str; 2] = ["request_id", "trace_id"];
 const PARAMETERS: [&str; 3] = ["param", "parameter", "field"];
 /// Fields that repeat the request or contain no explanation.
 const SKIPPED: [&str; 11] =
@@ -61,6 +70,9 @@ pub(crate) struct Explanation {
     messages: Vec<String>,
     codes: Vec<String>,
     pub(crate) parameter: Option<String>,
+    pub(crate) request_id: Option<String>,
+    /// An HTTP status in the body, which can differ from that of the response.
+    pub(crate) status: Option<u16>,
     /// The wait that the service asks for.
     pub(crate) retry_after: Option<Duration>,
 }
@@ -71,7 +83,7 @@ impl Explanation {
         let mut explanation = Self::default();
         explanation.read(body, "message", 0);
         if explanation.messages.is_empty() && explanation.codes.is_empty() {
-            explanation.read_field_errors(body);
+            explanation.read_any_text(body, "", 0);
         }
         explanation
     }
@@ -166,16 +178,17 @@ impl Explanation {
                 _ => {}
             }
         }
-        if let Some((_, Value::String(reason))) = named(FINISH_REASON)
-            && classify::is_known(reason)
-        {
-            self.add_code(reason);
+        let texts = |names: &'static [&'static str]| {
+            names.iter().filter_map(|name| named(name)?.1.as_str()).filter(|text| !text.is_empty())
+        };
+        texts(&FINISH_REASONS).filter(|reason| classify::is_known(reason)).for_each(|reason| self.add_code(reason));
+        for (name, refused) in REFUSALS {
+            if named(name).is_some_and(|(_, value)| *value == refused) {
+                self.add_code(name);
+            }
         }
-        if let Some((name, Value::Bool(false))) = named(RESPECTS_MODERATION) {
-            self.add_code(name);
-        }
-        let parameter = PARAMETERS.iter().filter_map(|name| named(name)).find_map(|(_, value)| value.as_str());
-        let parameter = parameter.filter(|name| !name.is_empty()).map(str::to_owned).or(location);
+        self.request_id = self.request_id.take().or_else(|| texts(&REQUEST_IDS).next().map(str::to_owned));
+        let parameter = texts(&PARAMETERS).next().map(str::to_owned).or(location);
         self.parameter = self.parameter.take().or(parameter);
         self.retry_after = self.retry_after.or_else(|| retry_after::of_fields(fields));
         if same(name, "errors") {
@@ -186,12 +199,24 @@ impl Explanation {
         fields.iter().filter(is_nested).for_each(|(name, value)| self.read(value, name, depth + 1));
     }
 
-    /// Reads an object whose fields are the names of parameters, with lists of messages.
-    fn read_field_errors(&mut self, body: &Value) {
-        let fields = body.as_object().into_iter().flatten().filter(|(_, value)| value.is_array());
-        fields.for_each(|(name, value)| self.read_field_error(name, value));
+    /// Reads all sentences, and lists of texts, whatever the names of their fields are.
+    fn read_any_text(&mut self, value: &Value, name: &str, depth: u32) {
+        let is_request = is_any(name, &SKIPPED) || name.contains("prompt");
+        match value {
+            _ if depth > MAX_DEPTH || (is_request && !value.is_array()) => {}
+            Value::Object(fields) => {
+                fields.iter().for_each(|(name, value)| self.read_any_text(value, name, depth + 1));
+            }
+            Value::Array(items) if items.iter().all(Value::is_string) => self.read_field_error(name, value),
+            Value::Array(items) => items.iter().for_each(|item| self.read_any_text(item, name, depth + 1)),
+            Value::String(text) if text.trim().contains(char::is_whitespace) => {
+                self.add_message(&format!("{name}: {text}"));
+            }
+            _ => {}
+        }
     }
 
+    /// Reads the messages about the parameter `name`.
     fn read_field_error(&mut self, name: &str, value: &Value) {
         if is_any(name, &MESSAGES) || is_any(name, &CODES) {
             return;
@@ -219,8 +244,12 @@ impl Explanation {
 
     /// Adds a code. The number of an HTTP status is not one.
     fn add_code(&mut self, text: &str) {
-        let is_status = text.parse().is_ok_and(|number: u16| (100..600).contains(&number));
-        if !text.is_empty() && !is_status && !is_any(text, &EMPTY_CODES) && !self.codes.iter().any(|code| code == text)
+        let status = text.parse().ok().filter(|number: &u16| (100..600).contains(number));
+        self.status = self.status.or(status);
+        if !text.is_empty()
+            && status.is_none()
+            && !is_any(text, &EMPTY_CODES)
+            && !self.codes.iter().any(|code| code == text)
         {
             self.codes.push(text.to_owned());
         }
@@ -292,6 +321,11 @@ mod tests {
             (json!({ "error": [{ "msg": "a" }, "b c"] }), "a; b c", None),
             (json!({ "errors": { "size": ["too large"], "n": "is 0" } }), "n: is 0; size: too large", None),
             (json!({ "size": ["too large", "not square"] }), "size: too large; size: not square", None),
+            (json!({ "prompt": ["This field is required."] }), "prompt: This field is required.", None),
+            (json!({ "outcome": { "why": "the GPU is gone" }, "prompt": "a cat" }), "why: the GPU is gone", None),
+            (json!({ "fault": { "faultstring": "quota violation" } }), "quota violation", None),
+            (json!({ "candidates": [{ "finishReason": "IMAGE_SAFETY" }] }), "", Some("IMAGE_SAFETY")),
+            (json!({ "base64": [], "finishReason": "SUCCESS" }), "", None),
             (json!([{ "message": "one." }, { "message": "two" }]), "one. two", None),
             (json!(["one", "two"]), "one; two", None),
             (json!("busy"), "busy", None),

@@ -167,7 +167,7 @@ fn rejection(status: StatusCode, url: &Url, head: &HeaderMap, body: PartialBody,
     if [FAL_ERROR_TYPE, FAL_REQUEST_ID].iter().any(|name| head.contains_key(*name)) {
         error = error.with_is_from_job();
     }
-    Failure { error, verdict }
+    Failure { error, verdict }.with_request_id(explanation.request_id.as_deref(), secrets)
 }
 
 /// Reads an error body, and whether a missing code proves that there was none. It does not if the body is truncated or
