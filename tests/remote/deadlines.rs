@@ -50,6 +50,25 @@ fn a_request_has_one_deadline_through_all_layers() {
     });
 }
 
+/// Some servers send the head of a response before they generate the image.
+#[test]
+fn a_body_may_start_as_late_as_the_head_but_may_not_pause_as_long() {
+    let response = response("200 OK", "", ONE_URL);
+    let body = response.len() - ONE_URL.len();
+    for (sent, pause, failed_after) in
+        [(body, 470, None), (body, 490, Some(480)), (body + 1, 50, None), (body + 1, 70, Some(60))]
+    {
+        paused(async {
+            let (first, rest) = response.split_at(sent);
+            let server = RawServer::start([Act::Pause(first.to_vec(), pause * SECOND, rest.to_vec())]).await;
+            let start = Instant::now();
+            let result = generate(&remote(&server.uri)).await;
+            assert_eq!(result.as_ref().err().map(Error::kind), failed_after.map(|_| ErrorKind::Timeout));
+            assert_eq!(start.elapsed().as_secs(), failed_after.unwrap_or(pause.into()));
+        });
+    }
+}
+
 #[tokio::test]
 async fn the_longest_duration_disables_a_timeout() {
     let server = responding(json_response(200, ONE_URL)).await;

@@ -103,7 +103,7 @@ fn the_status_is_polled_once_more_before_the_deadline_even_with_a_longer_interva
 #[test]
 fn a_call_that_is_dropped_or_times_out_cancels_its_job() {
     for provider in &PROVIDERS {
-        let late = || vec![Act::Delay(5 * SECOND, provider.submitted())];
+        let late = || vec![Act::Pause(Vec::new(), 5 * SECOND, provider.submitted())];
         for (submit, dropped_after, deadline, first_byte_timeout) in [
             (provider.script().submit, 3, None, 480),
             (late(), 3, None, 480),
@@ -132,7 +132,7 @@ fn a_call_that_is_dropped_before_its_submission_is_connected_or_rejected_sends_n
         for (delay_of_connection, submissions) in [(2, 0), (0, 1)] {
             paused(async {
                 let rejection = response("429 Too Many Requests", "retry-after-ms: 1\r\n", "");
-                let submit = vec![Act::Delay(2 * SECOND, rejection)];
+                let submit = vec![Act::Pause(Vec::new(), 2 * SECOND, rejection)];
                 let server = provider.server(Script { submit, ..provider.script() }).await;
                 let (base_url, http_client) = slow_to_connect(&server.uri, delay_of_connection);
                 let http_client = http_client.build().unwrap();

@@ -8,6 +8,7 @@ mod calls;
 mod configuration;
 #[cfg(feature = "testing")]
 mod conformance;
+mod connections;
 mod deadlines;
 mod downloads;
 mod estimates;

@@ -1,7 +1,5 @@
 //! Retries: how often a request is sent, what its attempts may have cost, and how long the client waits in between.
 
-use tokio::time::sleep;
-
 use crate::support::*;
 
 fn rate_limit(headers: &str) -> Act {
@@ -67,18 +65,4 @@ fn retry_after_is_obeyed_up_to_the_maximum_wait_unless_it_exceeds_the_deadline()
             assert_eq!(result.err().map(|error| error.kind()), (requests == 1).then_some(ErrorKind::RateLimited));
         });
     }
-}
-
-#[test]
-fn a_connection_that_the_server_closed_is_not_reused() {
-    paused(async {
-        let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ONE_URL}", ONE_URL.len());
-        let server = RawServer::start([Act::Send(response.into_bytes())]).await;
-        let remote = builder(&server.uri).retry(RetryPolicy::none()).build().unwrap();
-        for _ in 0..5 {
-            generate(&remote).await.unwrap();
-            sleep(Duration::from_millis(1)).await;
-        }
-        assert_eq!(server.requests(), 5);
-    });
 }

@@ -13,13 +13,14 @@ pub(crate) fn run(name: &str, further: &[&str]) -> Result<(), String> {
             let arguments = ["bench", "--quiet", "--features", "local", "--bench", "local", "--", name];
             succeed(env!("CARGO"), arguments.iter().chain(further), name)
         }
+        "connections" => succeed(env!("CARGO"), ["bench", "--quiet", "--bench", "connections"], name),
         "remote" => {
             let (manifest, target) = (format!("{REMOTE}/Cargo.toml"), format!("{REMOTE}/target"));
             let build = ["build", "--quiet", "--release", "--manifest-path", &manifest, "--target-dir", &target];
             succeed(env!("CARGO"), build, name)?;
             succeed(format!("{target}/release/remote-bench"), further, name)
         }
-        _ => Err(format!("unknown benchmark {name:?}; the benchmarks are denoiser, vae and remote")),
+        _ => Err(format!("unknown benchmark {name:?}; the benchmarks are denoiser, vae, remote and connections")),
     }
 }
 

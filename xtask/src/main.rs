@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask codegen [--check]
        cargo xtask schema pull|diff [MODEL...]
-       cargo xtask bench denoiser|vae|remote [--json FILE]";
+       cargo xtask bench denoiser|vae|remote|connections [--json FILE]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,4 +1,4 @@
-//! The compared clients, each used as its documentation shows.
+//! The compared clients, each used as its documentation shows, but without idle connections.
 
 use std::path::Path;
 
@@ -50,9 +50,9 @@ impl Subject {
             "ours" => Self::Ours(Client::new(Remote::builder().api_key("key").base_url(base).build()?)),
             "async-openai" => {
                 let config = OpenAIConfig::new().with_api_base(base).with_api_key("key");
-                Self::AsyncOpenai(async_openai::Client::with_config(config))
+                Self::AsyncOpenai(async_openai::Client::with_config(config).with_http_client(http_client()?))
             }
-            "reqwest" => Self::Bare(reqwest::Client::new(), format!("{base}/images/generations")),
+            "reqwest" => Self::Bare(http_client()?, format!("{base}/images/generations")),
             other => return Err(format!("there is no client {other:?}").into()),
         })
     }
@@ -127,6 +127,11 @@ impl Subject {
         images[0].save(path).await?;
         Ok(std::fs::metadata(path)?.len() as usize)
     }
+}
+
+/// Opens a connection for each request, as ours does: the comparison is about everything else.
+fn http_client() -> reqwest::Result<reqwest::Client> {
+    reqwest::Client::builder().pool_max_idle_per_host(0).build()
 }
 
 fn request(prompt: &str, format: ImageResponseFormat) -> Result<CreateImageRequest, Failure> {

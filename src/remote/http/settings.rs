@@ -116,8 +116,12 @@ macro_rules! settings_methods {
 
         /// Uses your own HTTP client, of `reqwest` 0.13. Feature `reqwest-client`.
         ///
-        /// Its proxy, TLS and connect timeout replace the ones set here. Build it with
-        /// `redirect::Policy::none()`, so that no paid request follows a redirect to another host.
+        /// Its proxy, TLS and connect timeout replace the ones set here. Build it with:
+        ///
+        /// - `redirect(redirect::Policy::none())`, so that no paid request follows a redirect to another host.
+        /// - `pool_max_idle_per_host(0)`, so that no paid request is sent on an idle connection, which the server may have
+        ///   closed. The backend's own requests leave no idle HTTP/1.1 connections (they have the header
+        ///   `Connection: close`), but other requests of the client do, and so does HTTP/2.
         #[cfg(feature = "reqwest-client")]
         pub fn http_client(mut self, client: reqwest::Client) -> Self {
             self.settings.http_client = Some(client);
@@ -142,15 +146,15 @@ macro_rules! settings_methods {
             self
         }
 
-        /// Sets the maximum time between the last byte sent and the response headers. The default is 8
-        /// minutes, because a generation can take that long.
+        /// Sets the maximum time between the last byte sent and the response headers, and between the headers and the
+        /// first byte of the response body. The default is 8 minutes, because a generation can take that long.
         pub fn first_byte_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.settings.first_byte_timeout = timeout;
             self
         }
 
-        /// Sets the maximum time between two parts of a response body, and before the headers of a response
-        /// to a free request. The default is 1 minute.
+        /// Sets the maximum time between two parts of a response body, and before the headers and the body of a
+        /// response to a free request. The default is 1 minute.
         pub fn idle_timeout(mut self, timeout: std::time::Duration) -> Self {
             self.settings.idle_timeout = timeout;
             self

@@ -19,7 +19,7 @@ use super::upload::Upload;
 use crate::backend::RequestContext;
 use crate::error::{Error, ErrorKind};
 use crate::remote::redact;
-use crate::remote::response::body::{self, Body};
+use crate::remote::response::body::{self, Body, Limits};
 use crate::remote::response::failure::{Failure, Verdict};
 use crate::remote::response::timeout::{Part, within};
 use crate::remote::response::{headers, json};
@@ -222,44 +222,54 @@ impl Transport {
         let timeout = self.head_timeout(billing);
         let response = match call.payload {
             // Boxed, because its large future would be part of every request.
-            Payload::Form(form) => Box::pin(self.send_form(call.request, form, timeout, deadline)).await?,
-            Payload::Empty => self.execute(copy(call.request, None), timeout, deadline).await?,
+            Payload::Form(form) => Box::pin(self.send_form(call.request, form, billing, deadline)).await?,
+            Payload::Empty => self.execute(copy(call.request, None), billing, timeout, deadline).await?,
             Payload::Json(body) => {
-                self.execute(copy(call.request, Some(body.clone().into())), timeout, deadline).await?
+                self.execute(copy(call.request, Some(body.clone().into())), billing, timeout, deadline).await?
             }
             // Its caller limits the time.
             Payload::Tracked(body) => {
                 let request = copy(call.request, Some(reqwest::Body::wrap(body.clone())));
-                self.execute(request, Duration::MAX, deadline).await?
+                self.execute(request, billing, Duration::MAX, deadline).await?
             }
         };
         if !response.status().is_success() {
             return Err(Box::pin(self.error_response(response, billing, deadline)).await);
         }
-        let (limit, idle_timeout) = (self.max_response_bytes, self.idle_timeout);
-        let mut body = Body::new(response, &self.secrets, &self.base, call.context, limit, idle_timeout, deadline);
-        read(&mut body).await
+        let limits = Limits {
+            bytes: self.max_response_bytes,
+            first_byte_timeout: timeout,
+            idle_timeout: self.idle_timeout,
+            deadline,
+        };
+        read(&mut Body::new(response, &self.secrets, &self.base, call.context, limits)).await
     }
 
-    async fn execute(&self, request: Request, timeout: Duration, deadline: Instant) -> Result<Response, Failure> {
-        within(timeout, deadline, Part::Head, self.http.get().execute(request)).await
+    async fn execute(
+        &self,
+        request: Request,
+        billing: Billing,
+        timeout: Duration,
+        deadline: Instant,
+    ) -> Result<Response, Failure> {
+        within(timeout, deadline, Part::Head, self.http.execute(request, billing)).await
     }
 
     async fn send_form(
         &self,
         request: &Request,
         form: &FileForm,
-        timeout: Duration,
+        billing: Billing,
         deadline: Instant,
     ) -> Result<Response, Failure> {
         let upload = Upload::start();
         let form = tokio::time::timeout_at(deadline, form.build(&upload)).await;
         let expired = |_| Error::new(ErrorKind::Timeout, "the deadline expired while the images were opened");
         let form = form.map_err(expired).and_then(|form| form).map_err(Failure::not_sent)?;
-        let client = self.http.get();
-        let request = RequestBuilder::from_parts(client.clone(), copy(request, None)).multipart(form).build();
-        let response = client.execute(request.map_err(Failure::of_sending)?);
-        upload.response(timeout, deadline, response).await
+        let client = self.http.get(billing).clone();
+        let request = RequestBuilder::from_parts(client, copy(request, None)).multipart(form).build();
+        let response = self.http.execute(request.map_err(Failure::of_sending)?, billing);
+        upload.response(self.head_timeout(billing), deadline, response).await
     }
 
     /// Starts the download of an image. The key is not sent, unless the service itself requires it for its own images.
@@ -281,7 +291,8 @@ impl Transport {
         let time = Time { started: Instant::now(), deadline };
         for _ in 0..=MAX_REDIRECTS {
             let attempt = || async {
-                let response = self.execute(Request::new(Method::GET, url.clone()), timeout, deadline).await?;
+                let response =
+                    self.execute(Request::new(Method::GET, url.clone()), Billing::Free, timeout, deadline).await?;
                 let response = self.with_key(response, timeout, deadline).await?;
                 match response.status() {
                     status if status.is_success() || status.is_redirection() => Ok(response),
@@ -310,7 +321,7 @@ impl Transport {
             return Ok(response);
         }
         let request = self.request(Method::GET, response.url().clone());
-        let second = self.execute(copy(&request, None), timeout, deadline).await?;
+        let second = self.execute(copy(&request, None), Billing::Free, timeout, deadline).await?;
         let is_accepted = second.status().is_success() || second.status().is_redirection();
         Ok(if is_accepted { second } else { response })
     }

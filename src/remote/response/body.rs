@@ -26,25 +26,31 @@ pub(crate) struct Body<'a> {
     pub(crate) context: &'a RequestContext,
     /// The `Content-Length`; 0 if there is none.
     announced: usize,
-    limit: usize,
     received: usize,
-    idle_timeout: Duration,
-    deadline: Instant,
+    limits: Limits,
+}
+
+/// The limits of a response body.
+#[derive(Clone, Copy)]
+pub(crate) struct Limits {
+    pub(crate) bytes: usize,
+    /// The maximum time between the head and the first byte: some servers send the head before they generate the image.
+    pub(crate) first_byte_timeout: Duration,
+    /// The maximum time between two later chunks.
+    pub(crate) idle_timeout: Duration,
+    pub(crate) deadline: Instant,
 }
 
 impl<'a> Body<'a> {
-    /// Limits the body to `limit` bytes, and the time between two chunks to `idle_timeout`.
     pub(crate) fn new(
         response: Response,
         secrets: &'a Secrets,
         base: &'a Url,
         context: &'a RequestContext,
-        limit: usize,
-        idle_timeout: Duration,
-        deadline: Instant,
+        limits: Limits,
     ) -> Self {
         let announced = response.content_length().map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
-        Self { response, secrets, base, context, announced, limit, received: 0, idle_timeout, deadline }
+        Self { response, secrets, base, context, announced, received: 0, limits }
     }
 
     /// Returns the media type of the response.
@@ -59,20 +65,22 @@ impl<'a> Body<'a> {
 
     /// Returns how many bytes to allocate for the body.
     pub(crate) fn capacity(&self) -> usize {
-        if self.announced > self.limit { 0 } else { self.announced.min(MAX_PREALLOCATION) }
+        if self.announced > self.limits.bytes { 0 } else { self.announced.min(MAX_PREALLOCATION) }
     }
 
     /// Returns the next chunk, or `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        if self.announced > self.limit {
-            return Err(too_large(self.limit));
+        let Limits { bytes: limit, first_byte_timeout, idle_timeout, deadline } = self.limits;
+        if self.announced > limit {
+            return Err(too_large(limit));
         }
-        let Some(chunk) = next(&mut self.response, self.idle_timeout, self.deadline).await? else {
+        let timeout = if self.received == 0 { first_byte_timeout } else { idle_timeout };
+        let Some(chunk) = next(&mut self.response, timeout, deadline).await? else {
             // HTTP/2 can end a response early without an error.
             return if self.received < self.announced { Err(truncated()) } else { Ok(None) };
         };
         self.received = self.received.saturating_add(chunk.len());
-        if self.received > self.limit { Err(too_large(self.limit)) } else { Ok(Some(chunk)) }
+        if self.received > limit { Err(too_large(limit)) } else { Ok(Some(chunk)) }
     }
 
     /// Reads the whole body.
@@ -115,10 +123,10 @@ pub(crate) async fn read_partial(
 /// Returns the next chunk of a response.
 pub(crate) async fn next(
     response: &mut Response,
-    idle_timeout: Duration,
+    timeout: Duration,
     deadline: Instant,
 ) -> Result<Option<Bytes>, Failure> {
-    within(idle_timeout, deadline, Part::Body, response.chunk()).await
+    within(timeout, deadline, Part::Body, response.chunk()).await
 }
 
 /// A response body that is shorter than its `Content-Length`.

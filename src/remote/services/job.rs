@@ -165,7 +165,7 @@ impl Drop for Submission {
     }
 }
 
-/// Runs `work` in the background, over connections of the same pool. Does nothing outside an async runtime.
+/// Runs `work` in the background, with the same HTTP client. Does nothing outside an async runtime.
 fn spawn(work: impl Future<Output = ()> + Send + 'static) -> Option<JoinHandle<()>> {
     let runtime = Handle::try_current().ok()?;
     #[cfg(feature = "blocking")]

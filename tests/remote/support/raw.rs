@@ -14,8 +14,8 @@ use super::clock::wait;
 pub(crate) enum Act {
     /// Sends these bytes.
     Send(Vec<u8>),
-    /// Sends these bytes after a delay.
-    Delay(Duration, Vec<u8>),
+    /// Sends the first bytes, and the others after a pause.
+    Pause(Vec<u8>, Duration, Vec<u8>),
     /// Sends these bytes and resets the connection.
     Reset(Vec<u8>),
     /// Sends these bytes and nothing more.
@@ -101,9 +101,10 @@ async fn serve(
     log.lock().unwrap().push(line);
     match act {
         Act::Send(bytes) | Act::ReadSlowly(_, bytes) => stream.write_all(&bytes).await.ok()?,
-        Act::Delay(delay, bytes) => {
-            wait(delay).await;
-            stream.write_all(&bytes).await.ok()?;
+        Act::Pause(first, pause, rest) => {
+            stream.write_all(&first).await.ok()?;
+            wait(pause).await;
+            stream.write_all(&rest).await.ok()?;
         }
         Act::Reset(bytes) => {
             stream.write_all(&bytes).await.ok()?;
