@@ -1,12 +1,12 @@
 //! The underlying HTTP clients.
 
-use std::env;
 use std::time::Duration;
 
 use reqwest::header::{CONNECTION, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Proxy, Request, Response, Url};
+use reqwest::{Client, Request, Response, Url};
 
+use super::proxy;
 use super::settings::{Settings, configuration};
 use super::transport::Billing;
 use crate::error::Error;
@@ -107,18 +107,5 @@ fn builder(settings: &Settings) -> Result<reqwest::ClientBuilder, Error> {
         .no_deflate()
         // `retry` decides about retries, and counts them.
         .retry(reqwest::retry::never().max_retries_per_request(0));
-    Ok(match &settings.proxy {
-        // The URL may contain a password, so the message does not quote it.
-        Some(proxy) => builder.proxy(Proxy::all(proxy).map_err(|_| configuration("the proxy URL is malformed"))?),
-        None if system_may_have_proxy() => builder,
-        // Otherwise reqwest would look for a proxy at each request.
-        None => builder.no_proxy(),
-    })
-}
-
-/// Whether the system may configure a proxy. On other systems than Windows and macOS, only the environment can.
-fn system_may_have_proxy() -> bool {
-    let is_set = |name: &str| env::var_os(name).is_some();
-    cfg!(any(windows, target_os = "macos"))
-        || ["ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY"].iter().any(|name| is_set(name) || is_set(&name.to_lowercase()))
+    proxy::configure(builder, settings.proxy.as_deref())
 }

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod download;
 pub(crate) mod multipart;
+mod proxy;
 pub(crate) mod settings;
 #[cfg(feature = "_rustls")]
 mod tls;

@@ -108,7 +108,11 @@ macro_rules! settings_methods {
             self
         }
 
-        /// Sends all requests through this proxy. By default the system's proxy settings apply.
+        /// Sends all requests through this proxy, such as `http://host:8080` or `socks5h://user:password@host:1080`. By
+        /// default the system's proxy settings apply.
+        ///
+        /// The schemes are `http`, `https`, `socks4`, `socks4a`, `socks5` and `socks5h`. [`build`](Self::build) refuses
+        /// others, also those in the environment variables `ALL_PROXY`, `HTTP_PROXY` and `HTTPS_PROXY`.
         pub fn proxy(mut self, url: impl Into<String>) -> Self {
             self.settings.proxy = Some(url.into());
             self
