@@ -133,6 +133,7 @@ async fn what_a_server_ignores_or_rejects_is_refused_by_name() {
         (Server::SgLang, "aspect_ratio", |spec| spec.options.aspect_ratio = Some("16:9".parse().unwrap())),
         (Server::Together, "resolution", |spec| spec.options.resolution = Some("1K".parse().unwrap())),
         (Server::KoboldCpp, "n", |spec| spec.options.n = Some(2)),
+        (Server::SgLang, "provider", |spec| spec.options.provider = Some("fal".into())),
     ];
     for (kind, name, change) in cases {
         let mut spec = generate_spec();

@@ -29,6 +29,9 @@ impl Writer<'_> {
     /// Returns the fields of a request, without its files.
     pub(crate) fn fields(&self, model: String, prompt: Option<String>, options: Options) -> Result<Fields, Error> {
         let model = match &options.provider {
+            Some(_) if !self.preset.providers => {
+                return Err(self.unsupported("provider", "providers can be pinned with the gateway only"));
+            }
             Some(provider) => format!("{provider}/{model}"),
             None => model,
         };

@@ -22,6 +22,8 @@ pub(crate) struct Preset {
     pub(crate) masked_edit: Result<(Edit, Mask), &'static str>,
     pub(crate) response_format: ResponseFormats,
     pub(crate) size: SizeForm,
+    /// Whether a prefix of the model selects a provider.
+    pub(crate) providers: bool,
     pub(crate) max_n: Option<u32>,
 }
 
@@ -268,6 +270,7 @@ pub(crate) const GATEWAY: Preset = Preset {
     masked_edit: Ok((form(ImageField::ByCount, PASSED), TRANSPARENT)),
     response_format: ResponseFormats::BOTH,
     size: SizeForm::Any,
+    providers: true,
     max_n: None,
 };
 
@@ -280,6 +283,7 @@ pub(crate) static VLLM_OMNI: Preset = Preset {
     masked_edit: Ok((form(ImageField::ByCount, DIFFUSERS), Mask { field: "mask_image", ..WHITE })),
     response_format: ResponseFormats::ONLY_BYTES,
     size: SizeForm::Pixels,
+    providers: false,
     max_n: Some(10),
 };
 
@@ -291,6 +295,7 @@ pub(crate) static SG_LANG: Preset = Preset {
     edit: Ok(form(ImageField::ByCount, SG_LANG_PARAMETERS)),
     masked_edit: Err(IGNORES),
     size: SizeForm::Pixels,
+    providers: false,
     max_n: Some(10),
     ..GATEWAY
 };
@@ -306,6 +311,7 @@ pub(crate) static LOCAL_AI: Preset = Preset {
         WHITE,
     )),
     size: SizeForm::Pixels,
+    providers: false,
     ..GATEWAY
 };
 
@@ -318,6 +324,7 @@ pub(crate) static STABLE_DIFFUSION_CPP: Preset = Preset {
     masked_edit: Ok((form(ImageField::ImageArray, Parameters { output_formats: &[Png, Jpeg], ..SD_CPP }), WHITE)),
     response_format: ResponseFormats::NONE,
     size: SizeForm::Pixels,
+    providers: false,
     ..GATEWAY
 };
 
@@ -330,6 +337,7 @@ pub(crate) static KOBOLD_CPP: Preset = Preset {
     masked_edit: Err(IGNORES),
     response_format: ResponseFormats::NONE,
     size: SizeForm::Pixels,
+    providers: false,
     max_n: Some(1),
 };
 
@@ -342,6 +350,7 @@ pub(crate) static TOGETHER: Preset = Preset {
     masked_edit: Err("the server has no image edits"),
     response_format: ResponseFormats { b64_json: Some("base64"), ..ResponseFormats::BOTH },
     size: SizeForm::WidthAndHeight,
+    providers: false,
     ..GATEWAY
 };
 
@@ -354,6 +363,7 @@ pub(crate) static DEEP_INFRA: Preset = Preset {
     masked_edit: Ok((form(ImageField::Image, DEEP_INFRA_PARAMETERS), TRANSPARENT)),
     response_format: ResponseFormats::ONLY_BYTES,
     size: SizeForm::Pixels,
+    providers: false,
     ..GATEWAY
 };
 
@@ -381,5 +391,6 @@ pub(crate) static OPEN_AI: Preset = Preset {
     )),
     response_format: ResponseFormats::NONE,
     size: SizeForm::Pixels,
+    providers: false,
     ..GATEWAY
 };
