@@ -172,6 +172,10 @@ async fn the_request_ids_of_gateways_are_read() {
         };
         assert_eq!(id(header).await.as_deref(), Some("req_9"), "{header}");
     }
+    // The id of the gateway is more specific than that of a proxy, whatever the order of the headers.
+    let response = json_response(500, "{}").insert_header("cf-ray", "ray_1").insert_header("x-request-id", "req_1");
+    let error = generate(&remote(&responding(response).await.uri())).await.unwrap_err();
+    assert_eq!(error.request_id(), Some("req_1"));
 }
 
 #[tokio::test]

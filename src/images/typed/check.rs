@@ -250,6 +250,9 @@ pub(crate) fn check_every_model(spec: &impl Spec) -> Result<(), Error> {
 /// Checks the rules of the optional parameters that apply to every model.
 fn check_options(mode: Mode, options: &Options) -> Result<(), Error> {
     check_sampling(mode, &options.sampling)?;
+    if options.extra.is_empty() {
+        return Ok(());
+    }
     options.extra.keys().try_for_each(|name| check_extra(name))?;
     // Some servers use the name of the field, so `extra` may contain it, but not together with the field.
     match options.parameters().iter().find(|set| options.extra.contains_key(set.name)) {

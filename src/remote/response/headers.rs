@@ -33,5 +33,10 @@ const REQUEST_IDS: [&str; 20] = [
 
 /// Returns the service's id of the request.
 pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
-    REQUEST_IDS.iter().find_map(|name| text(headers, name))
+    // A response has few headers, so this is much faster than a lookup of each name.
+    let ids = headers.iter().filter_map(|(name, value)| {
+        let rank = REQUEST_IDS.iter().position(|id| name == id)?;
+        Some((rank, value.to_str().ok().filter(|text| !text.is_empty())?))
+    });
+    ids.min_by_key(|(rank, _)| *rank).map(|(_, id)| id)
 }

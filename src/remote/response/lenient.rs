@@ -11,6 +11,10 @@ pub(crate) fn parse(mut json: Vec<u8>) -> (Value, Option<serde_json::Error>) {
     if json.starts_with(b"\xEF\xBB\xBF") {
         json.drain(..3);
     }
+    // Almost all responses are valid, and the repairs do not change what is valid.
+    if let Ok(value) = first_value(&json) {
+        return (value, None);
+    }
     repair_characters(&mut json);
     repair_tokens(&mut json);
     match first_value(&json) {
