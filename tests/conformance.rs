@@ -8,7 +8,7 @@ use lumenfall::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, Output, Progress, Request,
     RequestContext,
 };
-use lumenfall::images::typed::Schema;
+use lumenfall::images::typed::{Mode, Schema};
 use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
 use lumenfall::testing::{MockBackend, PIXEL, conformance};
 use lumenfall::{Error, ErrorKind, Input};
@@ -185,10 +185,17 @@ async fn each_broken_promise_is_found() {
 #[tokio::test]
 async fn the_mock_conforms_for_any_model_and_returns_the_given_bytes() {
     static SKETCHER: Schema = Schema { id: "sketcher", ..SCHEMA };
+    static POSTER: Schema = Schema {
+        id: "poster",
+        modes: &[Mode::TextToImage],
+        parameters: SCHEMA.parameters.split_at(7).0, // those before `output_format`
+        ..SCHEMA
+    };
     let gif = b"GIF89a\x01\0\x01\0";
     for (mock, model) in [
         (MockBackend::new(), "a-model-without-a-schema"),
         (MockBackend::for_schema(&SKETCHER), "sketcher"),
+        (MockBackend::for_schema(&POSTER), "poster"),
         (MockBackend::new().returning(&gif[..]), MODEL),
     ] {
         let (generate, edit) = (GenerateSpec::new(model, "a lighthouse"), EditSpec::new(model, Input::bytes(PIXEL)));

@@ -277,7 +277,8 @@ pub struct EditSpec {
     pub options: Options,
 }
 
-/// The deadline and the progress callback of a request. To cancel a request, drop its future.
+/// The deadline, the progress callback and other settings of a call. To cancel it, drop its future, or use a
+/// [`Cancellation`](super::Cancellation) with the request builder.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct RequestContext {

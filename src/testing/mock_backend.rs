@@ -14,7 +14,7 @@ use crate::backend::{
 };
 use crate::error::{Error, ErrorKind};
 use crate::images::OutputFormat;
-use crate::images::typed::{Schema, check};
+use crate::images::typed::{Mode, Schema, check};
 
 /// A backend that returns images of one gray pixel, or the errors that a test has queued.
 ///
@@ -68,7 +68,8 @@ impl MockBackend {
         Self::default()
     }
 
-    /// Creates a backend that checks requests for the model of `schema` against it. A program that generates builders for its
+    /// Creates a backend that supports the modes and file formats of `schema`, and checks requests for its model against it. A
+    /// program that generates builders for its
     /// own schema passes it here.
     pub fn for_schema(schema: &'static Schema) -> Self {
         Self { schema: Some(schema), ..Self::default() }
@@ -195,13 +196,20 @@ impl Backend for MockBackend {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let format = self.returned.as_deref().and_then(OutputFormat::of);
+        let returned = self.returned.as_deref().and_then(OutputFormat::of);
+        let has_mode = |mode| self.schema.is_none_or(|schema| schema.modes.contains(&mode));
+        let is_supported = |format: &OutputFormat| {
+            let value = <&str>::from(*format).into();
+            returned.is_none_or(|returned| returned == *format)
+                && self.schema.is_none_or(|schema| schema.check_value("output_format", &value).is_ok())
+        };
+        let edit = !self.rejects_edits && has_mode(Mode::ImageEdit);
         Capabilities {
-            generate: true,
-            edit: !self.rejects_edits,
-            mask: !self.rejects_edits,
+            generate: has_mode(Mode::TextToImage),
+            edit,
+            mask: edit && self.schema.is_none_or(|schema| schema.parameter("mask").is_some()),
             estimate: true,
-            output_formats: format.map_or(OutputFormat::ALL.to_vec(), |format| vec![format]),
+            output_formats: OutputFormat::ALL.into_iter().filter(is_supported).collect(),
             controls: Capabilities::ALL_CONTROLS.to_vec(),
             ..Capabilities::none()
         }

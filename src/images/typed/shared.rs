@@ -43,8 +43,7 @@ macro_rules! shared_methods {
             self
         }
 
-        /// Adds a header to the API requests of a remote backend; other backends ignore it. Error messages can contain its
-        /// value.
+        /// Adds a header to the API requests of a remote backend; other backends ignore it. Its value is a secret.
         pub fn header(
             mut self,
             name: impl ::core::convert::Into<::std::string::String>,
