@@ -14,7 +14,7 @@ pub(crate) struct Key {
 }
 
 impl Key {
-    /// `scheme` precedes the key in the `Authorization` header; `variable` is its environment variable.
+    /// `scheme` precedes the key in its header, unless it is empty; `variable` is its environment variable.
     pub(crate) fn new(text: &str, scheme: &str, variable: &str) -> Result<Self, Error> {
         if text.trim().is_empty() {
             return Err(invalid(format!("the API key is empty; set {variable} or call `.api_key(..)`")));
@@ -25,13 +25,13 @@ impl Key {
                  break or a space; remove it"
             )));
         }
-        let mut header = HeaderValue::from_str(&format!("{scheme} {text}"))
+        let mut header = HeaderValue::from_str(format!("{scheme} {text}").trim_start())
             .map_err(|_| invalid("the API key is not allowed in a header"))?;
         header.set_sensitive(true);
         Ok(Self { text: text.to_owned(), header })
     }
 
-    /// Returns the value of the `Authorization` header.
+    /// Returns the value of the header that contains the key.
     pub(crate) fn header(&self) -> HeaderValue {
         self.header.clone()
     }

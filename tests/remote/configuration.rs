@@ -69,6 +69,22 @@ async fn a_configured_proxy_is_used_for_requests_and_downloads() {
     assert_eq!(images[0].download().await.unwrap(), PNG);
 }
 
+#[tokio::test]
+async fn another_header_can_contain_the_key() {
+    let server = responding(json_response(400, json!({"error": {"message": format!("bad key {KEY}")}}))).await;
+    let remote = builder(&server.uri()).api_key_header("api-key").build().unwrap();
+    let error = generate(&remote).await.unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+    let headers = &requests(&server).await[0].headers;
+    assert_eq!((headers["api-key"].to_str().unwrap(), headers.get("authorization")), (KEY, None));
+    let other = builder(&server.uri()).api_key("another").api_key_header("api-key").build().unwrap();
+    assert_eq!(remote.identity(), other.identity());
+    for name in ["two words", "Content-Type", ""] {
+        let error = builder(&server.uri()).api_key_header(name).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+    }
+}
+
 /// A SOCKS proxy that accepts one connection and forwards it to `target`, whatever target the client asks for. Returns its
 /// address, and the client's bytes of the handshake.
 async fn socks_proxy(version: u8, target: String) -> (String, JoinHandle<Vec<u8>>) {

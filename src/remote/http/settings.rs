@@ -43,6 +43,7 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 pub(crate) struct Settings {
     pub(crate) base_url: Option<String>,
     pub(crate) key: Option<String>,
+    pub(crate) key_header: Option<String>,
     pub(crate) without_key: bool,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) http_client: Option<reqwest::Client>,
@@ -60,6 +61,7 @@ impl Default for Settings {
         Self {
             base_url: None,
             key: None,
+            key_header: None,
             without_key: false,
             headers: Vec::new(),
             http_client: None,
@@ -86,6 +88,12 @@ macro_rules! settings_methods {
         /// The key is sent to the service's own hosts only, and never printed.
         pub fn api_key(mut self, key: impl Into<String>) -> Self {
             self.settings.key = Some(key.into());
+            self
+        }
+
+        /// Sends the API key in this header, such as `api-key` (Azure) or `x-api-key`, instead of `Authorization`.
+        pub fn api_key_header(mut self, name: impl Into<String>) -> Self {
+            self.settings.key_header = Some(name.into());
             self
         }
 
@@ -190,7 +198,11 @@ impl Settings {
         let base = self.base_url(service)?;
         let key = match (&self.key, self.without_key) {
             (_, true) => None,
-            (Some(key), false) => Some(Key::new(key, service.scheme, service.key_variable)?),
+            (Some(key), false) => {
+                // Only `Authorization` has a scheme.
+                let scheme = if self.key_header.is_some() { "" } else { service.scheme };
+                Some(Key::new(key, scheme, service.key_variable)?)
+            }
             (None, false) => {
                 let message = format!(
                     "no API key: set the environment variable {}, call `.api_key(..)`, or call `.without_key()` if the \
@@ -202,7 +214,11 @@ impl Settings {
         };
         let mut headers = self.headers.iter().map(parse_header).collect::<Result<HeaderMap, Error>>()?;
         headers.extend(service_headers);
-        headers.extend(key.as_ref().map(|key| (AUTHORIZATION, key.header())));
+        let key_header = match &self.key_header {
+            Some(name) => parse_header(&(name.clone(), String::new()))?.0,
+            None => AUTHORIZATION,
+        };
+        headers.extend(key.as_ref().map(|key| (key_header.clone(), key.header())));
         if self.http_client.is_none() {
             headers.entry(USER_AGENT).or_insert(AGENT);
         }
@@ -216,6 +232,7 @@ impl Settings {
             native,
             secrets,
             headers,
+            key_header,
             retry: self.retry,
             timeout: self.timeout,
             first_byte_timeout: self.first_byte_timeout,

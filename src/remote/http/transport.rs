@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, USER_AGENT};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use reqwest::{Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -42,6 +42,8 @@ pub(crate) struct Transport {
     pub(crate) secrets: Secrets,
     /// The headers of each API request, including the key.
     pub(crate) headers: HeaderMap,
+    /// The header that contains the key.
+    pub(crate) key_header: HeaderName,
     pub(crate) retry: RetryPolicy,
     pub(crate) timeout: Duration,
     pub(crate) first_byte_timeout: Duration,
@@ -130,7 +132,7 @@ impl Transport {
     pub(crate) fn identity(&self, name: &str) -> String {
         let mut hasher = DefaultHasher::new();
         self.base.as_str().hash(&mut hasher);
-        for (name, value) in self.headers.iter().filter(|(name, _)| ![AUTHORIZATION, USER_AGENT].contains(name)) {
+        for (name, value) in self.headers.iter().filter(|(name, _)| **name != self.key_header && **name != USER_AGENT) {
             (name.as_str(), value.as_bytes()).hash(&mut hasher);
         }
         format!("{name} {} {:016x}", redact::url(&self.base), hasher.finish())
@@ -178,6 +180,7 @@ impl Transport {
             native: self.native.clone(),
             secrets: self.secrets.with(context.headers.iter().map(|(_, value)| value.clone())),
             headers,
+            key_header: self.key_header.clone(),
             retry: context.retry.as_ref().unwrap_or(&self.retry).clone(),
             ..*self
         })))
