@@ -149,11 +149,12 @@ pub(crate) enum Reading {
 async fn open_file(path: &Path, parameter: &str) -> Result<Opened, Error> {
     let name = path.display().to_string();
     let failed = |error: io::Error| unreadable(&name, &error).with_parameter(parameter);
+    // Checked before the file is opened: opening a named pipe blocks until another process writes to it.
+    if !tokio::fs::metadata(path).await.map_err(failed)?.is_file() {
+        return Err(failed(io::Error::other("it is not a regular file")));
+    }
     let mut file = File::open(path).await.map_err(failed)?;
     let metadata = file.metadata().await.map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(failed(io::Error::other("it is not a file")));
-    }
     let mut head = Vec::with_capacity(OutputFormat::SNIFFED);
     (&mut file).take(OutputFormat::SNIFFED as u64).read_to_end(&mut head).await.map_err(failed)?;
     let format = detect_format(&head, &name, parameter)?;

@@ -9,6 +9,20 @@ use tokio::time::sleep;
 use crate::http2;
 use crate::support::*;
 
+/// Opening a named pipe would wait until another process writes to it.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_named_pipe_is_rejected_without_opening_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe.png");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let remote = remote(UNREACHABLE);
+    let request = send_edit(&remote, edit_spec([Input::path(&pipe)]));
+    let error = tokio::time::timeout(Duration::from_secs(5), request).await.unwrap().unwrap_err();
+    assert_eq!((error.kind(), error.parameter()), (ErrorKind::Io, Some("image")));
+    assert!(error.to_string().contains("pipe.png: it is not a regular file"), "{error}");
+}
+
 #[tokio::test]
 async fn unusable_images_are_rejected_before_anything_is_sent() {
     let folder = tempfile::tempdir().unwrap();
