@@ -72,7 +72,7 @@ impl Client {
 
     /// Creates a client for the demonstration model, which is part of this crate.
     ///
-    /// The model draws simple shapes in eight colours on four backgrounds. Its images have 64×64 pixels.
+    /// The model draws one or two shapes, letters or digits in ten colours on six backgrounds. Its images have 128×128 pixels.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer, T5TokenizerFast
 
-from shapes import WORDS
+from scenes import WORDS
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 

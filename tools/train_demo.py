@@ -1,12 +1,13 @@
-"""Trains the demonstration model, which has the architecture of Stable Diffusion 3.5, in less than two hours on a CPU.
+"""Trains the demonstration model, which has the architecture of Stable Diffusion 3.5, on a CPU or a CUDA GPU.
 
-The stages are tokenizers and images, text encoders, VAE, latents and denoiser. Each stage writes a file to the --state
-folder and is skipped if the file exists, so an interrupted run can be resumed.
+The stages are scenes, text encoders, VAE, latents, decoder and denoiser. Each stage writes a file to the --state folder
+and is skipped if the file exists, so an interrupted run can be resumed.
 """
 
 import argparse
 import copy
 import math
+import multiprocessing
 import os
 import time
 from pathlib import Path
@@ -22,11 +23,20 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
 import tiny_tokenizers
-from evaluate import draw_with_diffusers, evaluate
-from shapes import BACKGROUNDS, COLOURS, POSITIONS, SHAPES, SIZES, caption, random_scene, render
+from scenes import ATTRIBUTES, BACKGROUNDS, COLOURS, SUBJECTS, attributes, caption, centre, random_scene
+from subjects import SIZE, distance_fields, render
 
-TEXT_LENGTH = 24
+TEXT_LENGTH = 32
 TRAIN_SHIFT = 1.5
+# The fraction of training samples without a caption, for guidance.
+UNCONDITIONAL = 0.1
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+CUDA = DEVICE.type == "cuda"
+if CUDA:
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
 
 
 def log(state, line):
@@ -38,28 +48,30 @@ def log(state, line):
 
 def step_rng(seed, step):
     """Returns the generator of a step, so that a resumed run draws the same numbers as an uninterrupted one."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return torch.Generator(DEVICE).manual_seed(seed * 1_000_003 + step)
 
 
 def rate(step, steps, peak, warm_up, hold):
-    """Returns the learning rate: linear warm-up, constant until the fraction `hold` of the run, cosine down to 2 %."""
+    """Returns the learning rate: linear warm-up, constant until the fraction `hold` of the run, cosine down to 1 %."""
     if step < warm_up:
         return peak * (step + 1) / warm_up
     done = max((step / steps - hold) / (1 - hold), 0)
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
 
 
 class Trainer:
     """Optimizes with AdamW, averages the weights and saves both."""
 
     def __init__(self, model, path, peak, warm_up, hold, ema):
-        self.model, self.path = model, path
+        self.model, self.path = model.to(DEVICE), path
         self.peak, self.warm_up, self.hold, self.ema_decay = peak, warm_up, hold, ema
         self.average = copy.deepcopy(model).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=0.01)
+        self.weights = list(model.parameters())
+        self.averages = list(self.average.parameters())
+        self.optimizer = torch.optim.AdamW(self.weights, lr=peak, betas=(0.9, 0.99), weight_decay=0.01, fused=CUDA)
         self.step = 0
         if path.exists():
-            saved = torch.load(path)
+            saved = torch.load(path, map_location=DEVICE)
             model.load_state_dict(saved["model"])
             self.average.load_state_dict(saved["average"])
             self.optimizer.load_state_dict(saved["optimizer"])
@@ -70,12 +82,11 @@ class Trainer:
             group["lr"] = rate(self.step, steps, self.peak, self.warm_up, self.hold)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        nn.utils.clip_grad_norm_(self.weights, 1.0)
         self.optimizer.step()
         decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for average, weight in zip(self.average.parameters(), self.model.parameters()):
-                average.lerp_(weight, 1 - decay)
+            torch._foreach_lerp_(self.averages, self.weights, 1 - decay)
         self.step += 1
 
     def save(self):
@@ -85,27 +96,67 @@ class Trainer:
         self.path.with_suffix(".tmp").replace(self.path)
 
 
-# Images and captions
+# Scenes and captions
 
 
-def make_images(state, seed, count):
-    """Returns the training images of the denoiser with two captions each."""
-    path = state / "images.pt"
+def make_part(job):
+    """Returns `count` scenes as arrays: what `render` needs, the captions, and what these say."""
+    seed, count = job
+    rng = np.random.default_rng(seed)
+    subjects = np.full((count, 2), -1, np.int64)
+    places = np.full((count, 2, 3), 0.5, np.float32)
+    colours = np.zeros((count, 2, 3), np.float32)
+    backgrounds = np.zeros((count, 3), np.float32)
+    said = np.zeros((count, len(ATTRIBUTES)), np.int64)
+    captions, held_out = [], np.zeros(count, bool)
+    for i in range(count):
+        scene = random_scene(rng)
+        for j, thing in enumerate(scene.things):
+            subjects[i, j] = SUBJECTS.index(thing.subject)
+            x, y, width = centre(scene, j, rng.uniform(-0.012, 0.012, 2))
+            places[i, j] = x, y, width * rng.uniform(0.96, 1.04)
+            colours[i, j] = np.array(COLOURS[thing.colour]) / 255
+        backgrounds[i] = np.array(BACKGROUNDS[scene.background]) / 255
+        text, mentioned = caption(scene, rng)
+        captions.append(text)
+        said[i] = attributes(mentioned)
+        held_out[i] = scene.held_out()
+    return {
+        "subjects": subjects,
+        "places": places,
+        "colours": colours,
+        "backgrounds": backgrounds,
+        "said": said,
+        "held_out": held_out,
+        "captions": captions,
+    }
+
+
+def make_scenes(state, seed, tokenizers, count, part=5000):
+    """Returns random scenes with one caption each, as tensors. The empty caption is the last one."""
+    path = state / "scenes.pt"
     if not path.exists():
-        rng = np.random.default_rng(seed)
-        images, captions = [], []
-        for _ in range(count):
-            scene = random_scene(rng, held_out=False)
-            images.append(render(scene, rng))
-            captions.append([caption(scene, rng)[0] for _ in range(2)])
-        torch.save({"images": torch.from_numpy(np.stack(images)), "captions": captions}, path)
-        log(state, f"images: {count}")
-    return torch.load(path)
+        jobs = [(seed * 10_007 + i, part) for i in range(-(-count // part))]
+        with multiprocessing.get_context("spawn").Pool() as pool:
+            parts = pool.map(make_part, jobs)
+        captions = [text for part in parts for text in part.pop("captions")] + [""]
+        scenes = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+        scenes["ids"] = torch.stack([ids_of(tokenizer, captions) for tokenizer in tokenizers], 1)
+        torch.save(scenes, path)
+        log(state, f"scenes: {len(captions) - 1}")
+    return {name: tensor.to(DEVICE) for name, tensor in torch.load(path).items()}
 
 
-def to_tensor(images):
-    """Converts uint8 [n, h, w, 3] to float [n, 3, h, w] in -1..1."""
-    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+def ids_of(tokenizer, captions):
+    ids = tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
+    return ids.input_ids
+
+
+def draw(fields, scenes, chosen):
+    """Returns the images of the chosen scenes [n, 3, h, w] in -1..1, with the precision of a file."""
+    names = ("subjects", "places", "colours", "backgrounds")
+    image = render(fields, *(scenes[name][chosen] for name in names))
+    return (image * 255).round() / 127.5 - 1
 
 
 # Text encoders
@@ -141,72 +192,60 @@ def new_text_encoders(tokenizers):
     return clip(tokenizers[0], 32, "quick_gelu"), clip(tokenizers[1], 64, "gelu"), T5EncoderModel(config)
 
 
-def encode_text(tokenizers, encoders, captions):
-    """The pipeline's encode_prompt: context [n, 48, 96] and pooled [n, 96]."""
+def encode_ids(encoders, ids):
+    """The pipeline's encode_prompt for ids [n, 3, 32]: context [n, 64, 96] and pooled [n, 96]."""
     penultimate, pooled = [], []
-    for tokenizer, encoder in zip(tokenizers[:2], encoders[:2]):
-        ids = tokenizer(captions, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
-        out = encoder(ids.input_ids, output_hidden_states=True)
+    for encoder, part in zip(encoders[:2], ids.unbind(1)):
+        out = encoder(part, output_hidden_states=True)
         penultimate.append(out.hidden_states[-2])
         pooled.append(out.text_embeds)
-    ids = tokenizers[2](captions, padding="max_length", max_length=TEXT_LENGTH, truncation=True, return_tensors="pt")
-    t5 = encoders[2](ids.input_ids)[0]
+    t5 = encoders[2](ids[:, 2])[0]
     # The sum of the CLIP widths equals T5's width, so no padding is necessary.
     return torch.cat([torch.cat(penultimate, -1), t5], 1), torch.cat(pooled, -1)
 
 
-ATTRIBUTES = {
-    "colour": [None, *COLOURS],
-    "shape": [None, *SHAPES],
-    "background": [None, *BACKGROUNDS],
-    "size": list(SIZES),
-    "position": [None, *POSITIONS],
-}
-
-
-def train_text(state, seed, tokenizers, steps, batch=48):
-    """Trains the encoders to predict the attributes in a caption from each of their outputs. This includes captions of
+def train_text(state, seed, scenes, tokenizers, steps, batch):
+    """Trains the encoders to predict what a caption says from each of their outputs. This includes captions of
     held-out pairs: only the denoiser never sees images of them."""
     torch.manual_seed(seed)
-    encoders = new_text_encoders(tokenizers)
+    encoders = [encoder.to(DEVICE) for encoder in new_text_encoders(tokenizers)]
     path = state / "text.pt"
     if not path.exists():
-        outputs = {"clip context": 96, "pooled": 96, "t5 context": 96}
         heads = nn.ModuleDict(
             {
-                f"{output} {name}": nn.Linear(width, len(values))
-                for output, width in outputs.items()
+                f"{output} {name}": nn.Linear(96, len(values))
+                for output in ("clip context", "pooled", "t5 context")
                 for name, values in ATTRIBUTES.items()
             }
-        )
+        ).to(DEVICE)
         parameters = [p for module in (*encoders, heads) for p in module.parameters()]
-        optimizer = torch.optim.AdamW(parameters, lr=2e-3)
-        rng = np.random.default_rng(seed + 1)
+        optimizer = torch.optim.AdamW(parameters, lr=2e-3, betas=(0.9, 0.99))
         for step in range(steps):
-            pairs = [caption(random_scene(rng, held_out=True), rng) for _ in range(batch)]
-            context, pooled = encode_text(tokenizers, encoders, [text for text, _ in pairs])
+            chosen = torch.randint(len(scenes["said"]), (batch,), generator=step_rng(seed + 1, step), device=DEVICE)
+            context, pooled = encode_ids(encoders, scenes["ids"][chosen])
             features = {
                 "clip context": context[:, :TEXT_LENGTH].mean(1),
                 "pooled": pooled,
                 "t5 context": context[:, TEXT_LENGTH:].mean(1),
             }
             loss, right = 0.0, []
-            for name, values in ATTRIBUTES.items():
-                target = torch.tensor([values.index(getattr(mentioned, name)) for _, mentioned in pairs])
+            for name, target in zip(ATTRIBUTES, scenes["said"][chosen].unbind(1)):
                 for output, feature in features.items():
                     guess = heads[f"{output} {name}"](feature)
                     loss = loss + F.cross_entropy(guess, target)
-                    right.append((guess.argmax(-1) == target).float().mean().item())
+                    right.append((guess.argmax(-1) == target).float().mean())
             for group in optimizer.param_groups:
-                group["lr"] = rate(step, steps, 2e-3, 20, 0.5)
+                group["lr"] = rate(step, steps, 2e-3, 50, 0.5)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
-            if (step + 1) % 100 == 0:
-                log(state, f"text {step + 1}: loss {loss.item():.3f}, right {np.mean(right):.3f}, worst {min(right):.3f}")
+            if (step + 1) % 250 == 0:
+                right = torch.stack(right)
+                figures = f"loss {loss.item():.3f}, right {right.mean().item():.3f}, worst {right.min().item():.3f}"
+                log(state, f"text {step + 1}: {figures}")
         torch.save([encoder.state_dict() for encoder in encoders], path)
-    for encoder, saved in zip(encoders, torch.load(path)):
+    for encoder, saved in zip(encoders, torch.load(path, map_location=DEVICE)):
         encoder.load_state_dict(saved)
         encoder.requires_grad_(False).eval()
     return encoders
@@ -224,7 +263,7 @@ def new_vae():
         layers_per_block=1,
         latent_channels=16,
         norm_num_groups=4,
-        sample_size=64,
+        sample_size=SIZE,
         use_quant_conv=False,
         use_post_quant_conv=False,
     )
@@ -248,61 +287,77 @@ def difference(y, x, sharpness):
     return (error * (y - x)).mean() + 0.5 * error.abs().mean() + sharpness * edges
 
 
-def vae_batch(images, generator, batch):
-    """Returns images, some with inverted colours or swapped channels, so that the VAE also supports users' images."""
-    x = to_tensor(images[torch.randint(len(images), (batch,), generator=generator)])
-    x[:2] = x[:2, torch.randperm(3, generator=generator)]
-    x[1] = -x[1]
+def vae_batch(fields, scenes, generator, batch):
+    """Returns images, some with other colours, so that the VAE also supports users' images."""
+    chosen = torch.randint(len(scenes["subjects"]), (batch,), generator=generator, device=DEVICE)
+    x = draw(fields, scenes, chosen)
+    other = batch // 4
+    x[:other] = x[:other, torch.randperm(3, generator=generator, device=DEVICE)]
+    x[: other // 2] *= -1
     return x
 
 
-def train_vae(state, seed, images, steps, batch=8):
+def train_vae(state, seed, fields, scenes, steps, batch):
     torch.manual_seed(seed)
-    vae = new_vae()
-    trainer = Trainer(vae, state / "vae.pt", peak=1e-3, warm_up=50, hold=0.5, ema=0.995)
+    vae = new_vae().to(memory_format=torch.channels_last)
+    trainer = Trainer(vae, state / "vae.pt", peak=1.5e-3, warm_up=100, hold=0.5, ema=0.998)
+    if CUDA:
+        vae.encoder.compile()
+        vae.decoder.compile()
     while trainer.step < steps:
         step = trainer.step
         generator = step_rng(seed + 2, step)
-        x = vae_batch(images, generator, batch)
+        x = vae_batch(fields, scenes, generator, batch)
         posterior = vae.encode(x).latent_dist
         y = vae.decode(posterior.sample(generator)).sample
         # The sharpness is ignored until the images are recognisable.
-        loss = difference(y, x, sharpness=0.3 if step > steps * 0.15 else 0.0) + 1e-4 * posterior.kl().mean() / 64
+        loss = difference(y, x, sharpness=0.3 if step > steps * 0.1 else 0.0)
+        loss = loss + 1e-4 * posterior.kl().mean() / (SIZE / 8) ** 2
         trainer.update(loss, steps)
-        if trainer.step % 100 == 0:
+        if trainer.step % 250 == 0:
             psnr = 10 * math.log10(4 / F.mse_loss(y.detach(), x).item())
             log(state, f"vae {trainer.step}: loss {loss.item():.4f}, psnr {psnr:.1f} dB")
-        if trainer.step % 200 == 0 or trainer.step == steps:
+        if trainer.step % 1000 == 0 or trainer.step == steps:
             trainer.save()
     return trainer.average.requires_grad_(True).eval()
 
 
 @torch.no_grad()
-def encode_images(state, vae, images):
+def encode_images(state, fields, scenes, vae, part=256):
     """Returns the normalised latents of all images, with the shift and the factor of the normalisation."""
     path = state / "latents.pt"
     if not path.exists():
-        raw = torch.cat([vae.encode(to_tensor(part)).latent_dist.mean for part in images.split(250)])
-        shift, scale = raw.mean().item(), 1 / raw.std().item()
-        torch.save({"latents": (raw - shift) * scale, "shift": shift, "scale": scale}, path)
+        everything = torch.arange(len(scenes["subjects"]), device=DEVICE)
+        raw = torch.cat(
+            [vae.encode(draw(fields, scenes, chosen)).latent_dist.mean.half() for chosen in everything.split(part)]
+        )
+        sample = raw[:20_000].float()
+        shift, scale = sample.mean().item(), 1 / sample.std().item()
+        for piece in raw.split(10_000):
+            piece.copy_((piece.float() - shift) * scale)
+        torch.save({"latents": raw, "shift": shift, "scale": scale}, path)
         log(state, f"latents: shift {shift:.4f}, scale {scale:.4f}")
-    return torch.load(path)
+    return torch.load(path, map_location=DEVICE)
 
 
-def polish_decoder(state, seed, vae, encoded, images, steps, batch=8):
+def polish_decoder(state, seed, vae, encoded, fields, scenes, steps, batch):
     """Trains only the decoder, with noise on the latents, because those of the denoiser are not exact."""
-    trainer = Trainer(vae.decoder, state / "decoder.pt", peak=5e-4, warm_up=20, hold=0.3, ema=0.99)
+    trainer = Trainer(vae.decoder, state / "decoder.pt", peak=7e-4, warm_up=50, hold=0.3, ema=0.998)
+    decoder = torch.compile(vae.decoder) if CUDA else vae.decoder
     while trainer.step < steps:
         generator = step_rng(seed + 4, trainer.step)
-        chosen = torch.randint(len(images), (batch,), generator=generator)
-        latents = encoded["latents"][chosen]
-        latents = latents + 0.2 * torch.randn(latents.shape, generator=generator)
-        x = to_tensor(images[chosen])
-        y = vae.decode(latents / encoded["scale"] + encoded["shift"]).sample
+        chosen = torch.randint(len(scenes["subjects"]), (batch,), generator=generator, device=DEVICE)
+        latents = encoded["latents"][chosen].float()
+        strength = 0.25 * torch.rand(batch, 1, 1, 1, generator=generator, device=DEVICE)
+        latents = latents + strength * torch.randn(latents.shape, generator=generator, device=DEVICE)
+        x = draw(fields, scenes, chosen)
+        y = decoder(latents / encoded["scale"] + encoded["shift"])
         loss = difference(y, x, sharpness=0.3)
         trainer.update(loss, steps)
-        if trainer.step % 100 == 0:
-            log(state, f"decoder {trainer.step}: loss {loss.item():.4f}")
+        if trainer.step % 250 == 0:
+            psnr = 10 * math.log10(4 / F.mse_loss(y.detach(), x).item())
+            log(state, f"decoder {trainer.step}: loss {loss.item():.4f}, psnr {psnr:.1f} dB")
+        if trainer.step % 1000 == 0 or trainer.step == steps:
             trainer.save()
     vae.decoder.load_state_dict(trainer.average.state_dict())
 
@@ -312,10 +367,10 @@ def polish_decoder(state, seed, vae, encoded, images, steps, batch=8):
 
 def new_denoiser():
     denoiser = SD3Transformer2DModel(
-        sample_size=8,
+        sample_size=SIZE // 8,
         patch_size=2,
         in_channels=16,
-        num_layers=4,
+        num_layers=6,
         attention_head_dim=32,
         num_attention_heads=4,
         joint_attention_dim=96,
@@ -336,66 +391,52 @@ def new_denoiser():
 
 
 @torch.no_grad()
-def embed_captions(state, tokenizers, encoders, captions):
-    """Returns the embeddings of the distinct captions, and the indices of the two captions of each image."""
-    path = state / "captions.pt"
-    if path.exists():
-        return torch.load(path)
-    rows = {text: i for i, text in enumerate(dict.fromkeys(text for pair in captions for text in pair))}
-    texts = list(rows)
-    parts = [encode_text(tokenizers, encoders, texts[i : i + 500]) for i in range(0, len(texts), 500)]
-    context, pooled = (torch.cat(tensors) for tensors in zip(*parts))
-    embedded = context, pooled, torch.tensor([[rows[text] for text in pair] for pair in captions])
-    torch.save(embedded, path)
-    return embedded
+def embed_captions(encoders, ids):
+    """Returns the embeddings of all captions."""
+    parts = [[tensor.half() for tensor in encode_ids(encoders, part)] for part in ids.split(2000)]
+    return [torch.cat(tensors) for tensors in zip(*parts)]
 
 
-def train_denoiser(state, seed, args, parts, latents, captions):
-    context, pooled, rows = embed_captions(state, parts["tokenizers"], parts["encoders"], captions)
-    log(state, f"denoiser: {len(latents)} latents, {len(context)} captions")
+def train_denoiser(state, seed, args, parts, latents, scenes):
+    context, pooled = embed_captions(parts["encoders"], scenes["ids"])
+    allowed = (~scenes["held_out"]).nonzero().flatten()
     torch.manual_seed(seed)
     denoiser = new_denoiser()
-    trainer = Trainer(denoiser, state / "denoiser.pt", peak=args.rate, warm_up=200, hold=0.7, ema=0.999)
-    best = float((state / "best.txt").read_text()) if (state / "best.txt").exists() else -1.0
-    losses, started = [], time.time()
+    trainer = Trainer(denoiser, state / "denoiser.pt", peak=args.rate, warm_up=500, hold=0.6, ema=0.9995)
+    if CUDA:
+        denoiser.compile()
+    log(state, f"denoiser: {len(allowed)} images, {sum(w.numel() for w in trainer.weights)} weights")
+    losses, started, first = [], time.time(), trainer.step
     while trainer.step < args.steps:
+        if args.seconds and time.time() - args.started > args.seconds:
+            break
         generator = step_rng(seed + 3, trainer.step)
-        chosen = torch.randint(len(latents), (args.batch,), generator=generator)
-        text = rows[chosen, torch.randint(2, (args.batch,), generator=generator)]
-        clean = latents[chosen]
-        noise = torch.randn(clean.shape, generator=generator)
-        t = torch.sigmoid(torch.randn(args.batch, generator=generator))
+        chosen = allowed[torch.randint(len(allowed), (args.batch,), generator=generator, device=DEVICE)]
+        clean = latents[chosen].float()
+        dropped = torch.rand(args.batch, generator=generator, device=DEVICE) < UNCONDITIONAL
+        text = torch.where(dropped, len(context) - 1, chosen)
+        noise = torch.randn(clean.shape, generator=generator, device=DEVICE)
+        t = torch.sigmoid(torch.randn(args.batch, generator=generator, device=DEVICE))
         sigma = (TRAIN_SHIFT * t / (1 + (TRAIN_SHIFT - 1) * t)).view(-1, 1, 1, 1)
-        velocity = denoiser(
-            hidden_states=sigma * noise + (1 - sigma) * clean,
-            timestep=1000 * sigma.flatten(),
-            encoder_hidden_states=context[text],
-            pooled_projections=pooled[text],
-        ).sample
-        loss = F.mse_loss(velocity, noise - clean)
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=CUDA):
+            velocity = denoiser(
+                hidden_states=sigma * noise + (1 - sigma) * clean,
+                timestep=1000 * sigma.flatten(),
+                encoder_hidden_states=context[text].float(),
+                pooled_projections=pooled[text].float(),
+            ).sample
+        loss = F.mse_loss(velocity.float(), noise - clean)
         trainer.update(loss, args.steps)
-        losses.append(loss.item())
-        if trainer.step % 200 == 0:
-            speed = (time.time() - started) / len(losses)
-            log(state, f"denoiser {trainer.step}: loss {np.mean(losses[-200:]):.4f}, {speed:.3f} s/step")
+        losses.append(loss.detach())
+        if trainer.step % 500 == 0:
+            mean = torch.stack(losses).mean().item()
+            speed = (time.time() - started) / (trainer.step - first)
+            log(state, f"denoiser {trainer.step}: loss {mean:.4f}, {speed:.4f} s/step")
+            losses = []
+        if trainer.step % args.save_every == 0:
             trainer.save()
-        if trainer.step % args.evaluate_every == 0:
-            trainer.save()
-            best = keep_best(state, args.out, parts, trainer, best)
     trainer.save()
-    keep_best(state, args.out, parts, trainer, best)
-
-
-def keep_best(state, out, parts, trainer, best):
-    """Grades the averaged weights, exports the model if no earlier one was better, and returns the best score."""
-    figures = evaluate(draw_with_diffusers(assemble(parts, trainer.average)), state / f"sheet-{trainer.step:06}.png")
-    log(state, f"denoiser {trainer.step}: " + ", ".join(f"{k} {v:.3f}" for k, v in figures.items()))
-    score = sum(figures.values())
-    if score < best:
-        return best
-    (state / "best.txt").write_text(str(score))
-    export(parts, trainer.average, out)
-    return score
+    return trainer
 
 
 # The whole model
@@ -432,31 +473,37 @@ def export(parts, denoiser, folder):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints, the log and contact sheets")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the best model")
+    parser.add_argument("--state", type=Path, required=True, help="folder for checkpoints and the log")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the model")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--images", type=int, default=30000)
-    parser.add_argument("--text-steps", type=int, default=600)
-    parser.add_argument("--vae-steps", type=int, default=3000)
-    parser.add_argument("--decoder-steps", type=int, default=3000)
-    parser.add_argument("--steps", type=int, default=5000, help="steps of the denoiser; may change when resuming")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--scenes", type=int, default=400_000)
+    parser.add_argument("--text-steps", type=int, default=3000)
+    parser.add_argument("--text-batch", type=int, default=256)
+    parser.add_argument("--vae-steps", type=int, default=8000)
+    parser.add_argument("--decoder-steps", type=int, default=4000)
+    parser.add_argument("--vae-batch", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=60_000, help="steps of the denoiser; may change when resuming")
+    parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--rate", type=float, default=1.5e-3)
-    parser.add_argument("--evaluate-every", type=int, default=5000)
+    parser.add_argument("--save-every", type=int, default=2000)
+    parser.add_argument("--seconds", type=float, help="save and stop after this time; the next run goes on")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    args.started = time.time()
     args.state.mkdir(parents=True, exist_ok=True)
 
     tiny_tokenizers.save_all(args.state / "tokenizers", TEXT_LENGTH, TEXT_LENGTH)
     tokenizers = tiny_tokenizers.load_all(args.state / "tokenizers")
-    data = make_images(args.state, args.seed, args.images)
-    encoders = train_text(args.state, args.seed, tokenizers, args.text_steps)
-    vae = train_vae(args.state, args.seed, data["images"], args.vae_steps)
-    encoded = encode_images(args.state, vae, data["images"])
-    polish_decoder(args.state, args.seed, vae, encoded, data["images"], args.decoder_steps)
+    fields = distance_fields().to(DEVICE)
+    scenes = make_scenes(args.state, args.seed, tokenizers, args.scenes)
+    encoders = train_text(args.state, args.seed, scenes, tokenizers, args.text_steps, args.text_batch)
+    vae = train_vae(args.state, args.seed, fields, scenes, args.vae_steps, args.vae_batch)
+    encoded = encode_images(args.state, fields, scenes, vae)
+    polish_decoder(args.state, args.seed, vae, encoded, fields, scenes, args.decoder_steps, args.vae_batch)
     vae.eval().requires_grad_(False).register_to_config(shift_factor=encoded["shift"], scaling_factor=encoded["scale"])
     parts = {"tokenizers": tokenizers, "encoders": encoders, "vae": vae}
-    train_denoiser(args.state, args.seed, args, parts, encoded["latents"], data["captions"])
+    trainer = train_denoiser(args.state, args.seed, args, parts, encoded["latents"], scenes)
+    export(parts, trainer.average, args.out)
+    log(args.state, f"exported after {trainer.step} steps of the denoiser")
 
 
 if __name__ == "__main__":

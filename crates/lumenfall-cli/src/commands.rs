@@ -124,7 +124,7 @@ async fn models(arguments: &Arguments) -> Result<Report, Error> {
         Place::Demo => (
             vec!["demo".to_owned()],
             vec![
-                "`demo` is the default: a small demonstration model that draws simple shapes with 64x64 pixels.".into(),
+                "`demo` is the default: a small demonstration model that draws shapes, letters and digits with 128x128 pixels.".into(),
                 "Use `--model FOLDER` for the weights of Stable Diffusion 3.5 Medium in a folder of the diffusers layout."
                     .into(),
                 "Run `lumenfall models --remote` to list the models of the gateway.".into(),

@@ -12,7 +12,7 @@ Usage:
   lumenfall models [OPTIONS]                        List the models
 
 Where the images are generated:
-  (default)                  On this computer, with a small demonstration model that draws simple shapes
+  (default)                  On this computer, with a small demonstration model of shapes and letters
   --model FOLDER             On this computer, with the model in FOLDER (diffusers layout)
   --remote                   Through the Lumenfall gateway, with the API key in LUMENFALL_API_KEY
   --base-url URL             Through another OpenAI-compatible server; implies --remote
