@@ -13,6 +13,9 @@ use tokio::time::Instant;
 /// code of an upstream or internal error, or is malformed so that a code may be missing); the server refused the HTTP/2
 /// stream; or the gateway reports that all providers refused.
 ///
+/// An error of a gateway that retries by itself is final, because the retries would multiply; see
+/// [`retry_gateways`](Self::retry_gateways).
+///
 /// ```
 /// use lumenfall::RetryPolicy;
 ///
@@ -26,6 +29,7 @@ pub struct RetryPolicy {
     pub(crate) max_retries: u32,
     pub(crate) max_wait: Duration,
     pub(crate) may_bill_twice: bool,
+    pub(crate) retry_gateways: bool,
     /// The upper bound of the first random wait. It doubles with each retry, up to `ceiling`.
     first_wait: Duration,
     ceiling: Duration,
@@ -38,6 +42,7 @@ impl Default for RetryPolicy {
             max_retries: 3,
             max_wait: Duration::from_secs(60),
             may_bill_twice: false,
+            retry_gateways: false,
             first_wait: Duration::from_millis(500),
             ceiling: Duration::from_secs(8),
             max_elapsed: None,
@@ -81,6 +86,14 @@ impl RetryPolicy {
     /// a timeout, or a 5xx status. You may then pay more than once for one result.
     pub fn may_bill_twice(mut self) -> Self {
         self.may_bill_twice = true;
+        self
+    }
+
+    /// Also retries after errors of a gateway that retries by itself: LiteLLM, whose responses have headers that start with
+    /// `x-litellm-`. Use it if the gateway's own retries are off, because otherwise they multiply with these. The layer
+    /// [`Retry`](crate::layers::Retry) does not need it.
+    pub fn retry_gateways(mut self) -> Self {
+        self.retry_gateways = true;
         self
     }
 

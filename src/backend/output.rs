@@ -150,6 +150,9 @@ pub struct Metadata {
     pub request_id: Option<String>,
     /// The number of attempts, the successful one included; 0 if no request was sent.
     pub attempts: u32,
+    /// How often a gateway between the client and the service has retried the request by itself, if it reports that
+    /// (LiteLLM, in `x-litellm-attempted-retries`). These retries are not in `attempts`.
+    pub gateway_retries: Option<u32>,
     /// The HTTP headers of the response; empty if the backend does not use HTTP.
     #[serde(skip)]
     pub headers: Headers,

@@ -129,6 +129,7 @@ async fn write(path: &Path, output: &Output) -> Result<(), Error> {
         cost: Some(Cost::nothing()),
         lost_bills: 0,
         attempts: 0,
+        gateway_retries: None,
         request_id: None,
         urls_expire: None,
         elapsed: Duration::ZERO,

@@ -66,3 +66,36 @@ fn retry_after_is_obeyed_up_to_the_maximum_wait_unless_it_exceeds_the_deadline()
         });
     }
 }
+
+/// LiteLLM has retried the request itself before it responds.
+#[test]
+fn errors_of_a_gateway_that_retries_are_final_unless_its_retries_are_off() {
+    let bodies = [
+        ("x-litellm-attempted-retries: 2\r\n", "busy".to_owned(), "retries by the gateway: 2"),
+        ("x-litellm-call-id: a\r\n", "busy LiteLLM Retried: 3 times".to_owned(), "LiteLLM Retried: 3 times"),
+        ("x-litellm-call-id: a\r\n", "busy ".repeat(300) + "LiteLLM Retried: 3 times", "retries by the gateway: 3"),
+    ];
+    let off = RetryPolicy::default().retry_gateways();
+    for (headers, message, shown) in bodies {
+        for (policy, requests) in [(RetryPolicy::default().max_retries(2), 1), (off.clone().max_retries(2), 3)] {
+            paused(async {
+                let body = json!({ "error": { "message": message } }).to_string();
+                let server = RawServer::start([Act::Send(response("429 Too Many Requests", headers, &body))]).await;
+                let error = generate(&builder(&server.uri).retry(policy).build().unwrap()).await.unwrap_err();
+                assert_eq!((error.kind(), server.requests()), (ErrorKind::RateLimited, requests));
+                assert!(error.to_string().contains(shown) && !error.maybe_billed(), "{error}");
+            });
+        }
+    }
+}
+
+#[test]
+fn retries_of_a_gateway_are_counted_in_the_metadata() {
+    for (headers, retries) in [("x-litellm-attempted-retries: 2\r\n", Some(2)), ("", None)] {
+        paused(async {
+            let server = RawServer::start([Act::Send(response("200 OK", headers, ONE_URL))]).await;
+            let images = generate(&remote(&server.uri)).await.unwrap();
+            assert_eq!((images.metadata().gateway_retries, images.metadata().attempts), (retries, 1));
+        });
+    }
+}

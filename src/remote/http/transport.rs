@@ -344,7 +344,10 @@ impl Transport {
         // The query of an image's URL can contain a signature, which a response may quote.
         let secrets = self.secrets.with(url.query_pairs().map(|(_, value)| value.into_owned()));
         let failure = Failure::of_response(status, &url, &head, body, &secrets);
-        if billing == Billing::Free { failure.free() } else { failure }
+        let failure = if billing == Billing::Free { failure.free() } else { failure };
+        // The gateway has retried as often as it is configured to, so that further retries would multiply.
+        let is_final = headers::is_of_retrying_gateway(&head) && !self.retry.retry_gateways;
+        if is_final { Failure::permanent(failure.error) } else { failure }
     }
 
     /// Repeats `attempt` until it succeeds, until a retry is useless or not allowed, or until the deadline, which `attempt`

@@ -18,6 +18,8 @@ use crate::remote::secrets::Secrets;
 const FAL_ERROR_TYPE: &str = "x-fal-error-type";
 /// The header in which fal sends the id of a job.
 const FAL_REQUEST_ID: &str = "x-fal-request-id";
+/// The text with which LiteLLM reports the number of its retries in an error.
+const RETRIES: &str = "LiteLLM Retried: ";
 
 /// A failed attempt.
 #[derive(Debug)]
@@ -146,6 +148,8 @@ fn redirect(status: StatusCode, url: &Url, head: &HeaderMap) -> Failure {
 }
 
 fn rejection(status: StatusCode, url: &Url, head: &HeaderMap, body: PartialBody, secrets: &Secrets) -> Failure {
+    // The text can be at the end of a long message, of which only the start is shown.
+    let retries = headers::gateway_retries(head).or_else(|| retries_in_text(&body.bytes)).filter(|count| *count > 0);
     let (explanation, is_conclusive) = read_error_body(body);
     let explanation = explanation.with_code(headers::text(head, FAL_ERROR_TYPE));
     let Meaning { kind, verdict, maybe_billed, made_nothing } = classify::classify(status, &explanation, is_conclusive);
@@ -155,6 +159,9 @@ fn rejection(status: StatusCode, url: &Url, head: &HeaderMap, body: PartialBody,
         None if explanation.code().is_some() => format!("the service responded with {status}"),
         None => format!("the service responded with {status} and no explanation"),
     };
+    if let Some(retries) = retries.filter(|_| !message.contains(RETRIES)) {
+        message += &format!("; retries by the gateway: {retries}");
+    }
     if status == StatusCode::NOT_FOUND {
         message += &format!("; the requested URL is {}", secrets.redact(&redact::url(url)));
     }
@@ -168,6 +175,13 @@ fn rejection(status: StatusCode, url: &Url, head: &HeaderMap, body: PartialBody,
         error = error.with_is_from_job();
     }
     Failure { error, verdict }.with_request_id(explanation.request_id.as_deref(), secrets)
+}
+
+/// Finds the number of retries in the body of an error of LiteLLM.
+fn retries_in_text(body: &[u8]) -> Option<u32> {
+    let start = body.windows(RETRIES.len()).position(|window| window == RETRIES.as_bytes())?;
+    let digits = body.iter().skip(start + RETRIES.len()).take_while(|byte| byte.is_ascii_digit());
+    String::from_utf8(digits.copied().collect()).ok()?.parse().ok()
 }
 
 /// Reads an error body, and whether a missing code proves that there was none. It does not if the body is truncated or

@@ -40,3 +40,13 @@ pub(crate) fn request_id(headers: &HeaderMap) -> Option<&str> {
     });
     ids.min_by_key(|(rank, _)| *rank).map(|(_, id)| id)
 }
+
+/// Whether the response comes from a gateway that retries by itself.
+pub(crate) fn is_of_retrying_gateway(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| name.as_str().starts_with("x-litellm-"))
+}
+
+/// Returns how often the gateway reports that it has retried the request.
+pub(crate) fn gateway_retries(headers: &HeaderMap) -> Option<u32> {
+    text(headers, "x-litellm-attempted-retries")?.parse().ok()
+}

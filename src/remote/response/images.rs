@@ -176,6 +176,7 @@ fn metadata(head: HeaderMap, body: &Value, secrets: &Secrets) -> Metadata {
             .get("cost")
             .and_then(lenient::number)
             .map(|amount| Cost::new(amount, text(service, "cost_currency").unwrap_or_else(|| "USD".into()))),
+        gateway_retries: headers::gateway_retries(&head),
         request_id: request_id(&head, body).map(|id| secrets.redact_key(id)),
         headers: Headers::new(head),
         size: lenient::text(body, "size").and_then(|size| size.parse().ok()),
