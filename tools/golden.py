@@ -384,6 +384,16 @@ def gradient(height, width):
 
 
 @torch.no_grad()
+def write_8_bit_formats(folder):
+    """Writes all finite codes of the 8-bit formats, with torch's values of them."""
+    tensors = {}
+    for name, dtype in (("f8_e4m3", torch.float8_e4m3fn), ("f8_e5m2", torch.float8_e5m2)):
+        codes = torch.arange(256, dtype=torch.uint8).view(dtype)
+        codes = codes[codes.float().isfinite()]
+        tensors |= {name: codes, f"{name}.values": codes.float()}
+    save_file(tensors, folder / "formats.safetensors")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -400,6 +410,7 @@ def main():
     for name, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16)):
         weights = {key: value.to(dtype) for key, value in pipeline.text_encoder.state_dict().items()}
         save_file(weights, folder / f"text_encoder.{name}.safetensors")
+    write_8_bit_formats(folder)
     text = json.dumps(scenarios.parameters, indent=1, ensure_ascii=False)
     (folder / "golden.json").write_text(text + "\n")
 

@@ -14,7 +14,7 @@ use crate::ops::Ops;
 use crate::parameters::{Callbacks, LoadOptions, Parameters};
 use crate::pipeline::Pipeline;
 use crate::scheduler::Scheduler;
-use crate::text::{TextEncoders, WithoutT5};
+use crate::text::{Conditioning, TextEncoders, WithoutT5};
 use crate::vae::Vae;
 use crate::weights::{ModelFiles, Read, Weights};
 
@@ -147,7 +147,7 @@ fn encoded_prompts_equal_those_of_transformers() {
             let tokens = tokenizer.encode(prompt, T5_TOKENS).unwrap();
             assert_eq!(tokens.ids, golden.ids(&format!("{i}.t5.ids")), "T5 of {prompt:?}");
             assert_close(
-                &t5.forward(&tokens.ids, &never_cancelled).unwrap(),
+                t5.forward(&[&tokens.ids], &never_cancelled).unwrap().first().unwrap(),
                 &golden.first(&format!("{i}.t5.output")),
                 COMPONENT_TOLERANCE,
             );
@@ -156,7 +156,7 @@ fn encoded_prompts_equal_those_of_transformers() {
         let long = tokenizer.encode(parameters["text"]["long"].as_str().unwrap(), 256).unwrap();
         assert_eq!(long.ids, golden.ids("long.t5.ids"));
         assert_close(
-            &t5.forward(&long.ids, &never_cancelled).unwrap(),
+            t5.forward(&[&long.ids], &never_cancelled).unwrap().first().unwrap(),
             &golden.first("long.t5.output"),
             COMPONENT_TOLERANCE,
         );
@@ -171,25 +171,21 @@ fn conditioning_equals_that_of_diffusers() {
     let (_folder, without_t5) = files_without_t5();
     for ops in IMPLEMENTATIONS {
         let encoders = text_encoders(&files(), ops);
-        for i in [0, prompts.len() - 1] {
-            let mut warnings = Vec::new();
-            let conditioning = encoders
-                .encode(prompts[i].as_str().unwrap(), Some(T5_TOKENS), &mut warnings, &never_cancelled)
-                .unwrap();
-            assert_close(&conditioning.context, &golden.first(&format!("{i}.prompt_embeds")), COMPONENT_TOLERANCE);
-            assert_close(
-                &conditioning.pooled,
-                &golden.first(&format!("{i}.pooled_prompt_embeds")),
-                COMPONENT_TOLERANCE,
-            );
-            // The last prompt exceeds the length of all three encoders.
-            assert_eq!(warnings.len(), if i == 0 { 0 } else { 3 }, "{warnings:?}");
+        let last = prompts.len() - 1;
+        let texts = [0, last].map(|i| prompts[i].as_str().unwrap());
+        let mut warnings = Vec::new();
+        let encoded = encoders.encode(&texts, Some(T5_TOKENS), &mut warnings, &never_cancelled).unwrap();
+        for (i, Conditioning { context, pooled }) in [0, last].into_iter().zip(encoded) {
+            assert_close(&context, &golden.first(&format!("{i}.prompt_embeds")), COMPONENT_TOLERANCE);
+            assert_close(&pooled, &golden.first(&format!("{i}.pooled_prompt_embeds")), COMPONENT_TOLERANCE);
         }
+        // The last prompt exceeds the length of all three encoders.
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
         let conditioning = text_encoders(&without_t5, ops)
-            .encode(prompts[0].as_str().unwrap(), Some(T5_TOKENS), &mut Vec::new(), &never_cancelled)
+            .encode(&[texts[0]], Some(T5_TOKENS), &mut Vec::new(), &never_cancelled)
             .unwrap();
-        assert_close(&conditioning.context, &golden.first("no_t5.prompt_embeds"), COMPONENT_TOLERANCE);
-        assert_close(&conditioning.pooled, &golden.first("no_t5.pooled_prompt_embeds"), COMPONENT_TOLERANCE);
+        assert_close(&conditioning[0].context, &golden.first("no_t5.prompt_embeds"), COMPONENT_TOLERANCE);
+        assert_close(&conditioning[0].pooled, &golden.first("no_t5.pooled_prompt_embeds"), COMPONENT_TOLERANCE);
     }
 }
 
@@ -197,8 +193,8 @@ fn conditioning_equals_that_of_diffusers() {
 fn without_t5_its_tokens_can_be_omitted() {
     let (_folder, files) = files_without_t5();
     let encoders = TextEncoders::load(&files, 64, 40, WithoutT5::Omit, Read::Values, &Device::Cpu, Ops::Fused).unwrap();
-    let conditioning = encoders.encode("a star", None, &mut Vec::new(), &never_cancelled).unwrap();
-    assert_eq!(conditioning.context.dims(), [77, 64]);
+    let conditioning = encoders.encode(&["a star"], None, &mut Vec::new(), &never_cancelled).unwrap();
+    assert_eq!(conditioning[0].context.dims(), [77, 64]);
 }
 
 #[test]
@@ -322,6 +318,19 @@ fn edited_images_equal_those_of_diffusers() {
             let source = RgbImage::new(width as u32, height as u32, rgb).unwrap();
             assert_same_image(&pipeline, &golden, "img2img", name, Some(&source));
         }
+    }
+}
+
+#[test]
+fn eight_bit_weights_have_the_values_of_torch() {
+    let copy = tempfile::tempdir().unwrap();
+    std::fs::create_dir(copy.path().join("part")).unwrap();
+    std::fs::copy(folder().join("formats.safetensors"), copy.path().join("part/model.safetensors")).unwrap();
+    let files = ModelFiles::Folder(copy.path().into());
+    let weights = Weights::open(&files, "part", "model", Read::Values, &Device::Cpu).unwrap();
+    for (name, count) in [("f8_e4m3", 254), ("f8_e5m2", 248)] {
+        let expected = weights.root().tensor(&format!("{name}.values"), &[count]).unwrap();
+        assert_close(&weights.root().tensor(name, &[count]).unwrap(), &expected, 0.0);
     }
 }
 

@@ -207,11 +207,12 @@ impl Pipeline {
             return Err(Error::parameter("negative_prompt", reason));
         }
         callbacks.progress(Progress::EncodingPrompt);
-        let mut encode =
-            |prompt: &str| self.text.encode(prompt, parameters.t5_tokens, warnings, &|| callbacks.check_cancelled());
-        let conditional = encode(&parameters.prompt)?;
-        let unconditional = if scale > 1.0 { Some(encode(negative)?) } else { None };
-        Ok(Guidance { conditional, unconditional, scale })
+        let prompts = [parameters.prompt.as_str(), negative];
+        let (prompts, _) = prompts.split_at(if scale > 1.0 { 2 } else { 1 });
+        let check_cancelled = || callbacks.check_cancelled();
+        let mut encoded = self.text.encode(prompts, parameters.t5_tokens, warnings, &check_cancelled)?.into_iter();
+        let conditional = encoded.next().ok_or_else(|| Error::parameter("prompt", "was not encoded"))?;
+        Ok(Guidance { conditional, unconditional: encoded.next(), scale })
     }
 
     fn denoise(

@@ -30,9 +30,9 @@ impl PatchEmbedding {
         let (patch, width) = (config.patch_size, config.width());
         let scope = weights.root().at("pos_embed.proj");
         // A convolution whose stride equals its kernel size is a linear layer over patches.
-        let weight = scope.tensor("weight", &[width, config.in_channels, patch, patch])?;
-        let weight = weight.reshape((width, config.in_channels * patch * patch))?;
-        let projection = Linear::new(weight, Some(scope.tensor("bias", &[width])?));
+        let weight = scope.values("weight", &[width, config.in_channels, patch, patch])?;
+        let inputs = config.in_channels * patch * patch;
+        let projection = Linear::new(weight, inputs, width, Some(scope.tensor("bias", &[width])?));
         let table_side = config.pos_embed_max_size;
         weights.root().at("pos_embed").rows("pos_embed", width, table_side * table_side - 1, 1)?;
         Ok(Self { projection, patch, width, table_side, weights, positions: Mutex::new(None) })

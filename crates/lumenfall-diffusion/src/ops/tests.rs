@@ -1,14 +1,20 @@
 //! Compares each fused operation with the reference.
 
 use candle_core::{DType, Device, Tensor};
+use half::{bf16, f16};
+use safetensors::Dtype;
 
 use super::{Activation, Conv2d, GroupNorm, Linear, Mask, Ops};
 use crate::noise::Generator;
-use crate::weights::Weights;
+use crate::weights::{Values, Weights};
 
 fn normal(seed: u64, shape: &[usize]) -> Tensor {
     let values = Generator::new(seed).normal(shape.iter().product());
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn linear(seed: u64, inputs: usize, outputs: usize, bias: Option<Tensor>) -> Linear {
+    Linear::new(Values::F32(Generator::new(seed).normal(inputs * outputs)), inputs, outputs, bias)
 }
 
 /// Asserts that both implementations agree within `tolerance` times the largest value.
@@ -25,8 +31,8 @@ fn assert_same(tolerance: f32, compute: impl Fn(Ops) -> candle_core::Result<Tens
 fn linear_layers_match() {
     for (tokens, inputs, outputs) in [(1, 48, 96), (37, 33, 65), (130, 64, 256)] {
         let x = normal(1, &[tokens, inputs]);
-        let biased = Linear::new(normal(2, &[outputs, inputs]), Some(normal(3, &[outputs])));
-        let plain = Linear::new(normal(2, &[outputs, inputs]), None);
+        let biased = linear(2, inputs, outputs, Some(normal(3, &[outputs])));
+        let plain = linear(2, inputs, outputs, None);
         assert_same(1e-5, |ops| ops.linear(&x, &biased));
         assert_same(1e-5, |ops| ops.linear(&x, &plain));
         for activation in [Activation::GeluTanh, Activation::GeluErf, Activation::QuickGelu, Activation::Silu] {
@@ -36,9 +42,34 @@ fn linear_layers_match() {
 }
 
 #[test]
+fn the_format_of_a_weight_does_not_change_the_result() {
+    // More than one panel, and a last panel that is not full.
+    let (inputs, outputs) = (3000, 701);
+    let x = normal(6, &[5, inputs]);
+    let weight = Generator::new(7).normal(inputs * outputs);
+    let formats: [(Dtype, fn(f32) -> Vec<u8>); 4] = [
+        (Dtype::F16, |value| f16::from_f32(value).to_le_bytes().to_vec()),
+        (Dtype::BF16, |value| bf16::from_f32(value).to_le_bytes().to_vec()),
+        // The upper half of an f16 is a valid code of both 8-bit formats.
+        (Dtype::F8_E5M2, |value| vec![f16::from_f32(value).to_le_bytes()[1]]),
+        (Dtype::F8_E4M3, |value| vec![f16::from_f32(value).to_le_bytes()[1]]),
+    ];
+    for (dtype, encode) in formats {
+        let mut values = Values::with_capacity(dtype, inputs * outputs).unwrap();
+        values.extend_from_bytes(&weight.iter().flat_map(|value| encode(*value)).collect::<Vec<_>>());
+        let widened = Linear::new(Values::F32(values.clone().into_f32()), inputs, outputs, None);
+        let stored = Linear::new(values, inputs, outputs, None);
+        let [stored, widened] = [stored, widened].map(|layer| Ops::Fused.linear(&x, &layer).unwrap());
+        let greatest = |y: &Tensor| y.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let difference = greatest(&(stored - &widened).unwrap());
+        assert!(greatest(&widened) > 1.0 && difference < 1e-6 * greatest(&widened), "{dtype:?}: {difference}");
+    }
+}
+
+#[test]
 fn linear_layers_accept_a_column_range_of_a_matrix() {
     let wide = normal(4, &[9, 70]);
-    let layer = Linear::new(normal(5, &[8, 20]), None);
+    let layer = linear(5, 20, 8, None);
     assert_same(1e-5, |ops| ops.linear(&wide.narrow(1, 31, 20)?, &layer));
 }
 
@@ -129,7 +160,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let weights = Weights::random(&Device::Cpu);
     let conv = Conv2d::load(&weights.root().at("conv"), 16, 24, 3).unwrap();
     let norm = GroupNorm::load(&weights.root().at("norm"), 4, 16, 1e-6).unwrap();
-    let layer = Linear::new(normal(22, &[700, 400]), Some(normal(23, &[700])));
+    let layer = linear(22, 400, 700, Some(normal(23, &[700])));
     let (x, image) = (normal(24, &[333, 400]), normal(25, &[70, 50, 16]));
     let compute = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -150,7 +181,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn other_dtypes_and_shapes_are_rejected() {
     let half = normal(26, &[2, 4]).to_dtype(DType::F16).unwrap();
-    let layer = Linear::new(normal(27, &[3, 4]), None);
+    let layer = linear(27, 4, 3, None);
     assert!(Ops::Fused.linear(&half, &layer).is_err());
     assert!(Ops::Fused.linear(&normal(28, &[2, 5]), &layer).is_err());
 }

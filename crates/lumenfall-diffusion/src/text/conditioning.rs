@@ -92,39 +92,60 @@ impl TextEncoders {
         Ok(Self { clip_l: (tokenizer_l, clip_l), clip_g: (tokenizer_g, clip_g), t5, without_t5, joint_width })
     }
 
-    /// Encodes a prompt. Adds a warning for each encoder that truncates the prompt. Calls `check_cancelled` before each T5
+    /// Encodes prompts. Adds a warning for each encoder that truncates a prompt. Calls `check_cancelled` before each T5
     /// block.
     pub(crate) fn encode(
         &self,
-        prompt: &str,
+        prompts: &[&str],
         t5_tokens: Option<usize>,
         warnings: &mut Vec<String>,
         check_cancelled: &dyn Fn() -> Result<()>,
-    ) -> Result<Conditioning> {
+    ) -> Result<Vec<Conditioning>> {
+        let mut encoded = Vec::with_capacity(prompts.len());
+        for prompt in prompts {
+            check_cancelled()?;
+            encoded.push(self.encode_clips(prompt, warnings)?);
+        }
+        let t5_tokens = t5_tokens.unwrap_or(T5_TOKENS);
+        match (&self.t5, self.without_t5) {
+            (Some((tokenizer, t5)), _) => {
+                let length = t5_tokens.min(tokenizer.max_length());
+                let tokens = prompts.iter().map(|prompt| tokenizer.encode(prompt, length));
+                let tokens = tokens.collect::<Result<Vec<_>>>()?;
+                for tokens in &tokens {
+                    warn_if_truncated(warnings, "T5", length, tokens.truncated.as_deref());
+                }
+                let ids: Vec<_> = tokens.iter().map(|tokens| tokens.ids.as_slice()).collect();
+                for (encoded, t5) in encoded.iter_mut().zip(t5.forward(&ids, check_cancelled)?) {
+                    encoded.context = Tensor::cat(&[&encoded.context, &t5], 0)?;
+                }
+            }
+            (None, WithoutT5::Zeros) => {
+                for encoded in &mut encoded {
+                    encoded.context = encoded.context.pad_with_zeros(0, 0, t5_tokens)?;
+                }
+            }
+            (None, WithoutT5::Omit) => {}
+        }
+        Ok(encoded)
+    }
+
+    /// Encodes a prompt with both CLIP encoders only.
+    fn encode_clips(&self, prompt: &str, warnings: &mut Vec<String>) -> Result<Conditioning> {
         let l = self.encode_clip(&self.clip_l, "CLIP-L", prompt, warnings)?;
         let g = self.encode_clip(&self.clip_g, "CLIP-G", prompt, warnings)?;
-        check_cancelled()?;
-        let clip = Tensor::cat(&[&l.features, &g.features], 1)?;
-        let padding = self.joint_width.checked_sub(clip.dim(1)?).ok_or_else(|| {
+        let context = Tensor::cat(&[&l.features, &g.features], 1)?;
+        let padding = self.joint_width.checked_sub(context.dim(1)?).ok_or_else(|| {
             Error::malformed(
                 "transformer/config.json",
                 "`joint_attention_dim` is smaller than the CLIP encoders' width; \
                  the files belong to different models: download them from one source",
             )
         })?;
-        let clip = clip.pad_with_zeros(1, 0, padding)?;
-        let pooled = Tensor::cat(&[&l.pooled, &g.pooled], 0)?;
-        let context = match (&self.t5, self.without_t5) {
-            (Some((tokenizer, t5)), _) => {
-                let length = t5_tokens.unwrap_or(T5_TOKENS).min(tokenizer.max_length());
-                let tokens = tokenizer.encode(prompt, length)?;
-                warn_if_truncated(warnings, "T5", length, tokens.truncated.as_deref());
-                Tensor::cat(&[&clip, &t5.forward(&tokens.ids, check_cancelled)?], 0)?
-            }
-            (None, WithoutT5::Zeros) => clip.pad_with_zeros(0, 0, t5_tokens.unwrap_or(T5_TOKENS))?,
-            (None, WithoutT5::Omit) => clip,
-        };
-        Ok(Conditioning { context, pooled })
+        Ok(Conditioning {
+            context: context.pad_with_zeros(1, 0, padding)?,
+            pooled: Tensor::cat(&[&l.pooled, &g.pooled], 0)?,
+        })
     }
 
     fn encode_clip(

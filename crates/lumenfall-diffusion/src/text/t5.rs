@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::ops::{Activation, Linear, Mask, Ops};
 use crate::weights::{Scope, Weights};
 
-/// A T5 encoder. It reads its blocks one at a time, because all blocks of the XXL encoder need 19 GB in f32.
+/// A T5 encoder. It reads its blocks one at a time, because all blocks of the XXL encoder need 9.5 GB in f16.
 #[derive(Debug)]
 pub(crate) struct T5 {
     weights: Weights,
@@ -79,20 +79,25 @@ impl T5 {
         self.config.d_model
     }
 
-    /// Encodes token ids, which include the end and padding tokens: `[tokens, width]`.
+    /// Encodes the token ids of several prompts, which include the end and padding tokens: `[tokens, width]` for each.
     ///
-    /// `check_cancelled` is called before each block.
-    pub(crate) fn forward(&self, ids: &[u32], check_cancelled: &dyn Fn() -> Result<()>) -> Result<Tensor> {
+    /// Each block is read once for all prompts. `check_cancelled` is called before each block.
+    pub(crate) fn forward(&self, prompts: &[&[u32]], check_cancelled: &dyn Fn() -> Result<()>) -> Result<Vec<Tensor>> {
         let root = self.weights.root();
         let table = if root.contains("shared.weight") { root.at("shared") } else { root.at("encoder.embed_tokens") };
-        let mut x = embed(&table, ids, self.config.d_model)?;
-        let bias = self.position_bias(ids.len())?;
+        let embedded =
+            prompts.iter().map(|ids| Ok((embed(&table, ids, self.config.d_model)?, self.position_bias(ids.len())?)));
+        let mut sequences = embedded.collect::<Result<Vec<_>>>()?;
         for i in 0..self.config.num_layers {
-            check_cancelled()?;
-            x = self.block(i)?.forward(self.ops, &x, &self.config, &bias)?;
+            let block = self.block(i)?;
+            for (x, bias) in &mut sequences {
+                check_cancelled()?;
+                *x = block.forward(self.ops, x, &self.config, bias)?;
+            }
         }
         let norm = self.encoder().at("final_layer_norm").tensor("weight", &[self.config.d_model])?;
-        Ok(self.ops.rms_norm(&x, &norm, self.config.layer_norm_epsilon)?)
+        let normed = sequences.iter().map(|(x, _)| Ok(self.ops.rms_norm(x, &norm, self.config.layer_norm_epsilon)?));
+        normed.collect()
     }
 
     fn encoder(&self) -> Scope<'_> {

@@ -3,6 +3,7 @@
 mod files;
 mod fingerprint;
 mod safetensors;
+mod values;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 
 pub use files::{EmbeddedFile, ModelFiles};
 use safetensors::{Shard, TensorInfo};
+pub(crate) use values::Values;
 
 /// The tensors of one component, in one or more files.
 #[derive(Debug)]
@@ -138,9 +140,20 @@ impl Scope<'_> {
 
     /// Reads a tensor as f32 and checks that it has the given shape and only finite values.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let values = self.values(name, shape)?;
+        if self.weights.read == Read::Headers {
+            return Ok(Tensor::zeros(shape, DType::F32, &self.weights.device)?);
+        }
+        Ok(Tensor::from_vec(values.into_f32(), shape, &self.weights.device)?)
+    }
+
+    /// Reads a tensor in the format of the file and checks that it has the given shape and only finite values.
+    ///
+    /// If only headers are read, there are no values.
+    pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Values> {
         let name = self.name(name);
         if self.weights.read == Read::Random {
-            return Ok(Tensor::from_vec(random_values(&name, shape), shape, &self.weights.device)?);
+            return Ok(Values::F32(random_values(&name, shape)));
         }
         let (shard, info) = self.weights.find(&name)?;
         if info.shape != shape {
@@ -154,11 +167,9 @@ impl Scope<'_> {
             ));
         }
         if self.weights.read == Read::Headers {
-            return Ok(Tensor::zeros(shape, DType::F32, &self.weights.device)?);
+            return Ok(Values::F32(Vec::new()));
         }
-        let elements = shape.iter().product();
-        self.values(&name, shard, info, 0, elements)
-            .and_then(|values| Ok(Tensor::from_vec(values, shape, &self.weights.device)?))
+        self.read(&name, shard, info, 0, shape.iter().product())
     }
 
     /// Reads `count` rows, starting at row `first`. A row is the last dimension, which must be `width`.
@@ -180,12 +191,12 @@ impl Scope<'_> {
                 ),
             ));
         }
-        self.values(&name, shard, info, first * width, count * width)
+        self.read(&name, shard, info, first * width, count * width).map(Values::into_f32)
     }
 
-    fn values(&self, name: &str, shard: &Shard, info: &TensorInfo, first: usize, count: usize) -> Result<Vec<f32>> {
+    fn read(&self, name: &str, shard: &Shard, info: &TensorInfo, first: usize, count: usize) -> Result<Values> {
         let values = shard.read(name, info, first, count)?;
-        match values.iter().position(|value| !value.is_finite()) {
+        match values.first_not_finite() {
             Some(at) => Err(self.weights.tensor_error(
                 name,
                 format!(

@@ -5,19 +5,16 @@ use std::path::Path;
 
 use ::safetensors::Dtype;
 use ::safetensors::tensor::Metadata;
-use half::{bf16, f16};
 
 use super::files::RandomAccess;
+use super::values::Values;
 use crate::error::{Error, Result};
 
 /// A file whose header claims to be longer is corrupt.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// The size of the buffer for the conversion to f32.
+/// The size of the buffer between the file and the values.
 const BUFFER_BYTES: usize = 4 << 20;
-
-/// Converts bytes to values.
-type Widen = fn(&[u8], &mut Vec<f32>);
 
 /// The shape, type and position of a tensor.
 #[derive(Debug)]
@@ -84,26 +81,16 @@ impl Shard {
     }
 
     /// Reads `count` values of the tensor `name`, starting at element `first`.
-    pub(crate) fn read(&self, name: &str, info: &TensorInfo, first: usize, count: usize) -> Result<Vec<f32>> {
-        let (width, widen): (usize, Widen) = match info.dtype {
-            Dtype::F32 => (4, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)))),
-            Dtype::F16 => {
-                (2, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32())))
-            }
-            Dtype::BF16 => {
-                (2, |bytes, out| out.extend(bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32())))
-            }
-            other => {
-                return Err(Error::Tensor {
-                    path: self.path().to_path_buf(),
-                    tensor: name.into(),
-                    reason: format!(
-                        "has the type {other:?}, which is not supported; use a file with F32, F16 or BF16 weights"
-                    ),
-                });
-            }
-        };
-        let mut values = Vec::with_capacity(count);
+    pub(crate) fn read(&self, name: &str, info: &TensorInfo, first: usize, count: usize) -> Result<Values> {
+        let mut values = Values::with_capacity(info.dtype, count).ok_or_else(|| Error::Tensor {
+            path: self.path().to_path_buf(),
+            tensor: name.into(),
+            reason: format!(
+                "has the type {:?}, which is not supported; use a file with F32, F16, BF16, F8_E4M3 or F8_E5M2 weights",
+                info.dtype
+            ),
+        })?;
+        let width = values.value_bytes();
         let mut buffer = vec![0; (count * width).min(BUFFER_BYTES)];
         let mut offset = info.start + (first * width) as u64;
         let mut left = count * width;
@@ -111,7 +98,7 @@ impl Shard {
             let part = buffer.len().min(left);
             let (part, _) = buffer.split_at_mut(part);
             self.file.read_at(offset, part)?;
-            widen(part, &mut values);
+            values.extend_from_bytes(part);
             offset += part.len() as u64;
             left -= part.len();
         }
