@@ -47,7 +47,8 @@ fn the_format_of_a_weight_does_not_change_the_result() {
     let (inputs, outputs) = (3000, 701);
     let x = normal(6, &[5, inputs]);
     let weight = Generator::new(7).normal(inputs * outputs);
-    let formats: [(Dtype, fn(f32) -> Vec<u8>); 4] = [
+    type Encode = fn(f32) -> Vec<u8>;
+    let formats: [(Dtype, Encode); 4] = [
         (Dtype::F16, |value| f16::from_f32(value).to_le_bytes().to_vec()),
         (Dtype::BF16, |value| bf16::from_f32(value).to_le_bytes().to_vec()),
         // The upper half of an f16 is a valid code of both 8-bit formats.
