@@ -67,6 +67,14 @@ impl From<EditSpec> for Request {
 }
 
 impl Request {
+    /// Returns the slug of the model.
+    pub fn model(&self) -> &str {
+        match self {
+            Self::Generate(spec) => &spec.model,
+            Self::Edit(spec) => &spec.model,
+        }
+    }
+
     /// Returns the optional parameters.
     pub fn options(&self) -> &Options {
         match self {
