@@ -76,6 +76,13 @@ impl Secrets {
         all
     }
 
+    /// Returns these secrets and `others`, which are secret as a whole, however short they are.
+    pub(crate) fn with_whole(mut self, others: impl IntoIterator<Item = String>) -> Self {
+        self.texts.extend(others.into_iter().filter(|text| !text.is_empty()).map(|text| (text, OTHER_REPLACEMENT)));
+        self.texts.sort_by_key(|(text, _)| std::cmp::Reverse(text.len()));
+        self
+    }
+
     /// Replaces all secrets in a message of the service.
     pub(crate) fn redact(&self, text: &str) -> String {
         self.replace(text, |_| true)

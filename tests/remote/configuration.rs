@@ -29,7 +29,7 @@ fn a_missing_or_empty_key_names_the_variable_of_the_service() {
 fn settings_that_cannot_work_are_rejected_and_not_printed() {
     let valid = || Remote::builder().api_key("k");
     let keys = ["canary\n", "ca nary", "canary\r\nx-evil: 1", "canär", "canary\0"];
-    let urls = ["", "api.lumenfall.ai", "ftp://host/v1", "mailto:a@b", "https://user:canary@host/v1", "http://"];
+    let urls = ["", "api.lumenfall.ai", "ftp://host/v1", "mailto:a@b", "ftp://user:canary@host/v1", "http://"];
     let headers = [
         ("two words", "canary"),
         ("x", "canary\nevil"),
@@ -83,6 +83,33 @@ async fn another_header_can_contain_the_key() {
         let error = builder(&server.uri()).api_key_header(name).build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);
     }
+}
+
+#[tokio::test]
+async fn user_and_password_of_the_base_url_are_sent_as_basic_authentication_and_not_printed() {
+    let quoted = "p@:ry and p%40%3Ary and bWU6cEA6cnk= are wrong";
+    let server = responding(json_response(401, json!({"error": {"message": quoted}}))).await;
+    let url = server.uri().replace("http://", "http://me:p%40%3Ary@");
+    let basic = || Remote::builder().base_url(&url);
+    for (builder, key) in
+        [(basic(), None), (basic().without_key(), None), (basic().api_key(KEY).api_key_header("x-api-key"), Some(KEY))]
+    {
+        let shown = format!("{builder:?}");
+        let remote = builder.build().unwrap();
+        let error = generate(&remote).await.unwrap_err();
+        assert!(error.to_string().contains("[secret] and [secret] and [secret] are wrong"), "{error}");
+        let text = format!("{shown} {remote:?} {error} {error:?} {}", remote.identity());
+        assert!(!["p@:ry", "p%40", "bWU6"].iter().any(|secret| text.contains(secret)), "{text}");
+        let headers = requests(&server).await.pop().unwrap().headers;
+        assert_eq!(headers["authorization"], "Basic bWU6cEA6cnk=");
+        assert_eq!(headers.get("x-api-key").map(|key| key.to_str().unwrap()), key);
+    }
+    for builder in [basic().api_key(KEY), basic().without_key().native_url(&url)] {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(!format!("{error} {error:?}").contains("p%40"), "{error}");
+    }
+    assert!(basic().api_key(KEY).build().unwrap_err().to_string().contains("api_key_header"));
 }
 
 /// A SOCKS proxy that accepts one connection and forwards it to `target`, whatever target the client asks for. Returns its

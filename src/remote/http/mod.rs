@@ -1,5 +1,6 @@
 //! Sending requests: settings, connections, timeouts, uploads and downloads.
 
+pub(crate) mod basic_auth;
 pub(crate) mod client;
 pub(crate) mod download;
 pub(crate) mod multipart;

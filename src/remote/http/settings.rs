@@ -10,6 +10,7 @@ use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
 };
 
+use super::basic_auth::BasicAuth;
 use super::client::{AGENT, HttpClient};
 use super::transport::Transport;
 use crate::error::{Error, ErrorKind};
@@ -104,6 +105,9 @@ macro_rules! settings_methods {
         }
 
         #[doc = concat!("Sets the base URL. The default is `", $service, "`.")]
+        ///
+        /// A user name and a password, as in `https://user:password@host/v1`, are sent as Basic authentication. If there is
+        /// an API key, too, it needs its own [`api_key_header`](Self::api_key_header).
         pub fn base_url(mut self, url: impl Into<String>) -> Self {
             self.settings.base_url = Some(url.into());
             self
@@ -182,9 +186,11 @@ macro_rules! settings_methods {
 pub(crate) use settings_methods;
 
 impl Settings {
-    /// Checks and returns the base URL.
-    pub(crate) fn base_url(&self, service: &Service) -> Result<Url, Error> {
-        parse_base_url(self.base_url.as_deref().unwrap_or(service.base_url), service.base_url)
+    /// Checks the base URL, and splits off its user name and password.
+    pub(crate) fn base_url(&self, service: &Service) -> Result<(Url, Option<BasicAuth>), Error> {
+        let mut url = parse_base_url(self.base_url.as_deref().unwrap_or(service.base_url), service.base_url)?;
+        let basic = BasicAuth::take(&mut url)?;
+        Ok((url, basic))
     }
 
     /// Checks the settings and builds the transport. `service_headers` are added to each API request; `native` is the base
@@ -195,7 +201,7 @@ impl Settings {
         service_headers: HeaderMap,
         native: Option<Url>,
     ) -> Result<Arc<Transport>, Error> {
-        let base = self.base_url(service)?;
+        let (base, basic) = self.base_url(service)?;
         let key = match (&self.key, self.without_key) {
             (_, true) => None,
             (Some(key), false) => {
@@ -203,6 +209,7 @@ impl Settings {
                 let scheme = if self.key_header.is_some() { "" } else { service.scheme };
                 Some(Key::new(key, scheme, service.key_variable)?)
             }
+            (None, false) if basic.is_some() => None,
             (None, false) => {
                 let message = format!(
                     "no API key: set the environment variable {}, call `.api_key(..)`, or call `.without_key()` if the \
@@ -212,6 +219,11 @@ impl Settings {
                 return Err(configuration(message).with_parameter("api_key"));
             }
         };
+        if basic.is_some() && key.is_some() && self.key_header.is_none() {
+            let message = "the user name and password of the base URL and the API key are both sent in `Authorization`; send \
+                           the key in another header with `.api_key_header(..)`, or call `.without_key()`";
+            return Err(configuration(message).with_parameter("base_url"));
+        }
         let mut headers = self.headers.iter().map(parse_header).collect::<Result<HeaderMap, Error>>()?;
         headers.extend(service_headers);
         let key_header = match &self.key_header {
@@ -219,6 +231,7 @@ impl Settings {
             None => AUTHORIZATION,
         };
         headers.extend(key.as_ref().map(|key| (key_header.clone(), key.header())));
+        headers.extend(basic.as_ref().map(|basic| (AUTHORIZATION, basic.header.clone())));
         if self.http_client.is_none() {
             headers.entry(USER_AGENT).or_insert(AGENT);
         }
@@ -226,6 +239,7 @@ impl Settings {
         let header_values = self.headers.iter().map(|(_, value)| value.clone());
         let query = [Some(&base), native.as_ref()].into_iter().flatten().flat_map(Url::query_pairs);
         let secrets = Secrets::new(key.as_ref(), header_values.chain(query.map(|(_, value)| value.into_owned())));
+        let secrets = secrets.with_whole(basic.map(|basic| basic.secrets).unwrap_or_default());
         Ok(Arc::new(Transport {
             http,
             base,
@@ -264,9 +278,6 @@ pub(crate) fn parse_base_url(text: &str, example: &str) -> Result<Url, Error> {
     }
     if url.host_str().is_none_or(str::is_empty) {
         return Err(invalid("has no host"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(invalid("contains a user name or password, which would replace the API key"));
     }
     Ok(url)
 }

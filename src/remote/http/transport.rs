@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, USER_AGENT};
 use reqwest::{Method, Request, RequestBuilder, Response, Url};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -127,12 +127,13 @@ impl Transport {
         Ok(append(url, path))
     }
 
-    /// Returns a text that identifies the service for a cache: its URL, and a hash of all headers except the key and the
-    /// user agent. (If another version of Rust hashes differently, a cache only misses its entries.)
+    /// Returns a text that identifies the service for a cache: its URL, and a hash of all headers except the key, the
+    /// password and the user agent. (If another version of Rust hashes differently, a cache only misses its entries.)
     pub(crate) fn identity(&self, name: &str) -> String {
         let mut hasher = DefaultHasher::new();
         self.base.as_str().hash(&mut hasher);
-        for (name, value) in self.headers.iter().filter(|(name, _)| **name != self.key_header && **name != USER_AGENT) {
+        let excluded = [&self.key_header, &AUTHORIZATION, &USER_AGENT];
+        for (name, value) in self.headers.iter().filter(|(name, _)| !excluded.contains(name)) {
             (name.as_str(), value.as_bytes()).hash(&mut hasher);
         }
         format!("{name} {} {:016x}", redact::url(&self.base), hasher.finish())

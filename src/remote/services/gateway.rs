@@ -18,6 +18,7 @@ use crate::backend::{
 use crate::error::{Error, ErrorKind};
 use crate::remote::account::Account;
 use crate::remote::account::models::Models;
+use crate::remote::http::basic_auth::BasicAuth;
 use crate::remote::http::download;
 use crate::remote::http::settings::{Service, Settings, configuration, parse_base_url, settings_methods, variable};
 use crate::remote::http::transport::{self, Billing, Call, Completed, Payload, Transport};
@@ -155,8 +156,15 @@ impl RemoteBuilder {
         }
         let preset = self.preset();
         let native = match &self.native_url {
-            Some(url) => Some(parse_base_url(url, "https://api.lumenfall.ai/v1")?),
-            None => native_url(&self.settings.base_url(&SERVICE)?),
+            Some(url) => {
+                let mut url = parse_base_url(url, "https://api.lumenfall.ai/v1")?;
+                if BasicAuth::take(&mut url)?.is_some() {
+                    let message = "the native URL has a user name or password; those of the base URL are sent to both";
+                    return Err(configuration(message).with_parameter("native_url"));
+                }
+                Some(url)
+            }
+            None => native_url(&self.settings.base_url(&SERVICE)?.0),
         };
         if self.model_name.as_ref().is_some_and(|name| name.trim().is_empty()) {
             let message = "the name of the model is empty; pass the server's name, or do not call `.model_name(..)`";
