@@ -1,6 +1,7 @@
 //! 8-bit RGB images and their conversion to tensors.
 
 mod codecs;
+mod orientation;
 
 use std::fmt;
 

@@ -9,7 +9,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::RgbImage;
+use super::{RgbImage, orientation};
 use crate::error::{Error, Result};
 
 /// Larger files are refused before memory for their pixels is allocated.
@@ -35,6 +35,8 @@ pub enum FileFormat {
 
 /// The pixels of a decoded file: gray and alpha, RGB, or RGBA.
 struct Decoded {
+    /// From 1 to 8, as in EXIF data.
+    orientation: u8,
     width: u32,
     height: u32,
     channels: usize,
@@ -48,7 +50,7 @@ pub(super) fn decode(file: &[u8]) -> Result<RgbImage> {
         [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => decode_webp(file),
         _ => Err("unknown file format".into()),
     };
-    let Decoded { width, height, channels, samples } = decoded.map_err(|error| {
+    let Decoded { orientation, width, height, channels, samples } = decoded.map_err(|error| {
         Error::Image(format!(
             "cannot decode the image: {error}; provide a complete PNG, JPEG or WebP file of at most 100 million pixels"
         ))
@@ -62,7 +64,12 @@ pub(super) fn decode(file: &[u8]) -> Result<RgbImage> {
         [red, green, blue] => [red, green, blue],
         _ => [0; 3],
     };
-    RgbImage::new(width, height, samples.chunks_exact(channels).flat_map(to_rgb).collect())
+    let image = RgbImage::new(width, height, samples.chunks_exact(channels).flat_map(to_rgb).collect())?;
+    orientation::upright(image, orientation)
+}
+
+fn orientation_of(exif: Option<&[u8]>) -> u8 {
+    exif.and_then(orientation::of_exif).unwrap_or(1)
 }
 
 fn check_size(width: u32, height: u32) -> std::result::Result<(), CodecError> {
@@ -80,7 +87,8 @@ fn decode_png(file: &[u8]) -> std::result::Result<Decoded, CodecError> {
     check_size(width, height)?;
     let mut samples = vec![0; reader.output_buffer_size().ok_or("it is too large for this computer")?];
     let frame = reader.next_frame(&mut samples)?;
-    Ok(Decoded { width, height, channels: frame.color_type.samples(), samples })
+    let orientation = orientation_of(reader.info().exif_metadata.as_deref());
+    Ok(Decoded { orientation, width, height, channels: frame.color_type.samples(), samples })
 }
 
 fn decode_jpeg(file: &[u8]) -> std::result::Result<Decoded, CodecError> {
@@ -94,7 +102,15 @@ fn decode_jpeg(file: &[u8]) -> std::result::Result<Decoded, CodecError> {
     let (width, height) = decoder.dimensions().ok_or("it has no size")?;
     let (width, height) = (u32::try_from(width)?, u32::try_from(height)?);
     check_size(width, height)?;
-    Ok(Decoded { width, height, channels: 3, samples: decoder.decode()? })
+    // The decoder would replace the missing part with gray.
+    let last = |marker: u8| file.windows(2).rposition(|bytes| bytes == [0xff, marker]);
+    let (start_of_scan, end_of_image) = (last(0xda), last(0xd9));
+    if end_of_image < start_of_scan {
+        return Err("its end is missing".into());
+    }
+    let samples = decoder.decode()?;
+    let orientation = orientation_of(decoder.exif().map(Vec::as_slice));
+    Ok(Decoded { orientation, width, height, channels: 3, samples })
 }
 
 fn decode_webp(file: &[u8]) -> std::result::Result<Decoded, CodecError> {
@@ -103,7 +119,10 @@ fn decode_webp(file: &[u8]) -> std::result::Result<Decoded, CodecError> {
     check_size(width, height)?;
     let mut samples = vec![0; decoder.output_buffer_size().ok_or("it is too large for this computer")?];
     decoder.read_image(&mut samples)?;
-    Ok(Decoded { width, height, channels: if decoder.has_alpha() { 4 } else { 3 }, samples })
+    // Invalid metadata does not make the image unusable.
+    let exif = decoder.exif_metadata().ok().flatten();
+    let orientation = orientation_of(exif.as_deref());
+    Ok(Decoded { orientation, width, height, channels: if decoder.has_alpha() { 4 } else { 3 }, samples })
 }
 
 pub(super) fn encode(image: &RgbImage, format: FileFormat) -> Result<Vec<u8>> {
@@ -189,6 +208,41 @@ mod tests {
         let samples = [10, 20, 30, 255, 10, 20, 30, 0];
         image_webp::WebPEncoder::new(&mut webp).encode(&samples, 2, 1, image_webp::ColorType::Rgba8).unwrap();
         assert_eq!(decode(&webp).unwrap().pixels, [10, 20, 30, 255, 255, 255]);
+    }
+
+    #[test]
+    fn a_truncated_jpeg_is_refused() {
+        let noise: Vec<u8> = (0..64 * 64 * 3u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let file = encode(&RgbImage::new(64, 64, noise).unwrap(), FileFormat::Jpeg { quality: 90 }).unwrap();
+        decode(&file).unwrap();
+        let message = decode(file.get(..file.len() / 2).unwrap()).unwrap_err().to_string();
+        assert!(message.contains("its end is missing"), "{message}");
+    }
+
+    #[test]
+    fn photos_in_every_format_become_upright() {
+        let image = RgbImage::new(16, 8, [200, 100, 50].repeat(16 * 8)).unwrap();
+        // EXIF data with the orientation 6 only.
+        let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0";
+        let mut png = Vec::new();
+        let mut encoder = png::Encoder::new(&mut png, 16, 8);
+        encoder.set_color(png::ColorType::Rgb);
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_chunk(png::chunk::eXIf, exif).unwrap();
+        writer.write_image_data(&image.pixels).unwrap();
+        drop(writer);
+        let mut jpeg = Vec::new();
+        let mut encoder = jpeg_encoder::Encoder::new(&mut jpeg, 90);
+        encoder.add_app_segment(1, [b"Exif\0\0", exif.as_slice()].concat()).unwrap();
+        encoder.encode(&image.pixels, 16, 8, jpeg_encoder::ColorType::Rgb).unwrap();
+        let mut webp = Vec::new();
+        let mut encoder = image_webp::WebPEncoder::new(&mut webp);
+        encoder.set_exif_metadata(exif.to_vec());
+        encoder.encode(&image.pixels, 16, 8, image_webp::ColorType::Rgb8).unwrap();
+        for file in [png, jpeg, webp] {
+            let decoded = decode(&file).unwrap();
+            assert_eq!((decoded.width, decoded.height), (8, 16), "{:?}", file.get(..12));
+        }
     }
 
     #[test]
