@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 
 use crate::config;
 use crate::image::RgbImage;
@@ -291,6 +293,23 @@ fn assert_same_image(pipeline: &Pipeline, golden: &Golden, scenario: &str, name:
 
 fn pipeline(files: &ModelFiles, ops: Ops) -> Pipeline {
     Pipeline::load(files, &LoadOptions { ops: Some(ops), ..LoadOptions::default() }).unwrap()
+}
+
+#[test]
+fn tasks_of_a_rayon_pool_do_not_nest() {
+    let pipeline = pipeline(&files(), Ops::Fused);
+    let running = AtomicUsize::new(0);
+    let most = AtomicUsize::new(0);
+    let parameters = Parameters { steps: Some(1), guidance: Some(1.0), ..Parameters::new("a star") };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    pool.install(|| {
+        (0..24).into_par_iter().with_max_len(1).for_each(|_| {
+            most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            pipeline.generate(&parameters, Callbacks::none()).unwrap();
+            running.fetch_sub(1, Ordering::SeqCst);
+        });
+    });
+    assert!(most.load(Ordering::SeqCst) <= 2, "a thread runs several tasks at once: {most:?}");
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl Pipeline {
         let scheduler =
             Scheduler::new(&self.scheduler, parameters.steps.unwrap_or(DEFAULT_STEPS))?.for_strength(strength)?;
         let source = source.resized(width, height)?.to_tensor(&self.device)?;
-        let posterior = self.threads.install(|| self.vae.encode(&source, &|| callbacks.check_cancelled()))?;
+        let posterior = self.install(|| self.vae.encode(&source, &|| callbacks.check_cancelled()))?;
         let shape = self.latent_shape(width, height);
         let sigma = f64::from(scheduler.initial_sigma());
         self.run(used(parameters, width, height), &scheduler, callbacks, |generator| {
@@ -175,7 +175,7 @@ impl Pipeline {
         if parameters.count == 0 {
             return Err(Error::parameter("n", "is 0; request at least 1 image"));
         }
-        self.threads.install(|| {
+        self.install(|| {
             let mut warnings = Vec::new();
             let guidance = self.guidance(&parameters, &mut warnings, callbacks)?;
             let steps = scheduler.steps();
@@ -188,6 +188,17 @@ impl Pipeline {
             }
             Ok(PipelineOutput { images, parameters, steps: steps.len() as u32, warnings })
         })
+    }
+
+    /// Runs a job in the pipeline's thread pool.
+    fn install<T: Send>(&self, job: impl FnOnce() -> T + Send) -> T {
+        if rayon::current_thread_index().is_none() {
+            return self.threads.install(job);
+        }
+        // A thread of another pool would run further tasks of its pool while it waits. If these call the pipeline, too, they
+        // nest until the stack overflows. A thread of its own lets the caller only wait.
+        let result = std::thread::scope(|scope| scope.spawn(|| self.threads.install(job)).join());
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
     fn guidance(
