@@ -65,7 +65,9 @@ def draw_with_diffusers(pipeline):
     @torch.inference_mode()
     def draw(prompts, seeds, negative="", guidance=4.0):
         pipeline.set_progress_bar_config(disable=True)
-        return np.concatenate([part(prompts[i : i + 25], seeds[i : i + 25], negative, guidance) for i in range(0, len(prompts), 25)])
+        return np.concatenate(
+            [part(prompts[i : i + 25], seeds[i : i + 25], negative, guidance) for i in range(0, len(prompts), 25)]
+        )
 
     def part(prompts, seeds, negative, guidance):
         images = pipeline(

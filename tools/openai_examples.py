@@ -49,7 +49,9 @@ def javascript_examples(base_url, key, source, packages):
     script = Path(__file__).with_suffix(".mjs")
     copy = packages / script.name  # node looks for packages next to the program
     copy.write_text(script.read_text())
-    output = subprocess.run(["node", copy, base_url, key, source], check=True, capture_output=True, text=True, timeout=60)
+    output = subprocess.run(
+        ["node", copy, base_url, key, source], check=True, capture_output=True, text=True, timeout=60
+    )
     yield from json.loads(output.stdout).items()
 
 

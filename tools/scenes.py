@@ -85,8 +85,21 @@ def random_scene(rng):
 
 # Captions
 
-LEADS = ["draw ", "a picture of ", "an image of ", "a photo of ", "please draw ", "a drawing of ", "paint ", "a poster of "]
-SYNONYMS = {"small": ["small", "small", "little", "tiny"], "large": ["large", "large", "big", "huge"], "gray": ["gray", "grey"]}
+LEADS = [
+    "draw ",
+    "a picture of ",
+    "an image of ",
+    "a photo of ",
+    "please draw ",
+    "a drawing of ",
+    "paint ",
+    "a poster of ",
+]
+SYNONYMS = {
+    "small": ["small", "small", "little", "tiny"],
+    "large": ["large", "large", "big", "huge"],
+    "gray": ["gray", "grey"],
+}
 # Words that describe nothing that the model can draw. They are no tokens of their own.
 FILLERS = (
     "shiny beautiful detailed cute modern flat vector minimal art digital masterpiece quality sharp style trending "
@@ -114,7 +127,11 @@ def phrase(thing, rng, article=True):
             name = name.lower()
         if rng.random() < 0.25:
             name = f'"{name}"'
-        kind = rng.choice(["digit", "number"]) if thing.subject.isdigit() else rng.choice(["letter", "letter", "letter", "capital letter"])
+        kind = (
+            rng.choice(["digit", "number"])
+            if thing.subject.isdigit()
+            else rng.choice(["letter", "letter", "letter", "capital letter"])
+        )
         name = f"{kind} {name}"
     words = [word_for(value, rng) for value in (thing.size, thing.colour) if value] + name.split()
     if article:
@@ -132,16 +149,16 @@ def background_phrase(background, rng):
 def caption(scene, rng):
     """Returns a caption of the scene, and the scene with None for each attribute that the caption does not mention."""
     things = [
-        Thing(
-            thing.colour if rng.random() > 0.08 else None, thing.subject if rng.random() > 0.06 else None, thing.size
-        )
+        Thing(thing.colour if rng.random() > 0.08 else None, thing.subject if rng.random() > 0.06 else None, thing.size)
         for thing in scene.things
     ]
     background = scene.background if rng.random() > 0.35 else None
     if len(things) == 1 and rng.random() < 0.05:
         # A single word, as in negative prompts.
         kept = rng.choice(["colour", "subject", "background"])
-        things = [Thing(things[0].colour if kept == "colour" else None, things[0].subject if kept == "subject" else None)]
+        things = [
+            Thing(things[0].colour if kept == "colour" else None, things[0].subject if kept == "subject" else None)
+        ]
         if kept == "background":
             name = word_for(scene.background, rng)
             return f"{name} background", Scene((Thing(None, None),), scene.background)
@@ -225,4 +242,4 @@ WORDS = sorted(
         *"next above over below under picture image photo drawing painting poster illustration".split(),
         *"shape something object thing corner side plain simple one two this that color colour".split(),
     }
-)
+)  # fmt: skip

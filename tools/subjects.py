@@ -53,9 +53,13 @@ SHAPES = {
     "ring": lambda u, v: (u * u + v * v <= 0.25) & (u * u + v * v >= 0.075),
     "cross": lambda u, v: (np.minimum(abs(u), abs(v)) <= 0.16) & (np.maximum(abs(u), abs(v)) <= 0.5),
     "moon": lambda u, v: ((u + 0.08) ** 2 + v * v <= 0.25) & ((u - 0.16) ** 2 + v * v >= 0.17),
-    "arrow": polygon([(-0.54, -0.15), (0.04, -0.15), (0.04, -0.4), (0.54, 0.0), (0.04, 0.4), (0.04, 0.15), (-0.54, 0.15)]),
+    "arrow": polygon(
+        [(-0.54, -0.15), (0.04, -0.15), (0.04, -0.4), (0.54, 0.0), (0.04, 0.4), (0.04, 0.15), (-0.54, 0.15)]
+    ),
     "hexagon": polygon(spokes([0.53] * 6, turn=np.pi / 6)),
-    "drop": lambda u, v: (u * u + (v - 0.17) ** 2 <= 0.1156) | ((v <= 0.009) & (v >= -0.55) & (abs(u) <= 0.5357 * (v + 0.55))),
+    "drop": lambda u, v: (
+        (u * u + (v - 0.17) ** 2 <= 0.1156) | ((v <= 0.009) & (v >= -0.55) & (abs(u) <= 0.5357 * (v + 0.55)))
+    ),
 }
 
 
@@ -98,9 +102,7 @@ def coverage(fields, x, y, width, size=SIZE):
     pixels = torch.arange(size, device=fields.device) + 0.5
     u = (pixels[None, :] - x[:, None]) / (width[:, None] * EXTENT)
     v = (pixels[None, :] - y[:, None]) / (width[:, None] * EXTENT)
-    grid = torch.stack(
-        [u[:, None, :].expand(-1, size, -1), v[:, :, None].expand(-1, -1, size)], -1
-    )
+    grid = torch.stack([u[:, None, :].expand(-1, size, -1), v[:, :, None].expand(-1, -1, size)], -1)
     distance = F.grid_sample(fields[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
     return (0.5 + distance * width[:, None, None]).clamp(0, 1)
 

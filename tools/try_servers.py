@@ -56,8 +56,13 @@ class Client:
     def run(self, server, request, arguments, expected, seen=lambda: True):
         """Prints a row. `expected` is a part of the output; `seen` says whether the server received the parameters."""
         output = subprocess.run(
-            [self.program, *arguments], cwd=self.folder, env={**os.environ, "SERVER_KEY": "sk-test"}, timeout=300,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            [self.program, *arguments],
+            cwd=self.folder,
+            env={**os.environ, "SERVER_KEY": "sk-test"},
+            timeout=300,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         ).stdout
         works = expected in output and seen()
         self.failed |= not works
@@ -105,7 +110,9 @@ def litellm(client, program, mock_gateway, port=4123):
     passed_on = len(fields) == 3 and sent.items() <= fields[0].items()
     # LiteLLM renames the field of a single image.
     files = received[2].rsplit("files=", 1)[1]
-    print(f"| {name} | requests at its engine | {len(received)}; controls passed on: {passed_on}; files of the edit: {files} |")
+    print(
+        f"| {name} | requests at its engine | {len(received)}; controls passed on: {passed_on}; files of the edit: {files} |"
+    )
     client.failed |= not passed_on or "mask" not in files
 
 
@@ -131,7 +138,11 @@ def linear(name, inputs, outputs):
 
 def denoiser(depth=24):
     width = 64 * depth
-    tensors = {"x_embedder.proj.weight": [width, 16, 2, 2], "x_embedder.proj.bias": [width], "pos_embed": [1, 36864, width]}
+    tensors = {
+        "x_embedder.proj.weight": [width, 16, 2, 2],
+        "x_embedder.proj.bias": [width],
+        "pos_embed": [1, 36864, width],
+    }
     tensors |= linear("t_embedder.mlp.0", 256, width) | linear("t_embedder.mlp.2", width, width)
     tensors |= linear("y_embedder.mlp.0", 2048, width) | linear("y_embedder.mlp.2", width, width)
     tensors |= linear("context_embedder", 4096, width)
@@ -193,7 +204,12 @@ def tiny_autoencoder():
 
 
 def sd_server(client, program, port=1299):
-    models = {"diffusion-model": denoiser(), "taesd": tiny_autoencoder(), "clip_l": clip(768, 12), "clip_g": clip(1280, 32)}
+    models = {
+        "diffusion-model": denoiser(),
+        "taesd": tiny_autoencoder(),
+        "clip_l": clip(768, 12),
+        "clip_g": clip(1280, 32),
+    }
     command = ["nice", program, "--listen-port", str(port), "-v"]
     for name, tensors in models.items():
         zeros(client.folder / f"{name}.safetensors", tensors)
@@ -216,7 +232,9 @@ def sd_server(client, program, port=1299):
         client.run(name, "edit with a mask and a strength", [*edit, "--strength", "0.25", "stars"], ".png", seen)
         formats = [*base, "--steps", "1", "--output-format", "jpeg", "--n", "2", "two"]
         client.run(name, "two images as JPEG", formats, "image-2.jpg")
-        client.run(name, "edit as WebP", [*edit, "--output-format", "webp", "stars"], "does not support `output_format`")
+        client.run(
+            name, "edit as WebP", [*edit, "--output-format", "webp", "stars"], "does not support `output_format`"
+        )
     finally:
         server.terminate()
 

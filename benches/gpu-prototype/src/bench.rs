@@ -118,16 +118,7 @@ impl Gpu {
     /// The median seconds of a dispatch among `n`, each its own pass between two timestamps, in one submission.
     fn time(&mut self, src: &str, bufs: &[&wgpu::Buffer], params: &[u8], grid: (u32, u32)) -> Result<f64, String> {
         let p = self.pipe(src)?;
-        let entries: Vec<_> = bufs
-            .iter()
-            .enumerate()
-            .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.as_entire_binding() })
-            .collect();
-        let group = self.dev.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &p.get_bind_group_layout(0),
-            entries: &entries,
-        });
+        let group = self.bind(&p, bufs);
         let stamps = self.dev.features().contains(wgpu::Features::TIMESTAMP_QUERY);
         let set = stamps.then(|| {
             self.dev.create_query_set(&wgpu::QuerySetDescriptor {

@@ -64,18 +64,22 @@ impl Gpu {
         self.pipes.insert(src.into(), p.clone());
         Ok(p)
     }
-    fn run(&mut self, src: &str, bufs: &[&wgpu::Buffer], params: &[u8], grid: (u32, u32)) -> Result<f64, String> {
-        let p = self.pipe(src)?;
+    /// Binds buffers to the bindings 0, 1, … of a kernel.
+    fn bind(&self, pipe: &wgpu::ComputePipeline, bufs: &[&wgpu::Buffer]) -> wgpu::BindGroup {
         let entries: Vec<_> = bufs
             .iter()
             .enumerate()
             .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.as_entire_binding() })
             .collect();
-        let group = self.dev.create_bind_group(&wgpu::BindGroupDescriptor {
+        self.dev.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
-            layout: &p.get_bind_group_layout(0),
+            layout: &pipe.get_bind_group_layout(0),
             entries: &entries,
-        });
+        })
+    }
+    fn run(&mut self, src: &str, bufs: &[&wgpu::Buffer], params: &[u8], grid: (u32, u32)) -> Result<f64, String> {
+        let p = self.pipe(src)?;
+        let group = self.bind(&p, bufs);
         let mut secs = [0.0; 2];
         for (i, grid) in [(1, 1), grid].into_iter().enumerate() {
             let t = Instant::now();
@@ -119,7 +123,6 @@ fn by(v: &[f32]) -> &[u8] {
 }
 
 const LIN: &str = include_str!("linear.wgsl");
-const LIN1: &str = include_str!("linear_v1.wgsl");
 fn linear_src(wt: &str, loader: &str, pre: &str) -> String {
     format!("{pre}{}", LIN.replace("$WT", wt).replace("$LOADER", loader))
 }
@@ -242,12 +245,6 @@ fn main() {
     println!("cpu gemm {:.1} ms {:.1} GFLOP/s", tc * 1e3, flop / tc / 1e9);
     let cases: Vec<(&str, String, Vec<u8>, Vec<f32>)> = vec![
         ("linear+gelu f32", linear_src("vec4<f32>", L_F32, ""), by(&w).to_vec(), w.clone()),
-        (
-            "linear v1 (dynamic array) f32",
-            LIN1.replace("$WT", "vec4<f32>").replace("$LOADER", L_F32),
-            by(&w).to_vec(),
-            w.clone(),
-        ),
         (
             "linear f16 weights (enable f16)",
             linear_src("vec4<f16>", L_F16N, "enable f16;\n"),
@@ -519,16 +516,7 @@ fn main() {
     let t = Instant::now();
     let mut enc = g.dev.create_command_encoder(&Default::default());
     for _ in 0..300 {
-        let e: Vec<_> = [&small, &bs, &bc, &so]
-            .iter()
-            .enumerate()
-            .map(|(i, b)| wgpu::BindGroupEntry { binding: i as u32, resource: b.as_entire_binding() })
-            .collect();
-        let gr = g.dev.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &p.get_bind_group_layout(0),
-            entries: &e,
-        });
+        let gr = g.bind(&p, &[&small, &bs, &bc, &so]);
         let mut pass = enc.begin_compute_pass(&Default::default());
         pass.set_pipeline(&p);
         pass.set_bind_group(0, &gr, &[]);

@@ -57,6 +57,16 @@ impl Parameters {
     pub fn new(prompt: impl Into<String>) -> Self {
         Self { prompt: prompt.into(), count: 1, ..Self::default() }
     }
+
+    /// Returns the number of steps, or its default.
+    pub(crate) fn steps(&self) -> u32 {
+        self.steps.unwrap_or(DEFAULT_STEPS)
+    }
+
+    /// Returns the scale of guidance, or its default.
+    pub(crate) fn guidance(&self) -> f32 {
+        self.guidance.unwrap_or(DEFAULT_GUIDANCE)
+    }
 }
 
 /// The progress of a request.

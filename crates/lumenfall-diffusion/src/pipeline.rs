@@ -8,9 +8,7 @@ use crate::image::RgbImage;
 use crate::mmdit::Mmdit;
 use crate::noise::Generator;
 use crate::ops::Ops;
-use crate::parameters::{
-    Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, LoadOptions, Parameters, PipelineOutput, Progress,
-};
+use crate::parameters::{Callbacks, DEFAULT_GUIDANCE, LoadOptions, Parameters, PipelineOutput, Progress};
 use crate::scheduler::{Scheduler, Step};
 use crate::text::{Conditioning, TextEncoders};
 use crate::vae::Vae;
@@ -127,7 +125,7 @@ impl Pipeline {
     pub fn generate(&self, parameters: &Parameters, callbacks: Callbacks<'_>) -> Result<PipelineOutput> {
         let width = self.side("width", parameters.width.unwrap_or(self.default_side()))?;
         let height = self.side("height", parameters.height.unwrap_or(self.default_side()))?;
-        let scheduler = Scheduler::new(&self.scheduler, parameters.steps.unwrap_or(DEFAULT_STEPS))?;
+        let scheduler = Scheduler::new(&self.scheduler, parameters.steps())?;
         let shape = self.latent_shape(width, height);
         let used = used(parameters, width, height);
         self.run(used, &scheduler, callbacks, |generator| self.noise(generator, shape))
@@ -151,8 +149,7 @@ impl Pipeline {
         let supported = |side: u32| (side - side % self.side_multiple()).max(self.side_multiple());
         let width = self.side("width", parameters.width.unwrap_or(supported(source.width())))?;
         let height = self.side("height", parameters.height.unwrap_or(supported(source.height())))?;
-        let scheduler =
-            Scheduler::new(&self.scheduler, parameters.steps.unwrap_or(DEFAULT_STEPS))?.for_strength(strength)?;
+        let scheduler = Scheduler::new(&self.scheduler, parameters.steps())?.for_strength(strength)?;
         let source = source.resized(width, height)?.to_tensor(&self.device)?;
         let posterior = self.install(|| self.vae.encode(&source, &|| callbacks.check_cancelled()))?;
         let shape = self.latent_shape(width, height);
@@ -207,7 +204,7 @@ impl Pipeline {
         warnings: &mut Vec<String>,
         callbacks: Callbacks<'_>,
     ) -> Result<Guidance> {
-        let scale = parameters.guidance.unwrap_or(DEFAULT_GUIDANCE);
+        let scale = parameters.guidance();
         if !scale.is_finite() || scale < 0.0 {
             let reason = format!("is {scale}; use 1 (no guidance) or more ({DEFAULT_GUIDANCE} is a good default)");
             return Err(Error::parameter("guidance", reason));
@@ -291,8 +288,8 @@ fn used(parameters: &Parameters, width: u32, height: u32) -> Parameters {
     Parameters {
         width: Some(width),
         height: Some(height),
-        steps: Some(parameters.steps.unwrap_or(DEFAULT_STEPS)),
-        guidance: Some(parameters.guidance.unwrap_or(DEFAULT_GUIDANCE)),
+        steps: Some(parameters.steps()),
+        guidance: Some(parameters.guidance()),
         ..parameters.clone()
     }
 }
