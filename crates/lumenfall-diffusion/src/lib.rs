@@ -20,6 +20,9 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(not(target_pointer_width = "64"))]
+compile_error!("lumenfall-diffusion needs a 64-bit target, because weight files may be larger than 4 GiB");
+
 #[doc(hidden)]
 pub mod bench;
 mod config;

@@ -52,9 +52,11 @@ impl Linear {
         let rows = (PANEL / self.inputs.max(1)).clamp(1, self.outputs.max(1));
         let mut panel = vec![0f32; rows * self.inputs];
         for first in (0..self.outputs).step_by(rows) {
-            let (panel, _) = panel.split_at_mut(rows.min(self.outputs - first) * self.inputs);
+            let rows = rows.min(self.outputs - first);
+            let (panel, _) = panel.split_at_mut(rows * self.inputs);
             let start = first * self.inputs;
-            let part = panel.len().div_ceil(rayon::current_num_threads()).max(1);
+            // A row contains whole blocks of a quantised format.
+            let part = (rows.div_ceil(rayon::current_num_threads()) * self.inputs).max(1);
             let parts = panel.par_chunks_mut(part).enumerate();
             parts.for_each(|(i, values)| self.weight.widen(start + i * part, values));
             self.multiply_panel(x, panel, first, out);

@@ -2,11 +2,10 @@
 
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
-use safetensors::Dtype;
 
 use super::{Activation, Conv2d, GroupNorm, Linear, Mask, Ops};
 use crate::noise::Generator;
-use crate::weights::{Values, Weights};
+use crate::weights::{Format, Values, Weights};
 
 fn normal(seed: u64, shape: &[usize]) -> Tensor {
     let values = Generator::new(seed).normal(shape.iter().product());
@@ -48,22 +47,22 @@ fn the_format_of_a_weight_does_not_change_the_result() {
     let x = normal(6, &[5, inputs]);
     let weight = Generator::new(7).normal(inputs * outputs);
     type Encode = fn(f32) -> Vec<u8>;
-    let formats: [(Dtype, Encode); 4] = [
-        (Dtype::F16, |value| f16::from_f32(value).to_le_bytes().to_vec()),
-        (Dtype::BF16, |value| bf16::from_f32(value).to_le_bytes().to_vec()),
+    let formats: [(Format, Encode); 4] = [
+        (Format::F16, |value| f16::from_f32(value).to_le_bytes().to_vec()),
+        (Format::Bf16, |value| bf16::from_f32(value).to_le_bytes().to_vec()),
         // The upper half of an f16 is a valid code of both 8-bit formats.
-        (Dtype::F8_E5M2, |value| vec![f16::from_f32(value).to_le_bytes()[1]]),
-        (Dtype::F8_E4M3, |value| vec![f16::from_f32(value).to_le_bytes()[1]]),
+        (Format::F8E5m2, |value| vec![f16::from_f32(value).to_le_bytes()[1]]),
+        (Format::F8E4m3, |value| vec![f16::from_f32(value).to_le_bytes()[1]]),
     ];
-    for (dtype, encode) in formats {
-        let mut values = Values::with_capacity(dtype, inputs * outputs).unwrap();
+    for (format, encode) in formats {
+        let mut values = Values::with_capacity(format, inputs * outputs);
         values.extend_from_bytes(&weight.iter().flat_map(|value| encode(*value)).collect::<Vec<_>>());
         let widened = Linear::new(Values::F32(values.clone().into_f32()), inputs, outputs, None);
         let stored = Linear::new(values, inputs, outputs, None);
         let [stored, widened] = [stored, widened].map(|layer| Ops::Fused.linear(&x, &layer).unwrap());
         let greatest = |y: &Tensor| y.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         let difference = greatest(&(stored - &widened).unwrap());
-        assert!(greatest(&widened) > 1.0 && difference < 1e-6 * greatest(&widened), "{dtype:?}: {difference}");
+        assert!(greatest(&widened) > 1.0 && difference < 1e-6 * greatest(&widened), "{format:?}: {difference}");
     }
 }
 

@@ -2,8 +2,9 @@
 
 mod files;
 mod fingerprint;
+mod format;
 mod safetensors;
-mod values;
+mod shard;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -14,8 +15,10 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 
 pub use files::{EmbeddedFile, ModelFiles};
-use safetensors::{Shard, TensorInfo};
-pub(crate) use values::Values;
+#[cfg(test)]
+pub(crate) use format::Format;
+pub(crate) use format::Values;
+use shard::{Shard, TensorInfo};
 
 /// The tensors of one component, in one or more files.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ impl Weights {
         let mut shards = Vec::with_capacity(names.len());
         let mut tensors = HashMap::new();
         for name in &names {
-            let (shard, infos) = Shard::open(files.open(name)?)?;
+            let (shard, infos) = safetensors::open(files.open(name)?)?;
             tensors.extend(infos.into_iter().map(|(tensor, info)| (tensor, (shards.len(), info))));
             shards.push(shard);
         }

@@ -1,34 +1,17 @@
-//! A safetensors file, whose tensors are read on demand.
+//! The header of a safetensors file.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use ::safetensors::Dtype;
 use ::safetensors::tensor::Metadata;
 
 use super::files::RandomAccess;
-use super::values::Values;
+use super::format::Format;
+use super::shard::{Shard, TensorInfo};
 use crate::error::{Error, Result};
 
 /// A file whose header claims to be longer is corrupt.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-
-/// The size of the buffer between the file and the values.
-const BUFFER_BYTES: usize = 4 << 20;
-
-/// The shape, type and position of a tensor.
-#[derive(Debug)]
-pub(crate) struct TensorInfo {
-    pub(crate) shape: Vec<usize>,
-    dtype: Dtype,
-    start: u64,
-}
-
-/// An open file.
-#[derive(Debug)]
-pub(crate) struct Shard {
-    file: RandomAccess,
-}
 
 /// Reads the JSON header, whose length is in the first 8 bytes.
 pub(super) fn header(file: &RandomAccess) -> Result<Vec<u8>> {
@@ -50,58 +33,45 @@ pub(super) fn header(file: &RandomAccess) -> Result<Vec<u8>> {
     Ok(header)
 }
 
-impl Shard {
-    pub(crate) fn open(file: RandomAccess) -> Result<(Self, HashMap<String, TensorInfo>)> {
-        let corrupt = |reason: String| Error::malformed(&file.path, reason);
-        let header = header(&file)?;
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| {
-            corrupt(format!("is not a safetensors file: its header is not valid ({error}); download it again"))
-        })?;
-        let data_start = header.len() as u64 + 8;
-        let expected = data_start + metadata.data_len() as u64;
-        if file.length != expected {
-            return Err(corrupt(format!(
-                "has {} bytes, but its header describes {expected} bytes, so it is truncated; download it again",
-                file.length
-            )));
-        }
-        let infos = metadata
-            .tensors()
-            .into_iter()
-            .map(|(name, info)| {
-                let start = data_start + info.data_offsets.0 as u64;
-                (name, TensorInfo { shape: info.shape.clone(), dtype: info.dtype, start })
-            })
-            .collect();
-        Ok((Self { file }, infos))
+/// Reads the header of a file and checks that the file contains what it describes.
+pub(crate) fn open(file: RandomAccess) -> Result<(Shard, HashMap<String, TensorInfo>)> {
+    let corrupt = |reason: String| Error::malformed(&file.path, reason);
+    let header = header(&file)?;
+    let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| {
+        corrupt(format!("is not a safetensors file: its header is not valid ({error}); download it again"))
+    })?;
+    let data_start = header.len() as u64 + 8;
+    // `Metadata` has checked that the tensors follow each other without gaps, up to `data_len`.
+    let expected = data_start.checked_add(metadata.data_len() as u64);
+    if expected != Some(file.length) {
+        let (expected, problem) = match expected {
+            Some(expected) if expected < file.length => (expected.to_string(), "it is not the file that was written"),
+            Some(expected) => (expected.to_string(), "it is truncated"),
+            None => ("more than 2^64".into(), "its header is corrupt"),
+        };
+        return Err(corrupt(format!(
+            "has {} bytes, but its header describes {expected} bytes, so {problem}; download it again",
+            file.length
+        )));
     }
+    let infos = metadata
+        .tensors()
+        .into_iter()
+        .map(|(name, info)| {
+            let start = data_start + info.data_offsets.0 as u64;
+            (name, TensorInfo { shape: info.shape.clone(), format: format_of(info.dtype), start })
+        })
+        .collect();
+    Ok((Shard::new(file), infos))
+}
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.file.path
-    }
-
-    /// Reads `count` values of the tensor `name`, starting at element `first`.
-    pub(crate) fn read(&self, name: &str, info: &TensorInfo, first: usize, count: usize) -> Result<Values> {
-        let mut values = Values::with_capacity(info.dtype, count).ok_or_else(|| Error::Tensor {
-            path: self.path().to_path_buf(),
-            tensor: name.into(),
-            reason: format!(
-                "has the type {:?}, which is not supported; use a file with F32, F16, BF16, F8_E4M3 or F8_E5M2 weights",
-                info.dtype
-            ),
-        })?;
-        let width = values.value_bytes();
-        let mut buffer = vec![0; (count * width).min(BUFFER_BYTES)];
-        let mut offset = info.start + (first * width) as u64;
-        let mut left = count * width;
-        while left > 0 {
-            let part = buffer.len().min(left);
-            let (part, _) = buffer.split_at_mut(part);
-            self.file.read_at(offset, part)?;
-            values.extend_from_bytes(part);
-            offset += part.len() as u64;
-            left -= part.len();
-        }
-        Ok(values)
+fn format_of(dtype: Dtype) -> std::result::Result<Format, String> {
+    match dtype {
+        Dtype::F32 => Ok(Format::F32),
+        Dtype::F16 => Ok(Format::F16),
+        Dtype::BF16 => Ok(Format::Bf16),
+        Dtype::F8_E4M3 => Ok(Format::F8E4m3),
+        Dtype::F8_E5M2 => Ok(Format::F8E5m2),
+        other => Err(format!("{other:?}")),
     }
 }

@@ -1,0 +1,145 @@
+//! The formats of weights in files, and their conversion to f32.
+
+mod blocks;
+mod fp8;
+mod values;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use pulp::Arch;
+
+pub(crate) use values::Values;
+
+/// The number of 16-bit floats that are converted at a time.
+const CHUNK: usize = 256;
+
+/// The format of a tensor's values.
+///
+/// A quantised format stores blocks of 32 or 256 values, as ggml does. The other formats have blocks of one value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(dead_code, reason = "a reader of GGUF files will construct the quantised formats")]
+pub(crate) enum Format {
+    F32,
+    F16,
+    Bf16,
+    F8E4m3,
+    F8E5m2,
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Q5_0,
+    Q5_1,
+    Q2K,
+    Q3K,
+    Q4K,
+    Q5K,
+    Q6K,
+}
+
+impl Format {
+    /// Returns the number of values of a block.
+    pub(crate) const fn block_values(self) -> usize {
+        match self {
+            Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4m3 | Self::F8E5m2 => 1,
+            Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 => 32,
+            Self::Q2K | Self::Q3K | Self::Q4K | Self::Q5K | Self::Q6K => 256,
+        }
+    }
+
+    /// Returns the number of bytes of a block.
+    pub(crate) const fn block_bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::F8E4m3 | Self::F8E5m2 => 1,
+            Self::Q8_0 => 34,
+            Self::Q4_0 => 18,
+            Self::Q4_1 => 20,
+            Self::Q5_0 => 22,
+            Self::Q5_1 => 24,
+            Self::Q2K => 84,
+            Self::Q3K => 110,
+            Self::Q4K => 144,
+            Self::Q5K => 176,
+            Self::Q6K => 210,
+        }
+    }
+
+    /// Returns the number of bytes of `count` values. Returns `None` if they are not whole blocks, or too many.
+    pub(crate) fn bytes_of(self, count: usize) -> Option<usize> {
+        let blocks = count.is_multiple_of(self.block_values()).then_some(count / self.block_values())?;
+        blocks.checked_mul(self.block_bytes())
+    }
+
+    /// Returns the name of the format in the tools of GGUF and safetensors.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::Bf16 => "BF16",
+            Self::F8E4m3 => "F8_E4M3",
+            Self::F8E5m2 => "F8_E5M2",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q5_0 => "Q5_0",
+            Self::Q5_1 => "Q5_1",
+            Self::Q2K => "Q2_K",
+            Self::Q3K => "Q3_K",
+            Self::Q4K => "Q4_K",
+            Self::Q5K => "Q5_K",
+            Self::Q6K => "Q6_K",
+        }
+    }
+
+    /// Returns the positions of the f16 scales in a block of a quantised format.
+    const fn scales(self) -> &'static [usize] {
+        match self {
+            Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4m3 | Self::F8E5m2 => &[],
+            Self::Q8_0 | Self::Q4_0 | Self::Q5_0 => &[0],
+            Self::Q4_1 | Self::Q5_1 | Self::Q4K | Self::Q5K => &[0, 2],
+            Self::Q2K => &[80, 82],
+            Self::Q3K => &[108],
+            Self::Q6K => &[208],
+        }
+    }
+
+    /// Converts whole blocks to f32. Bytes or values without a counterpart are ignored.
+    pub(crate) fn widen(self, bytes: &[u8], out: &mut [f32]) {
+        // The compiler vectorizes the loops for each instruction set that the machine may have.
+        Arch::new().dispatch(
+            #[inline(always)]
+            || match self {
+                Self::F32 => blocks::each(bytes, out, |bytes, [out]| *out = f32::from_le_bytes(*bytes)),
+                Self::F16 => widen_f16(bytes, out),
+                Self::Bf16 => blocks::each(bytes, out, |bytes: &[u8; 2], [out]| {
+                    *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+                }),
+                Self::F8E4m3 => blocks::each(bytes, out, |[code], [out]| *out = fp8::value_of(&fp8::E4M3, *code)),
+                Self::F8E5m2 => blocks::each(bytes, out, |[code], [out]| *out = fp8::value_of(&fp8::E5M2, *code)),
+                Self::Q8_0 => blocks::each(bytes, out, blocks::q8_0),
+                Self::Q4_0 => blocks::each(bytes, out, blocks::q4_0),
+                Self::Q4_1 => blocks::each(bytes, out, blocks::q4_1),
+                Self::Q5_0 => blocks::each(bytes, out, blocks::q5_0),
+                Self::Q5_1 => blocks::each(bytes, out, blocks::q5_1),
+                Self::Q2K => blocks::each(bytes, out, blocks::q2_k),
+                Self::Q3K => blocks::each(bytes, out, blocks::q3_k),
+                Self::Q4K => blocks::each(bytes, out, blocks::q4_k),
+                Self::Q5K => blocks::each(bytes, out, blocks::q5_k),
+                Self::Q6K => blocks::each(bytes, out, blocks::q6_k),
+            },
+        );
+    }
+}
+
+/// Converts 16-bit floats with the instructions that the crate `half` selects.
+fn widen_f16(bytes: &[u8], out: &mut [f32]) {
+    let mut halves = [f16::ZERO; CHUNK];
+    for (bytes, out) in bytes.as_chunks().0.chunks(CHUNK).zip(out.chunks_mut(CHUNK)) {
+        halves.iter_mut().zip(bytes).for_each(|(half, bytes)| *half = f16::from_le_bytes(*bytes));
+        let count = bytes.len().min(out.len());
+        let (out, _) = out.split_at_mut(count);
+        let (halves, _) = halves.split_at(count);
+        halves.convert_to_f32_slice(out);
+    }
+}

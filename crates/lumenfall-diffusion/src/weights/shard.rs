@@ -1,0 +1,69 @@
+//! An open file with tensors, which are read on demand.
+
+use std::path::Path;
+
+use super::files::RandomAccess;
+use super::format::{Format, Values};
+use crate::error::{Error, Result};
+
+/// The size of the buffer between the file and the values.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// The shape, format and position of a tensor.
+#[derive(Clone, Debug)]
+pub(crate) struct TensorInfo {
+    /// The dimensions, the last of which is contiguous.
+    pub(crate) shape: Vec<usize>,
+    /// The format, or the name of a type that is not supported.
+    pub(crate) format: std::result::Result<Format, String>,
+    /// The position of the first value in the file.
+    pub(super) start: u64,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    file: RandomAccess,
+}
+
+impl Shard {
+    pub(super) fn new(file: RandomAccess) -> Self {
+        Self { file }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// Reads `count` values of the tensor `name`, starting at element `first`. Both must be whole blocks.
+    pub(crate) fn read(&self, name: &str, info: &TensorInfo, first: usize, count: usize) -> Result<Values> {
+        let error = |reason| Error::Tensor { path: self.path().to_path_buf(), tensor: name.into(), reason };
+        let format = *info.format.as_ref().map_err(|type_name| {
+            error(format!(
+                "has the type {type_name}, which is not supported; \
+                 use a file with F32, F16, BF16, F8_E4M3, F8_E5M2 or quantised GGUF weights"
+            ))
+        })?;
+        let (Some(skipped), Some(mut left)) = (format.bytes_of(first), format.bytes_of(count)) else {
+            return Err(error(format!(
+                "is stored in blocks of {} values ({}), which the requested rows would split; \
+                 use a file with F16 or BF16 weights for this tensor",
+                format.block_values(),
+                format.name()
+            )));
+        };
+        let mut values = Values::with_capacity(format, count);
+        // A part of the buffer must contain whole blocks.
+        let mut buffer = vec![0; left.min(BUFFER_BYTES / format.block_bytes() * format.block_bytes())];
+        let mut offset = info.start.saturating_add(skipped as u64);
+        while left > 0 {
+            let part = buffer.len().min(left);
+            let (part, _) = buffer.split_at_mut(part);
+            self.file.read_at(offset, part)?;
+            values.extend_from_bytes(part);
+            offset += part.len() as u64;
+            left -= part.len();
+        }
+        Ok(values)
+    }
+}
