@@ -17,6 +17,7 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -42,7 +43,8 @@ pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
             .map_err(|error| Error::new(ErrorKind::Io, format!("cannot start the background thread: {error}")))?;
         // Sockets and timers that the call creates are registered with the background runtime, which drives them.
         let _entered = handle.enter();
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let wake = Arc::new(Unpark { thread: thread::current(), woken: AtomicBool::new(false) });
+        let waker = Waker::from(Arc::clone(&wake));
         let mut context = Context::from_waker(&waker);
         // Within a task, tokio would make the call yield to the runtime, which cannot run while this thread is blocked.
         let mut call = pin!(tokio::task::unconstrained(self));
@@ -53,7 +55,10 @@ pub trait Wait<T>: Future<Output = Result<T, Error>> + Sized {
             if let Poll::Ready(result) = polled {
                 return result;
             }
-            thread::park();
+            // A call in a progress callback parks the same thread, so it can receive the token of this call.
+            while !wake.woken.swap(false, Ordering::Acquire) {
+                thread::park();
+            }
         }
     }
 }
@@ -96,11 +101,15 @@ impl Drop for Waiting {
     }
 }
 
-struct Unpark(Thread);
+struct Unpark {
+    thread: Thread,
+    woken: AtomicBool,
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
 

@@ -26,7 +26,7 @@ use worker::Worker;
 /// A backend that runs a Stable Diffusion 3.5 model on this machine.
 ///
 /// It computes one request at a time, on a dedicated thread and with all CPUs, so it never blocks the async runtime. A request
-/// that has to wait for others reports [`Progress::Queued`].
+/// that has to wait for others reports [`Progress::Queued`]. The progress callback is called by the task that awaits the request.
 /// Dropping the future of a request stops the computation before the next transformer block. The first request loads the
 /// weights. Loading is not cancelled when that request is dropped, so the next request can use the weights.
 ///
@@ -148,22 +148,19 @@ impl Local {
     async fn run(
         &self,
         request: LocalRequest,
-        context: RequestContext,
+        context: &RequestContext,
         compute: impl FnOnce(&Pipeline, &LocalRequest, Callbacks<'_>) -> diffusion::Result<PipelineOutput> + Send + 'static,
     ) -> Result<Output, Error> {
         let started = Instant::now();
         let model = self.model.clone();
-        let progress = context.progress.unwrap_or_else(|| Arc::new(|_| {}));
-        let queued = Arc::clone(&progress);
-        let on_wait = move || queued(Progress::Queued { position: None });
-        let job = self.worker.run(on_wait, move |is_cancelled| {
-            let pipeline = model.pipeline(&*progress)?;
-            let on_progress = |event| from_pipeline(event).into_iter().for_each(&*progress);
+        let on_progress = |event| context.report(event);
+        let job = self.worker.run(on_progress, move |is_cancelled, report| {
+            let pipeline = model.pipeline(report)?;
+            let on_progress = |event| from_pipeline(event).into_iter().for_each(report);
             let output = compute(pipeline, &request, Callbacks::new(is_cancelled, &on_progress))?;
             model.encode(&output, &request, started)
         });
-        let message = "the deadline passed; allow more time or request fewer steps";
-        before(context.deadline, || Error::new(ErrorKind::Timeout, message), job).await?
+        job.await
     }
 }
 
@@ -214,7 +211,7 @@ impl Local {
         check::check_every_model(request)
     }
 
-    async fn execute(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+    async fn execute(&self, request: Request, context: &RequestContext) -> Result<Output, Error> {
         self.validate(&request)?;
         match request {
             Request::Generate(GenerateSpec { model: _, prompt, options }) => {
@@ -278,7 +275,11 @@ impl Backend for Local {
     }
 
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
-        Box::pin(self.execute(request, context))
+        Box::pin(async move {
+            let message = "the deadline passed; allow more time or request fewer steps";
+            let late = || Error::new(ErrorKind::Timeout, message);
+            before(context.deadline, late, self.execute(request, &context)).await?
+        })
     }
 
     fn estimate<'a>(&'a self, request: Request, _context: RequestContext) -> BoxFuture<'a, Result<Estimate, Error>> {

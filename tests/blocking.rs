@@ -3,6 +3,8 @@
 // Clippy allows these only in functions that are marked as tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +15,8 @@ use lumenfall::testing::MockBackend;
 use lumenfall::{Client, ErrorKind};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Barrier, mpsc};
+use tokio::sync::{Barrier, mpsc, oneshot};
+use tokio::time;
 use wiremock::matchers::{method, path_regex};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -112,4 +115,23 @@ async fn a_call_within_a_task_may_run_many_operations() {
         Ok(1000)
     };
     assert_eq!(call.wait().unwrap(), 1000);
+}
+
+/// Both calls park the same thread. The inner call must not consume the notification of the outer one.
+#[test]
+fn a_call_is_notified_while_its_thread_waits_for_another() {
+    let (sender, mut receiver) = oneshot::channel();
+    let mut nested = Some(async move {
+        sender.send(7).unwrap();
+        time::sleep(Duration::from_millis(20)).await;
+        Ok(())
+    });
+    let outer = poll_fn(|context| {
+        let result = Pin::new(&mut receiver).poll(context);
+        if let Some(nested) = nested.take() {
+            nested.wait().unwrap();
+        }
+        result.map(Ok)
+    });
+    assert_eq!(outer.wait().unwrap(), Ok(7));
 }

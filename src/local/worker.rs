@@ -1,12 +1,12 @@
 //! The thread that computes.
 
-use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
-use tokio::sync::oneshot;
+use tokio::sync::mpsc as events;
 
+use crate::backend::Progress;
 use crate::error::{Error, ErrorKind};
 
 /// A thread that runs one job after the other. It ends when the worker is dropped.
@@ -37,17 +37,21 @@ impl Worker {
         Ok(Self { jobs, pending: Arc::default() })
     }
 
-    /// Runs a job and waits for its result. `on_wait` is called if the job has to wait for others. The job's argument returns true once the future has been dropped.
+    /// Runs a job and waits for its result. The job checks whether its caller has dropped the future, and reports progress,
+    /// with its arguments.
+    ///
+    /// `on_progress` is called while the future is polled, not on the worker thread. It may therefore wait for another
+    /// request of the same worker.
     pub(super) async fn run<T: Send + 'static>(
         &self,
-        on_wait: impl FnOnce(),
-        job: impl FnOnce(&(dyn Fn() -> bool + Sync)) -> Result<T, Error> + Send + 'static,
+        on_progress: impl Fn(Progress),
+        job: impl FnOnce(&(dyn Fn() -> bool + Sync), &(dyn Fn(Progress) + Sync)) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let (sender, receiver) = oneshot::channel();
+        let (sender, mut receiver) = events::unbounded_channel();
         let others = self.pending.fetch_add(1, Ordering::Relaxed);
         let pending = Pending(Arc::clone(&self.pending));
         if others > 0 {
-            on_wait();
+            let _ = sender.send(Event::Progress(Progress::Queued { position: None }));
         }
         let run = move || {
             let pending = pending;
@@ -55,21 +59,38 @@ impl Worker {
             if is_cancelled() {
                 return;
             }
-            // A panic, for example of a progress callback, must not end the thread, which has to serve other requests.
-            let result = panic::catch_unwind(AssertUnwindSafe(|| job(&is_cancelled)));
+            let report = |progress| drop(sender.send(Event::Progress(progress)));
+            // A panic must not end the thread, which has to serve other requests.
+            let result = catch("the local model panicked", "please report a bug", || job(&is_cancelled, &report));
             // The next request of the caller must not count this one.
             drop(pending);
-            let _ = sender.send(result.unwrap_or_else(|payload| Err(panicked(&*payload))));
+            let _ = sender.send(Event::Ended(result.flatten()));
         };
         let ended = || Error::new(ErrorKind::Compute, "the thread of the local model has ended; create a new client");
         self.jobs.send(Box::new(run)).map_err(|_| ended())?;
-        receiver.await.map_err(|_| ended())?
+        while let Some(event) = receiver.recv().await {
+            match event {
+                Event::Progress(progress) => {
+                    catch("the progress callback panicked", "correct the callback", || on_progress(progress))?;
+                }
+                Event::Ended(result) => return result,
+            }
+        }
+        Err(ended())
     }
 }
 
-fn panicked(payload: &(dyn Any + Send)) -> Error {
-    let message = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-    let message = message.unwrap_or("no message");
-    let help = "check the progress callback; if it did not panic, please report a bug";
-    Error::new(ErrorKind::Compute, format!("the local model panicked ({message}); {help}"))
+/// A message from the worker thread to the future of a request.
+enum Event<T> {
+    Progress(Progress),
+    Ended(Result<T, Error>),
+}
+
+/// Converts a panic to an error.
+fn catch<T>(problem: &str, help: &str, run: impl FnOnce() -> T) -> Result<T, Error> {
+    panic::catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        let message = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
+        let message = message.unwrap_or("no message");
+        Error::new(ErrorKind::Compute, format!("{problem} ({message}); {help}"))
+    })
 }

@@ -128,6 +128,69 @@ async fn a_request_fails_when_its_deadline_passes() {
     assert_eq!((error.kind(), error.maybe_billed()), (ErrorKind::Timeout, false));
 }
 
+/// The callback blocks the task that awaits the first request, but not the thread that computes it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_progress_callback_can_wait_for_another_request() {
+    let client = client();
+    let sizes = Arc::new(Mutex::new(Vec::new()));
+    let (other, record, runtime) = (client.clone(), Arc::clone(&sizes), tokio::runtime::Handle::current());
+    let request = client.images().generate_spec(spec(|_| {})).on_progress(move |_| {
+        let nested = other.images().generate_spec(spec(|_| {})).inline().send();
+        let images = tokio::task::block_in_place(|| runtime.block_on(nested)).unwrap();
+        record.lock().unwrap().push(size(&images[0]));
+    });
+    tokio::spawn(request.send()).await.unwrap().unwrap();
+    assert_eq!(*sizes.lock().unwrap(), [(32, 32); 4]);
+}
+
+/// tokio does not allow `block_on` within a task, and reports so with a panic.
+#[tokio::test]
+async fn a_progress_callback_that_blocks_the_runtime_fails_its_request() {
+    let client = client();
+    let (other, runtime) = (client.clone(), tokio::runtime::Handle::current());
+    let request = client.images().generate_spec(spec(|_| {}));
+    let request = request.on_progress(move |_| {
+        let _ = runtime.block_on(other.images().generate_spec(spec(|_| {})).send());
+    });
+    let error = request.send().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Compute);
+    assert!(error.to_string().starts_with("the progress callback panicked (Cannot start a runtime"), "{error}");
+}
+
+#[cfg(feature = "blocking")]
+#[test]
+fn a_progress_callback_can_wait_for_another_request_in_synchronous_code() {
+    use lumenfall::blocking::Wait;
+
+    let client = client();
+    let images = Arc::new(Mutex::new(Vec::new()));
+    let (other, record) = (client.clone(), Arc::clone(&images));
+    let request = client.images().generate_spec(spec(|_| {})).on_progress(move |_| {
+        record.lock().unwrap().push(other.images().generate_spec(spec(|_| {})).send().wait().unwrap().len());
+    });
+    request.send().wait().unwrap();
+    assert_eq!(*images.lock().unwrap(), [1; 4]);
+}
+
+#[test]
+fn the_timeout_includes_reading_the_source() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("source.png");
+    std::fs::write(&path, "an image").unwrap();
+    let error = runtime.block_on(async {
+        // tokio reads files on its blocking threads.
+        let (end, blocked) = std::sync::mpsc::channel::<()>();
+        let blocking = tokio::task::spawn_blocking(move || blocked.recv());
+        let edit = client().images().edit(Input::path(path)).prompt("a moon").timeout(Duration::from_millis(50));
+        let error = tokio::time::timeout(Duration::from_secs(5), edit.send()).await.unwrap().unwrap_err();
+        drop(end);
+        blocking.await.unwrap().unwrap_err();
+        error
+    });
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+}
+
 #[tokio::test]
 async fn a_panic_in_a_progress_callback_fails_only_its_request() {
     let client = client();
