@@ -81,6 +81,7 @@ mod retry;
 mod setters;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod timer;
 mod validate;
 mod values;
 

@@ -12,6 +12,7 @@ use super::{Content, ModelApi};
 use crate::error::{Error, ErrorKind};
 use crate::retry::RetryPolicy;
 use crate::setters::setters;
+use crate::timer;
 use crate::values::{AspectRatio, Input, OutputFormat, Resolution, ResponseFormat, Sampling, Size};
 
 /// A request of either mode.
@@ -334,7 +335,10 @@ pub(crate) async fn before<T>(
     future: impl Future<Output = T>,
 ) -> Result<T, Error> {
     match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline.into(), future).await.map_err(|_| late()),
+        Some(deadline) => {
+            timer::check()?;
+            tokio::time::timeout_at(deadline.into(), future).await.map_err(|_| late())
+        }
         None => Ok(future.await),
     }
 }

@@ -10,6 +10,7 @@ use tokio::time;
 use crate::backend::layer::Layer;
 use crate::backend::*;
 use crate::error::{Error, ErrorKind};
+use crate::timer;
 
 /// Limits how many requests run at the same time and how many start within a period. Clones share the limits.
 ///
@@ -81,6 +82,7 @@ impl<B: Backend> Limit<B> {
             let next = next.filter(|next| deadline.is_none_or(|deadline| *next < deadline.into()));
             let next = next.ok_or_else(too_late)?;
             report_queued();
+            timer::check()?;
             time::sleep_until(next).await;
         }
     }

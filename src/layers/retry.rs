@@ -5,6 +5,7 @@ use crate::backend::layer::Layer;
 use crate::backend::*;
 use crate::error::Error;
 use crate::retry::{Attempts, RetryPolicy};
+use crate::timer;
 use tokio::time::Instant;
 
 /// Retries requests after [transient](Error::is_transient) failures, as a [`RetryPolicy`] allows.
@@ -32,6 +33,7 @@ impl<B: Backend> Retry<B> {
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        timer::check()?;
         let policy = context.retry.as_ref().unwrap_or(&self.policy).clone();
         // The policy of the call applies to this layer, and not once more to each attempt.
         let inner_context = RequestContext { retry: None, ..context.clone() };

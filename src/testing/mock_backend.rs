@@ -1,6 +1,7 @@
 //! A backend without a model.
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::backend::{
 use crate::error::{Error, ErrorKind};
 use crate::images::OutputFormat;
 use crate::images::typed::{Mode, Schema, check};
+use crate::timer;
 
 /// A backend that returns images of one gray pixel, or the errors that a test has queued.
 ///
@@ -143,6 +145,7 @@ impl MockBackend {
     }
 
     async fn run(&self, request: Request, context: RequestContext) -> Result<Output, Error> {
+        timer::check()?;
         let started = Instant::now();
         if let Request::Edit(EditSpec { images, mask, .. }) = &request {
             for input in images.iter().chain(mask) {
@@ -160,12 +163,17 @@ impl MockBackend {
         if let Some(error) = self.state().failures.pop_front() {
             return Err(error);
         }
-        let end = started + self.delay;
-        if let Some(deadline) = context.deadline.map(Instant::from).filter(|deadline| *deadline <= end) {
+        // A delay that exceeds the range of the clock never ends.
+        let end = started.checked_add(self.delay);
+        let is_late = |deadline: &Instant| end.is_none_or(|end| *deadline <= end);
+        if let Some(deadline) = context.deadline.map(Instant::from).filter(is_late) {
             time::sleep_until(deadline).await;
             return Err(Error::new(ErrorKind::Timeout, "the deadline passed while the request ran"));
         }
-        time::sleep_until(end).await;
+        match end {
+            Some(end) => time::sleep_until(end).await,
+            None => pending().await,
+        }
         let options = request.options();
         let pixel = || Bytes::from_static(pixel(options.output_format.unwrap_or(OutputFormat::Png)));
         let file = self.returned.clone().unwrap_or_else(pixel);

@@ -25,6 +25,7 @@ use crate::remote::response::timeout::{Part, within};
 use crate::remote::response::{headers, json};
 use crate::remote::secrets::Secrets;
 use crate::retry::{Attempts, RetryPolicy};
+use crate::timer;
 use tokio::time::Instant;
 
 /// The maximum size of an error response that is read.
@@ -361,6 +362,7 @@ impl Transport {
         context: &RequestContext,
         attempt: impl Fn() -> F,
     ) -> Result<Completed<T>, Error> {
+        timer::check()?;
         if started >= deadline {
             return Err(Error::new(ErrorKind::Timeout, "the deadline had expired before the request was sent"));
         }

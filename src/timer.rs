@@ -1,0 +1,19 @@
+//! The timer of the async runtime.
+
+use std::panic;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+
+/// Checks that the current runtime has a timer. Code that waits for a time calls it first, because tokio panics otherwise.
+///
+/// # Errors
+/// [`ErrorKind::Configuration`] outside a tokio runtime, and in a runtime without timer.
+pub(crate) fn check() -> Result<(), Error> {
+    // tokio has no other way to find out.
+    panic::catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).map_err(|_| {
+        let message = "timeouts, retries and remote requests require a tokio runtime with a timer; call `enable_all()` on its \
+            builder";
+        Error::new(ErrorKind::Configuration, message)
+    })
+}
