@@ -47,7 +47,7 @@ impl<B: Backend> Retry<B> {
             };
             failed.add(&error);
             // The backend may have retried the request itself, or not sent it at all.
-            sent += error.attempts();
+            sent = error.attempts().saturating_add(sent);
             let may_retry = error.is_transient() && (policy.may_bill_twice || error.made_nothing());
             if !attempts.retry_after(&error, may_retry, &context).await {
                 return Err(failed.add_to_error(error).with_attempts(sent.max(attempts.failed), attempts.elapsed()));

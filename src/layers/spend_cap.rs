@@ -164,7 +164,8 @@ struct Reservation<'a> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
-        account.reserved -= self.expected;
+        // The sum of the reservations may have been saturated.
+        account.reserved = account.reserved.saturating_sub(self.expected).max(0);
         account.spent = account.spent.saturating_add(self.actual);
     }
 }

@@ -85,3 +85,21 @@ async fn the_policy_of_a_call_replaces_that_of_the_outermost_layer_only() {
     Retry::new(inner, RetryPolicy::none()).send(spec().into(), context).await.unwrap_err();
     assert_eq!(mock.requests().len(), 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_number_of_attempts_saturates() {
+    let mock = MockBackend::new();
+    for _ in 0..2 {
+        mock.fail_next(error(ErrorKind::RateLimited).with_attempts(u32::MAX, Duration::ZERO));
+    }
+    let retry = Retry::new(mock, RetryPolicy::default().max_retries(1));
+    assert_eq!(generate(&retry, spec()).await.unwrap_err().attempts(), u32::MAX);
+}
+
+/// A test double can be given any delay.
+#[tokio::test(start_paused = true)]
+async fn a_delay_beyond_the_range_of_the_clock_lasts_until_the_deadline() {
+    let mock = MockBackend::new().delay(Duration::MAX);
+    let failure = mock.send(spec().into(), deadline_in(Duration::from_secs(1))).await.unwrap_err();
+    assert_eq!(failure.kind(), ErrorKind::Timeout);
+}

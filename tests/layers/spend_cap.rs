@@ -39,6 +39,16 @@ async fn concurrent_requests_cannot_exceed_the_cap_together() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn sums_beyond_the_largest_amount_saturate() {
+    let most = || Cost::from_micros(i64::MAX, "USD");
+    let mock = MockBackend::new().delay(Duration::from_millis(50)).cost_per_image(f64::MAX);
+    let cap = SpendCap::new(mock, most()).per_image(most());
+    let (a, b, c) = tokio::join!(generate(&cap, spec()), generate(&cap, spec()), generate(&cap, spec()));
+    assert!(a.is_ok() && b.is_ok() && c.is_ok());
+    assert_eq!((cap.spent(), cap.remaining().micros), (most(), 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_actual_cost_and_every_attempt_that_may_have_been_billed_are_counted() {
     let mock = MockBackend::new().cost_per_image(0.1);
     let retry = Retry::new(mock.clone(), RetryPolicy::default().may_bill_twice().max_retries(2));

@@ -172,6 +172,28 @@ fn a_progress_callback_can_wait_for_another_request_in_synchronous_code() {
     assert_eq!(*images.lock().unwrap(), [1; 4]);
 }
 
+/// All threads of the pool are blocked, so the pipeline must not need one of them.
+#[cfg(feature = "blocking")]
+#[test]
+fn all_threads_of_a_rayon_pool_can_wait_for_local_requests() {
+    use lumenfall::blocking::Wait;
+
+    let client = client();
+    let (tasks, images) = (rayon::current_num_threads().max(15) as u32 * 2, AtomicU32::new(0));
+    rayon::scope(|scope| {
+        for _ in 0..tasks {
+            scope.spawn(|_| {
+                let request = client.images().generate_spec(spec(|spec| {
+                    spec.options.size = Some("16x16".parse().unwrap());
+                    spec.options.sampling.guidance = Some(1.0);
+                }));
+                images.fetch_add(request.send().wait().unwrap().len() as u32, Ordering::Relaxed);
+            });
+        }
+    });
+    assert_eq!(images.into_inner(), tasks);
+}
+
 #[test]
 fn the_timeout_includes_reading_the_source() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
