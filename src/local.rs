@@ -4,12 +4,13 @@ mod options;
 mod worker;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use lumenfall_diffusion as diffusion;
-use lumenfall_diffusion::{Callbacks, DEFAULT_STRENGTH, ModelFiles, Pipeline, PipelineOutput, RgbImage, Sizes};
-pub use lumenfall_diffusion::{LoadOptions, Ops, WithoutT5};
+use lumenfall_diffusion::{Callbacks, DEFAULT_STRENGTH, ModelFiles, Pipeline, PipelineOutput, RgbImage};
+pub use lumenfall_diffusion::{LoadOptions, WithoutT5};
 
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
@@ -27,8 +28,8 @@ use worker::Worker;
 ///
 /// It computes one request at a time, on a dedicated thread and with all CPUs, so it never blocks the async runtime. A request
 /// that has to wait for others reports [`Progress::Queued`]. The progress callback is called by the task that awaits the request.
-/// Dropping the future of a request stops the computation before the next transformer block. The first request loads the
-/// weights. Loading is not cancelled when that request is dropped, so the next request can use the weights.
+/// Dropping the future of a request stops the computation before the next transformer block. Weights are read when a
+/// request first needs them, and stay in memory as far as it suffices.
 ///
 /// Images are always returned as bytes, even if the request asks for URLs, and cost nothing.
 #[derive(Debug)]
@@ -36,7 +37,6 @@ pub struct Local {
     model: Arc<Model>,
     /// The id of the model in requests.
     id: String,
-    sizes: Sizes,
     worker: Worker,
 }
 
@@ -46,7 +46,9 @@ struct Model {
     files: ModelFiles,
     fingerprint: String,
     options: LoadOptions,
-    pipeline: OnceLock<Pipeline>,
+    pipeline: Pipeline,
+    /// Whether a request has run, so that the weights have been read.
+    has_run: AtomicBool,
 }
 
 impl Client {
@@ -138,10 +140,10 @@ impl Local {
     }
 
     fn new(name: String, files: ModelFiles, options: LoadOptions) -> Result<Self, Error> {
-        let sizes = Pipeline::check(&files)?;
+        let pipeline = Pipeline::open(&files, &options)?;
         let fingerprint = files.fingerprint()?;
-        let model = Model { name, files, fingerprint, options, pipeline: OnceLock::new() };
-        Ok(Self { model: Arc::new(model), id: SCHEMA.id.to_owned(), sizes, worker: Worker::start()? })
+        let model = Model { name, files, fingerprint, options, pipeline, has_run: AtomicBool::new(false) };
+        Ok(Self { model: Arc::new(model), id: SCHEMA.id.to_owned(), worker: Worker::start()? })
     }
 
     /// Runs `compute` on the worker thread and encodes its images.
@@ -155,9 +157,11 @@ impl Local {
         let model = self.model.clone();
         let on_progress = |event| context.report(event);
         let job = self.worker.run(on_progress, move |is_cancelled, report| {
-            let pipeline = model.pipeline(report)?;
+            if !model.has_run.swap(true, Ordering::Relaxed) {
+                report(Progress::Loading);
+            }
             let on_progress = |event| from_pipeline(event).into_iter().for_each(report);
-            let output = compute(pipeline, &request, Callbacks::new(is_cancelled, &on_progress))?;
+            let output = compute(&model.pipeline, &request, Callbacks::new(is_cancelled, &on_progress))?;
             model.encode(&output, &request, started)
         });
         job.await
@@ -165,15 +169,6 @@ impl Local {
 }
 
 impl Model {
-    fn pipeline(&self, on_progress: &dyn Fn(Progress)) -> Result<&Pipeline, Error> {
-        if let Some(pipeline) = self.pipeline.get() {
-            return Ok(pipeline);
-        }
-        on_progress(Progress::Loading);
-        let pipeline = Pipeline::load(&self.files, &self.options)?;
-        Ok(self.pipeline.get_or_init(|| pipeline))
-    }
-
     fn encode(&self, output: &PipelineOutput, request: &LocalRequest, started: Instant) -> Result<Output, Error> {
         let parameters = request.used(&output.parameters);
         let mut images = Vec::with_capacity(output.images.len());
@@ -246,7 +241,7 @@ impl Backend for Local {
         "local"
     }
 
-    /// Returns the folder, the model's [fingerprint](Metadata::fingerprint), the options that change images, and this crate's
+    /// Returns the folder, the model's [fingerprint](Metadata::fingerprint), the option that changes images, and this crate's
     /// version, because versions may round differently.
     fn identity(&self) -> String {
         let Model { files, fingerprint, options, .. } = &*self.model;
@@ -254,19 +249,20 @@ impl Backend for Local {
             ModelFiles::Folder(folder) => folder.canonicalize().unwrap_or_else(|_| folder.clone()),
             ModelFiles::Embedded(_) => PathBuf::new(),
         };
-        let LoadOptions { without_t5, ops, .. } = options;
-        format!("local {} {folder:?} {fingerprint} {without_t5:?} {ops:?}", env!("CARGO_PKG_VERSION"))
+        let LoadOptions { without_t5, .. } = options;
+        format!("local {} {folder:?} {fingerprint} {without_t5:?}", env!("CARGO_PKG_VERSION"))
     }
 
     fn capabilities(&self) -> Capabilities {
+        let sizes = self.model.pipeline.sizes();
         Capabilities {
             generate: true,
             edit: true,
             estimate: true,
             free: true,
             output_formats: vec![OutputFormat::Png, OutputFormat::Jpeg, OutputFormat::Webp],
-            size_step: self.sizes.multiple,
-            max_size: Some((self.sizes.max, self.sizes.max)),
+            size_step: sizes.multiple,
+            max_size: Some((sizes.max, sizes.max)),
             max_input_images: Some(1),
             controls: vec!["seed", "steps", "guidance", "negative_prompt", "strength"],
             models: Some(vec![self.id.clone()]),

@@ -24,8 +24,7 @@ fn each_set_of_features_compiles_only_its_libraries() {
     let none = ["--no-default-features"];
     let ring = ["--no-default-features", "--features", "rustls-ring"];
     let native_tls = ["--no-default-features", "--features", "native-tls"];
-    let optional =
-        ["lumenfall-diffusion", "candle-core", "gemm", "image", "png", "tokenizers", "opentelemetry", "sha2"];
+    let optional = ["lumenfall-diffusion", "gemm", "image", "png", "tokenizers", "opentelemetry", "sha2"];
     let tls = ["rustls", "native-tls", "ring", "openssl"];
     for (package, arguments, included, excluded) in [
         ("lumenfall", &[][..], &["rustls", "aws-lc-rs"][..], &optional[..]),

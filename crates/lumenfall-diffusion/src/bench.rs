@@ -1,20 +1,17 @@
 //! The denoiser and the VAE decoder at full width with random weights, for the repository's benchmarks.
 
-use candle_core::{Device, Tensor};
-
 use crate::config::{DenoiserConfig, VaeConfig};
 use crate::error::Result;
-use crate::mmdit::Mmdit;
+use crate::models::{Conditioning, Mmdit, Modulations, Vae};
 use crate::noise::Generator;
-use crate::ops::Ops;
-use crate::vae::Vae;
+use crate::tensor::Tensor;
 use crate::weights::Weights;
 
 /// The default number of text tokens: 77 of CLIP and 256 of T5.
 const TEXT_TOKENS: usize = 333;
 
 fn normal(shape: &[usize]) -> Result<Tensor> {
-    Ok(Tensor::from_vec(Generator::new(0).normal(shape.iter().product()), shape, &Device::Cpu)?)
+    Tensor::new(Generator::new(0).normal(shape.iter().product()), shape)
 }
 
 /// The first blocks of Stable Diffusion 3.5 Medium's denoiser. Half of them have the second self-attention.
@@ -23,7 +20,7 @@ pub struct Denoiser {
     denoiser: Mmdit,
     latent: Tensor,
     context: Tensor,
-    pooled: Tensor,
+    modulations: Modulations,
 }
 
 impl Denoiser {
@@ -43,17 +40,17 @@ impl Denoiser {
             dual_attention_layers: (0..blocks.div_ceil(2)).collect(),
             qk_norm: Some("rms_norm".into()),
         };
-        Ok(Self {
-            denoiser: Mmdit::load(Weights::random(&Device::Cpu), config, Ops::Fused)?,
-            latent: normal(&[16, size / 8, size / 8])?,
-            context: normal(&[TEXT_TOKENS, 4096])?,
-            pooled: normal(&[2048])?,
-        })
+        let denoiser = Mmdit::open(Weights::random(), config)?;
+        denoiser.keep_blocks(blocks);
+        let conditioning = Conditioning { context: normal(&[TEXT_TOKENS, 4096])?, pooled: normal(&[1, 2048])? };
+        let context = denoiser.embed_context(&conditioning)?;
+        let modulations = denoiser.modulations(&[(500.0, &conditioning.pooled)], &|| Ok(()))?;
+        Ok(Self { denoiser, latent: normal(&[16, size / 8, size / 8])?, context, modulations })
     }
 
     /// Computes one forward pass.
     pub fn run(&self) -> Result<()> {
-        self.denoiser.forward(&self.latent, 500.0, &self.context, &self.pooled, &|| Ok(())).map(|_| ())
+        self.denoiser.forward(&self.latent, &self.context, &self.modulations, 0, &[], &|| Ok(())).map(|_| ())
     }
 }
 
@@ -77,7 +74,8 @@ impl Decoder {
             scaling_factor: 1.5305,
             shift_factor: 0.0609,
         };
-        let vae = Vae::load(&Weights::random(&Device::Cpu), config, Ops::Fused)?;
+        let vae = Vae::open(Weights::random(), config)?;
+        vae.keep_decoder(true);
         Ok(Self { vae, latent: normal(&[16, size / 8, size / 8])? })
     }
 

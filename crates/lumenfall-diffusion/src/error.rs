@@ -67,7 +67,7 @@ pub enum Error {
     Cancelled,
     /// A tensor operation failed.
     #[error("a tensor operation failed: {0}; download all model files from one source, or report a bug")]
-    Compute(#[from] candle_core::Error),
+    Compute(String),
 }
 
 impl Error {

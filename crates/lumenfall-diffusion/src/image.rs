@@ -5,10 +5,10 @@ mod orientation;
 
 use std::fmt;
 
-use candle_core::{Device, Tensor};
 use resize::px::RGB;
 
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 pub use codecs::FileFormat;
 
 /// An image with 8-bit red, green and blue channels, stored row by row from the top.
@@ -91,15 +91,15 @@ impl RgbImage {
     }
 
     /// Returns a tensor `[height, width, 3]` with values from −1 to 1.
-    pub(crate) fn to_tensor(&self, device: &Device) -> Result<Tensor> {
+    pub(crate) fn to_tensor(&self) -> Result<Tensor> {
         let values: Vec<f32> = self.pixels.iter().map(|value| f32::from(*value) / 255.0 * 2.0 - 1.0).collect();
-        Ok(Tensor::from_vec(values, (self.height as usize, self.width as usize, 3), device)?)
+        Tensor::new(values, &[self.height as usize, self.width as usize, 3])
     }
 
     /// Creates an image from a tensor `[height, width, 3]` with values from −1 to 1.
     pub(crate) fn from_tensor(tensor: &Tensor) -> Result<Self> {
-        let (height, width, _) = tensor.dims3()?;
-        let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+        let [height, width, _] = tensor.dims()?;
+        let values = tensor.values();
         if !values.iter().all(|value| value.is_finite()) {
             return Err(Error::NotFinite(
                 "the model produced pixels that are NaN or infinite, so its weight files are corrupt or belong to \

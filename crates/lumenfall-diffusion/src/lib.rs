@@ -11,7 +11,7 @@
 //! use lumenfall_diffusion::{Callbacks, FileFormat, LoadOptions, ModelFiles, Parameters, Pipeline};
 //!
 //! let files = ModelFiles::Folder("models/stable-diffusion-3.5-medium".into());
-//! let pipeline = Pipeline::load(&files, &LoadOptions::default())?;
+//! let pipeline = Pipeline::open(&files, &LoadOptions::default())?;
 //! let callbacks = Callbacks::new(&|| false, &|progress| println!("{progress:?}"));
 //! let output = pipeline.generate(&Parameters::new("a lighthouse at dusk"), callbacks)?;
 //! let file = output.images[0].encode(FileFormat::Png)?;
@@ -30,21 +30,23 @@ mod demo;
 mod error;
 #[cfg(test)]
 mod golden;
+mod guided;
 mod image;
-mod mmdit;
+mod kernels;
+mod layers;
+mod models;
 mod noise;
-mod ops;
 mod parameters;
 mod pipeline;
+mod placement;
 mod scheduler;
+mod tensor;
 mod text;
-mod vae;
 mod weights;
 
 pub use demo::demo_files;
 pub use error::{Error, Result};
 pub use image::{FileFormat, RgbImage};
-pub use ops::Ops;
 pub use parameters::{
     Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Progress,
 };

@@ -1,10 +1,8 @@
 //! The inputs of the pipeline, its callbacks and its output.
 
-use candle_core::Tensor;
-
 use crate::error::{Error, Result};
 use crate::image::RgbImage;
-use crate::ops::Ops;
+use crate::tensor::Tensor;
 use crate::text::WithoutT5;
 
 /// The default number of denoising steps.
@@ -16,7 +14,7 @@ pub const DEFAULT_GUIDANCE: f32 = 4.5;
 /// The default strength of an edit, as in diffusers.
 pub const DEFAULT_STRENGTH: f32 = 0.6;
 
-/// Options for [`Pipeline::load`](crate::Pipeline::load).
+/// Options for [`Pipeline::open`](crate::Pipeline::open).
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct LoadOptions {
@@ -24,8 +22,6 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// The replacement for T5's output if the model has no T5 encoder.
     pub without_t5: WithoutT5,
-    /// The implementation of the tensor operations. Default: the fastest one for the device.
-    pub ops: Option<Ops>,
 }
 
 /// The parameters of a request. A field that is `None` has the model's default.

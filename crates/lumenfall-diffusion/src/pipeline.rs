@@ -1,27 +1,24 @@
 //! The pipeline: text to image, and image to image.
 
-use candle_core::{Device, Tensor};
-
 use crate::config::{self, SchedulerConfig};
 use crate::error::{Error, Result};
+use crate::guided::GuidedDenoiser;
 use crate::image::RgbImage;
-use crate::mmdit::Mmdit;
+use crate::models::{Conditioning, Mmdit, Vae};
 use crate::noise::Generator;
-use crate::ops::Ops;
 use crate::parameters::{Callbacks, DEFAULT_GUIDANCE, LoadOptions, Parameters, PipelineOutput, Progress};
 use crate::scheduler::{Scheduler, Step};
-use crate::text::{Conditioning, TextEncoders};
-use crate::vae::Vae;
-use crate::weights::{ModelFiles, Read, Weights};
+use crate::tensor::Tensor;
+use crate::text::TextEncoders;
+use crate::weights::{ModelFiles, Weights};
 
-/// A loaded Stable Diffusion 3.5 model.
+/// A Stable Diffusion 3.5 model. Its weights are read when a request needs them.
 #[derive(Debug)]
 pub struct Pipeline {
     text: TextEncoders,
     denoiser: Mmdit,
     vae: Vae,
     scheduler: SchedulerConfig,
-    device: Device,
     threads: rayon::ThreadPool,
 }
 
@@ -35,44 +32,14 @@ pub struct Sizes {
     pub max: u32,
 }
 
-/// The encoded prompts and the scale of classifier-free guidance.
-struct Guidance {
-    conditional: Conditioning,
-    /// `None` if guidance is off.
-    unconditional: Option<Conditioning>,
-    scale: f32,
-}
-
 impl Pipeline {
-    /// Loads a model.
+    /// Opens a model. It checks that every file exists and is complete, and that the files contain every tensor in the shape
+    /// that `config.json` requires. It takes milliseconds, because it reads no weights.
     ///
     /// # Errors
     /// Returns an error that names the file, and the tensor if there is one, that is missing, corrupt or part of another
     /// model.
-    pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Self> {
-        Self::load_with(files, options, Read::Values)
-    }
-
-    /// Checks a model without reading its weights, which takes milliseconds, and returns the sizes that it supports.
-    ///
-    /// It checks that every file exists and is complete, and that the files contain every tensor in the shape that
-    /// `config.json` requires.
-    ///
-    /// # Errors
-    /// The same as [`Pipeline::load`].
-    pub fn check(files: &ModelFiles) -> Result<Sizes> {
-        let options = LoadOptions { threads: Some(1), ..LoadOptions::default() };
-        Self::load_with(files, &options, Read::Headers).map(|pipeline| pipeline.sizes())
-    }
-
-    /// Returns the supported sizes.
-    pub fn sizes(&self) -> Sizes {
-        Sizes { multiple: self.side_multiple(), max: self.max_side() }
-    }
-
-    fn load_with(files: &ModelFiles, options: &LoadOptions, read: Read) -> Result<Self> {
-        let device = Device::Cpu;
-        let ops = options.ops.unwrap_or(Ops::for_device(&device));
+    pub fn open(files: &ModelFiles, options: &LoadOptions) -> Result<Self> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads.unwrap_or(0))
             .thread_name(|index| format!("lumenfall-{index}"))
@@ -91,16 +58,19 @@ impl Pipeline {
                 ),
             ));
         }
-        threads
-            .install(|| {
-                let (joint, pooled) = (denoiser_config.joint_attention_dim, denoiser_config.pooled_projection_dim);
-                let text = TextEncoders::load(files, joint, pooled, options.without_t5, read, &device, ops)?;
-                let weights = |folder| Weights::open(files, folder, "diffusion_pytorch_model", read, &device);
-                let vae = Vae::load(&weights("vae")?, vae_config, ops)?;
-                let denoiser = Mmdit::load(weights("transformer")?, denoiser_config, ops)?;
-                Ok((text, vae, denoiser))
-            })
-            .map(|(text, vae, denoiser)| Self { text, denoiser, vae, scheduler, device, threads })
+        let (joint, pooled) = (denoiser_config.joint_attention_dim, denoiser_config.pooled_projection_dim);
+        let text = TextEncoders::open(files, joint, pooled, options.without_t5)?;
+        let weights = |folder| Weights::open(files, folder, "diffusion_pytorch_model");
+        let vae = Vae::open(weights("vae")?, vae_config)?;
+        let denoiser = Mmdit::open(weights("transformer")?, denoiser_config)?;
+        denoiser.keep_blocks(usize::MAX);
+        vae.keep_decoder(true);
+        Ok(Self { text, denoiser, vae, scheduler, threads })
+    }
+
+    /// Returns the sizes of the images that the model can generate.
+    pub fn sizes(&self) -> Sizes {
+        Sizes { multiple: self.side_multiple(), max: self.max_side() }
     }
 
     /// Returns the default width and height in pixels.
@@ -128,7 +98,7 @@ impl Pipeline {
         let scheduler = Scheduler::new(&self.scheduler, parameters.steps())?;
         let shape = self.latent_shape(width, height);
         let used = used(parameters, width, height);
-        self.run(used, &scheduler, callbacks, |generator| self.noise(generator, shape))
+        self.run(used, &scheduler, callbacks, |generator| noise(generator, shape))
     }
 
     /// Edits an image according to a prompt, like diffusers' image-to-image pipeline.
@@ -150,15 +120,14 @@ impl Pipeline {
         let width = self.side("width", parameters.width.unwrap_or(supported(source.width())))?;
         let height = self.side("height", parameters.height.unwrap_or(supported(source.height())))?;
         let scheduler = Scheduler::new(&self.scheduler, parameters.steps())?.for_strength(strength)?;
-        let source = source.resized(width, height)?.to_tensor(&self.device)?;
+        let source = source.resized(width, height)?.to_tensor()?;
         let posterior = self.install(|| self.vae.encode(&source, &|| callbacks.check_cancelled()))?;
         let shape = self.latent_shape(width, height);
-        let sigma = f64::from(scheduler.initial_sigma());
+        let sigma = scheduler.initial_sigma();
         self.run(used(parameters, width, height), &scheduler, callbacks, |generator| {
             // As in diffusers, one generator first draws the latent and then the noise.
-            let latent = self.vae.normalize(&posterior.sample(&self.noise(generator, shape)?)?)?;
-            let noise = self.noise(generator, shape)?;
-            Ok(((noise * sigma)? + (latent * (1.0 - sigma))?)?)
+            let latent = self.vae.normalize(posterior.sample(&noise(generator, shape)?)?);
+            noise(generator, shape)?.zip_with(&latent, |noise, latent| noise * sigma + latent * (1.0 - sigma))
         })
     }
 
@@ -174,12 +143,14 @@ impl Pipeline {
         }
         self.install(|| {
             let mut warnings = Vec::new();
-            let guidance = self.guidance(&parameters, &mut warnings, callbacks)?;
+            let prompts = self.encode(&parameters, &mut warnings, callbacks)?;
             let steps = scheduler.steps();
+            let timesteps = steps.iter().map(|step| step.timestep).collect();
+            let denoiser = GuidedDenoiser::new(&self.denoiser, &prompts, parameters.guidance(), timesteps, callbacks)?;
             let mut images = Vec::new();
             for image in 0..parameters.count {
                 let latent = initial_latent(&mut Generator::new(parameters.seed.wrapping_add(u64::from(image))))?;
-                let latent = self.denoise(latent, &steps, &guidance, image, callbacks)?;
+                let latent = denoise(&denoiser, latent, &steps, image, callbacks)?;
                 callbacks.progress(Progress::Decoding { image });
                 images.push(RgbImage::from_tensor(&self.vae.decode(&latent, &|| callbacks.check_cancelled())?)?);
             }
@@ -198,12 +169,13 @@ impl Pipeline {
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    fn guidance(
+    /// Encodes the prompt and, with guidance, the negative prompt.
+    fn encode(
         &self,
         parameters: &Parameters,
         warnings: &mut Vec<String>,
         callbacks: Callbacks<'_>,
-    ) -> Result<Guidance> {
+    ) -> Result<Vec<Conditioning>> {
         let scale = parameters.guidance();
         if !scale.is_finite() || scale < 0.0 {
             let reason = format!("is {scale}; use 1 (no guidance) or more ({DEFAULT_GUIDANCE} is a good default)");
@@ -217,50 +189,14 @@ impl Pipeline {
         callbacks.progress(Progress::EncodingPrompt);
         let prompts = [parameters.prompt.as_str(), negative];
         let (prompts, _) = prompts.split_at(if scale > 1.0 { 2 } else { 1 });
-        let check_cancelled = || callbacks.check_cancelled();
-        let mut encoded = self.text.encode(prompts, parameters.t5_tokens, warnings, &check_cancelled)?.into_iter();
-        let conditional = encoded.next().ok_or_else(|| Error::parameter("prompt", "was not encoded"))?;
-        Ok(Guidance { conditional, unconditional: encoded.next(), scale })
-    }
-
-    fn denoise(
-        &self,
-        mut latent: Tensor,
-        steps: &[Step],
-        guidance: &Guidance,
-        image: u32,
-        callbacks: Callbacks<'_>,
-    ) -> Result<Tensor> {
-        callbacks.latent(&latent);
-        for (index, step) in steps.iter().enumerate() {
-            let velocity = self.velocity(&latent, step.timestep, guidance, callbacks)?;
-            latent = (latent + (velocity * f64::from(step.next_sigma - step.sigma))?)?;
-            callbacks.latent(&latent);
-            callbacks.progress(Progress::Step { image, step: index as u32 + 1, steps: steps.len() as u32 });
-        }
-        Ok(latent)
-    }
-
-    /// Predicts the velocity with classifier-free guidance: `unconditional + scale * (conditional − unconditional)`.
-    fn velocity(
-        &self,
-        latent: &Tensor,
-        timestep: f32,
-        guidance: &Guidance,
-        callbacks: Callbacks<'_>,
-    ) -> Result<Tensor> {
-        let predict = |conditioning: &Conditioning| {
-            let check_cancelled = || callbacks.check_cancelled();
-            self.denoiser.forward(latent, timestep, &conditioning.context, &conditioning.pooled, &check_cancelled)
-        };
-        let conditional = predict(&guidance.conditional)?;
-        match &guidance.unconditional {
-            Some(unconditional) => {
-                let unconditional = predict(unconditional)?;
-                Ok((&unconditional + ((conditional - &unconditional)? * f64::from(guidance.scale))?)?)
-            }
-            None => Ok(conditional),
-        }
+        let encoded = self.text.encode(prompts, parameters.t5_tokens, &|| callbacks.check_cancelled())?;
+        Ok(encoded
+            .into_iter()
+            .map(|prompt| {
+                warnings.extend(prompt.warnings);
+                prompt.conditioning
+            })
+            .collect())
     }
 
     fn side(&self, parameter: &'static str, side: u32) -> Result<u32> {
@@ -277,10 +213,27 @@ impl Pipeline {
         let downscale = self.vae.config().downscale();
         [self.denoiser.config().in_channels, height as usize / downscale, width as usize / downscale]
     }
+}
 
-    fn noise(&self, generator: &mut Generator, shape: [usize; 3]) -> Result<Tensor> {
-        Ok(Tensor::from_vec(generator.normal(shape.iter().product()), &shape, &self.device)?)
+fn denoise(
+    denoiser: &GuidedDenoiser<'_>,
+    mut latent: Tensor,
+    steps: &[Step],
+    image: u32,
+    callbacks: Callbacks<'_>,
+) -> Result<Tensor> {
+    callbacks.latent(&latent);
+    for (index, step) in steps.iter().enumerate() {
+        let velocity = denoiser.velocity(&latent, index)?;
+        latent = latent.zip_with(&velocity, |latent, velocity| latent + velocity * (step.next_sigma - step.sigma))?;
+        callbacks.latent(&latent);
+        callbacks.progress(Progress::Step { image, step: index as u32 + 1, steps: steps.len() as u32 });
     }
+    Ok(latent)
+}
+
+fn noise(generator: &mut Generator, shape: [usize; 3]) -> Result<Tensor> {
+    Tensor::new(generator.normal(shape.iter().product()), &shape)
 }
 
 /// Returns the parameters of a request with its defaults.

@@ -1,10 +1,8 @@
 //! Tokenizers and text encoders: from a prompt to the denoiser's conditioning.
 
-mod clip;
-mod conditioning;
-mod embedding;
-mod t5;
+mod encoders;
+mod recent;
 mod tokenizer;
 
-pub use conditioning::WithoutT5;
-pub(crate) use conditioning::{Conditioning, TextEncoders};
+pub(crate) use encoders::TextEncoders;
+pub use encoders::WithoutT5;

@@ -8,11 +8,12 @@ mod shard;
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
 pub use files::{EmbeddedFile, ModelFiles};
 #[cfg(test)]
@@ -24,20 +25,18 @@ use shard::{Shard, TensorInfo};
 #[derive(Debug)]
 pub(crate) struct Weights {
     shards: Vec<Shard>,
-    tensors: HashMap<String, (usize, TensorInfo)>,
-    device: Device,
-    read: Read,
+    tensors: HashMap<String, Stored>,
+    /// Whether there are random values instead of files.
+    random: bool,
 }
 
-/// The values that a request for a tensor returns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Read {
-    /// The values in the file.
-    Values,
-    /// Zeros, after a check that the file contains the tensor in the requested shape.
-    Headers,
-    /// Random values that keep the network's activations bounded. Benchmarks use them instead of a file.
-    Random,
+/// A tensor in a file.
+#[derive(Debug)]
+struct Stored {
+    shard: usize,
+    info: TensorInfo,
+    /// Whether all values are known to be finite.
+    checked: AtomicBool,
 }
 
 /// The index of a component with several files.
@@ -50,36 +49,43 @@ impl Weights {
     /// Opens `{folder}/{stem}.safetensors`, or the files that `{stem}.safetensors.index.json` lists.
     ///
     /// If neither exists, it opens the 16-bit variant `{stem}.fp16.safetensors` or its index.
-    pub(crate) fn open(files: &ModelFiles, folder: &str, stem: &str, read: Read, device: &Device) -> Result<Self> {
+    pub(crate) fn open(files: &ModelFiles, folder: &str, stem: &str) -> Result<Self> {
         let names = file_names(files, folder, stem)?;
         let mut shards = Vec::with_capacity(names.len());
         let mut tensors = HashMap::new();
         for name in &names {
             let (shard, infos) = safetensors::open(files.open(name)?)?;
-            tensors.extend(infos.into_iter().map(|(tensor, info)| (tensor, (shards.len(), info))));
+            let stored = |info| Stored { shard: shards.len(), info, checked: AtomicBool::new(false) };
+            tensors.extend(infos.into_iter().map(|(tensor, info)| (tensor, stored(info))));
             shards.push(shard);
         }
-        Ok(Self { shards, tensors, device: device.clone(), read })
+        Ok(Self { shards, tensors, random: false })
     }
 
-    /// Creates weights that have random values for every tensor.
-    pub(crate) fn random(device: &Device) -> Self {
-        Self { shards: Vec::new(), tensors: HashMap::new(), device: device.clone(), read: Read::Random }
+    /// Creates weights that have random values for every tensor. Benchmarks use them instead of a file.
+    pub(crate) fn random() -> Self {
+        Self { shards: Vec::new(), tensors: HashMap::new(), random: true }
     }
 
+    /// Returns a scope that reads tensors.
     pub(crate) fn root(&self) -> Scope<'_> {
-        Scope { weights: self, prefix: String::new() }
+        Scope { weights: self, prefix: String::new(), headers_only: false }
     }
 
-    fn find(&self, name: &str) -> Result<(&Shard, &TensorInfo)> {
-        let found = self.tensors.get(name).and_then(|(shard, info)| Some((self.shards.get(*shard)?, info)));
+    /// Returns a scope that checks that tensors exist in the requested shape, but does not read them.
+    pub(crate) fn headers(&self) -> Scope<'_> {
+        Scope { headers_only: true, ..self.root() }
+    }
+
+    fn find(&self, name: &str) -> Result<(&Shard, &Stored)> {
+        let found = self.tensors.get(name).and_then(|stored| Some((self.shards.get(stored.shard)?, stored)));
         found.ok_or_else(|| {
             self.tensor_error(name, "is missing, so the file belongs to another model; download it again")
         })
     }
 
     fn path_of(&self, name: &str) -> &Path {
-        let shard = self.tensors.get(name).map_or(0, |(shard, _)| *shard);
+        let shard = self.tensors.get(name).map_or(0, |stored| stored.shard);
         self.shards.get(shard).map_or(Path::new(""), Shard::path)
     }
 
@@ -120,12 +126,13 @@ fn file_names(files: &ModelFiles, folder: &str, stem: &str) -> Result<Vec<String
 pub(crate) struct Scope<'a> {
     weights: &'a Weights,
     prefix: String,
+    headers_only: bool,
 }
 
 impl Scope<'_> {
     /// Returns the scope `{self}.{name}`.
     pub(crate) fn at(&self, name: impl std::fmt::Display) -> Self {
-        Self { weights: self.weights, prefix: self.name(name) }
+        Self { prefix: self.name(name), ..self.clone() }
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
@@ -134,20 +141,13 @@ impl Scope<'_> {
 
     /// Returns true if tensors are checked but not read.
     pub(crate) fn reads_headers_only(&self) -> bool {
-        self.weights.read == Read::Headers
-    }
-
-    pub(crate) fn device(&self) -> &Device {
-        &self.weights.device
+        self.headers_only
     }
 
     /// Reads a tensor as f32 and checks that it has the given shape and only finite values.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let values = self.values(name, shape)?;
-        if self.weights.read == Read::Headers {
-            return Ok(Tensor::zeros(shape, DType::F32, &self.weights.device)?);
-        }
-        Ok(Tensor::from_vec(values.into_f32(), shape, &self.weights.device)?)
+        if self.headers_only { Ok(Tensor::unread(shape)) } else { Tensor::new(values.into_f32(), shape) }
     }
 
     /// Reads a tensor in the format of the file and checks that it has the given shape and only finite values.
@@ -155,60 +155,71 @@ impl Scope<'_> {
     /// If only headers are read, there are no values.
     pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Values> {
         let name = self.name(name);
-        if self.weights.read == Read::Random {
+        if self.weights.random {
+            let shape = if self.headers_only { &[0] } else { shape };
             return Ok(Values::F32(random_values(&name, shape)));
         }
-        let (shard, info) = self.weights.find(&name)?;
-        if info.shape != shape {
+        let (shard, stored) = self.weights.find(&name)?;
+        if stored.info.shape != shape {
             return Err(self.weights.tensor_error(
                 &name,
                 format!(
                     "has the shape {:?}, but config.json requires {shape:?}; the files belong to different models: \
                      download both from one source",
-                    info.shape
+                    stored.info.shape
                 ),
             ));
         }
-        if self.weights.read == Read::Headers {
+        if self.headers_only {
             return Ok(Values::F32(Vec::new()));
         }
-        self.read(&name, shard, info, 0, shape.iter().product())
+        let values = shard.read(&name, &stored.info, 0, shape.iter().product())?;
+        if !stored.checked.load(Ordering::Relaxed) {
+            self.check_finite(&name, &values, 0)?;
+            stored.checked.store(true, Ordering::Relaxed);
+        }
+        Ok(values)
     }
 
     /// Reads `count` rows, starting at row `first`. A row is the last dimension, which must be `width`.
+    ///
+    /// If only headers are read, there are no values.
     pub(crate) fn rows(&self, name: &str, width: usize, first: usize, count: usize) -> Result<Vec<f32>> {
         let name = self.name(name);
-        if self.weights.read == Read::Random {
+        if self.weights.random {
             return Ok(random_values(&name, &[count, width]));
         }
-        let (shard, info) = self.weights.find(&name)?;
-        let total: usize = info.shape.iter().product();
-        if info.shape.last() != Some(&width) || (first + count) * width > total {
+        let (shard, stored) = self.weights.find(&name)?;
+        let shape = &stored.info.shape;
+        let rows = shape.iter().product::<usize>().checked_div(width).unwrap_or(0);
+        if shape.last() != Some(&width) || first.checked_add(count).is_none_or(|end| end > rows) {
             return Err(self.weights.tensor_error(
                 &name,
                 format!(
-                    "has the shape {:?}, but config.json requires {} rows of {width}; \
+                    "has the shape {shape:?}, but config.json requires {} rows of {width}; \
                      the files belong to different models: download both from one source",
-                    info.shape,
-                    first + count
+                    first.saturating_add(count)
                 ),
             ));
         }
-        self.read(&name, shard, info, first * width, count * width).map(Values::into_f32)
+        if self.headers_only {
+            return Ok(Vec::new());
+        }
+        let values = shard.read(&name, &stored.info, first * width, count * width)?;
+        self.check_finite(&name, &values, first * width)?;
+        Ok(values.into_f32())
     }
 
-    fn read(&self, name: &str, shard: &Shard, info: &TensorInfo, first: usize, count: usize) -> Result<Values> {
-        let values = shard.read(name, info, first, count)?;
-        match values.first_not_finite() {
-            Some(at) => Err(self.weights.tensor_error(
-                name,
-                format!(
-                    "contains a value that is not finite (element {}), so the file is corrupt; download it again",
-                    first + at
-                ),
-            )),
-            None => Ok(values),
-        }
+    /// Returns an error if a value is infinite or not a number. `first` is the index of the first value in its tensor.
+    fn check_finite(&self, name: &str, values: &Values, first: usize) -> Result<()> {
+        let Some(index) = values.first_not_finite() else { return Ok(()) };
+        Err(self.weights.tensor_error(
+            name,
+            format!(
+                "contains a value that is not finite (element {}), so the file is corrupt; download it again",
+                first + index
+            ),
+        ))
     }
 
     fn name(&self, name: impl std::fmt::Display) -> String {

@@ -1,0 +1,78 @@
+//! Group normalization of images, with the SiLU that follows it.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::math;
+
+/// The number of pixels that one task processes.
+const PIXELS: usize = 1024;
+
+/// The scale and the shift of each channel that together normalize an image.
+#[derive(Clone, Debug)]
+pub(crate) struct Affine {
+    pub(crate) scale: Vec<f32>,
+    pub(crate) shift: Vec<f32>,
+}
+
+/// Returns the scale and the shift of each channel that together normalize it.
+pub(crate) fn group_statistics(pixels: &[f32], weight: &[f32], bias: &[f32], groups: usize, eps: f64) -> Affine {
+    let channels = weight.len();
+    let arch = Arch::new();
+    let partial: Vec<(Vec<f32>, Vec<f32>)> = pixels
+        .par_chunks(PIXELS * channels)
+        .map(|chunk| {
+            let mut sums = vec![0f32; channels];
+            let mut squares = vec![0f32; channels];
+            arch.dispatch(|| {
+                for pixel in chunk.chunks_exact(channels) {
+                    for ((value, sum), square) in pixel.iter().zip(&mut sums).zip(&mut squares) {
+                        *sum += value;
+                        *square += value * value;
+                    }
+                }
+            });
+            (sums, squares)
+        })
+        .collect();
+    let mut sums = vec![(0f64, 0f64); groups];
+    let group = channels / groups;
+    for (chunk_sums, chunk_squares) in &partial {
+        for ((total, sum), square) in
+            sums.iter_mut().zip(chunk_sums.chunks_exact(group)).zip(chunk_squares.chunks_exact(group))
+        {
+            total.0 += sum.iter().map(|v| f64::from(*v)).sum::<f64>();
+            total.1 += square.iter().map(|v| f64::from(*v)).sum::<f64>();
+        }
+    }
+    let count = (pixels.len() / groups) as f64;
+    let mut scale = Vec::with_capacity(channels);
+    let mut shift = Vec::with_capacity(channels);
+    for (channel, (weight, bias)) in weight.iter().zip(bias).enumerate() {
+        let (sum, square) = sums.get(channel / group).copied().unwrap_or_default();
+        let mean = sum / count;
+        let variance = (square / count - mean * mean).max(0.0);
+        let factor = f64::from(*weight) / (variance + eps).sqrt();
+        scale.push(factor as f32);
+        shift.push((f64::from(*bias) - mean * factor) as f32);
+    }
+    Affine { scale, shift }
+}
+
+/// Scales and shifts each channel, then applies SiLU if `silu` is true.
+pub(crate) fn apply(pixels: &[f32], Affine { scale, shift }: &Affine, silu: bool) -> Vec<f32> {
+    let channels = scale.len();
+    let arch = Arch::new();
+    let mut out = vec![0f32; pixels.len()];
+    out.par_chunks_mut(PIXELS * channels).zip(pixels.par_chunks(PIXELS * channels)).for_each(|(out, pixels)| {
+        arch.dispatch(|| {
+            for (out, pixel) in out.chunks_exact_mut(channels).zip(pixels.chunks_exact(channels)) {
+                for (((out, value), scale), shift) in out.iter_mut().zip(pixel).zip(scale).zip(shift) {
+                    let y = value * scale + shift;
+                    *out = if silu { math::swish(y, 1.0) } else { y };
+                }
+            }
+        });
+    });
+    out
+}

@@ -1,0 +1,46 @@
+//! Attention over one sequence.
+
+use crate::error::{Error, Result};
+use crate::kernels::{self, Sequence};
+use crate::tensor::Tensor;
+
+/// The keys that each query attends to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mask<'a> {
+    /// All keys.
+    None,
+    /// The keys at the query's position and before it.
+    Causal,
+    /// All keys, with a bias `[heads, queries, keys]` added to the scores.
+    Bias(&'a Tensor),
+}
+
+/// Computes `softmax(scale * q·kᵀ + mask)·v` for each head: `[queries, width]`.
+///
+/// `q` is `[queries, width]`, `k` and `v` are `[keys, width]`. The width is the concatenation of all heads.
+pub(crate) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    scale: f32,
+    mask: Mask<'_>,
+) -> Result<Tensor> {
+    let ([queries, width], [keys, key_width]) = (q.dims()?, k.dims()?);
+    let mask_fits = match mask {
+        Mask::Bias(bias) => bias.shape() == [heads, queries, keys],
+        Mask::None | Mask::Causal => true,
+    };
+    if heads == 0 || width % heads != 0 || key_width != width || v.shape() != k.shape() || !mask_fits {
+        let shapes = [q, k, v].map(Tensor::shape);
+        return Err(Error::Compute(format!("attention of {heads} heads over {shapes:?}")));
+    }
+    let sequence = |tensor| Sequence { values: Tensor::values(tensor), width };
+    let mask = match mask {
+        Mask::None => kernels::Mask::None,
+        Mask::Causal => kernels::Mask::Causal,
+        Mask::Bias(bias) => kernels::Mask::Bias(bias.values()),
+    };
+    let values = kernels::attention(sequence(q), sequence(k), sequence(v), heads, scale, mask);
+    Tensor::new(values, &[queries, width])
+}

@@ -1,0 +1,88 @@
+//! Linear layers.
+
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::kernels::{Activation, Matrix, Threads, Write, bias_activation, matmul};
+use crate::tensor::Tensor;
+use crate::weights::{Scope, Values};
+
+/// The number of weights that are converted to f32 at a time: 4 MB, which stay in the cache until they are multiplied.
+const PANEL: usize = 1 << 20;
+
+/// A linear layer. Its weight stays in the format of its file.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    /// `[out, in]`
+    weight: Values,
+    inputs: usize,
+    outputs: usize,
+    /// `[out]`
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    pub(crate) fn new(weight: Values, inputs: usize, outputs: usize, bias: Option<Tensor>) -> Self {
+        Self { weight, inputs, outputs, bias }
+    }
+
+    /// Reads `weight` and `bias` in `scope`.
+    pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
+        let layer = Self::load_without_bias(scope, inputs, outputs)?;
+        Ok(Self { bias: Some(scope.tensor("bias", &[outputs])?), ..layer })
+    }
+
+    /// Reads `weight` in `scope`.
+    pub(crate) fn load_without_bias(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
+        Ok(Self::new(scope.values("weight", &[outputs, inputs])?, inputs, outputs, None))
+    }
+
+    /// Computes `x·Wᵀ + b`: `[tokens, in]` to `[tokens, out]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_with(x, None)
+    }
+
+    /// Computes `activation(x·Wᵀ + b)`: `[tokens, in]` to `[tokens, out]`.
+    pub(crate) fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.forward_with(x, Some(activation))
+    }
+
+    fn forward_with(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
+        let [tokens, inputs] = x.dims()?;
+        if self.inputs != inputs {
+            return Err(Error::Compute(format!("a linear layer of {} inputs received {inputs} inputs", self.inputs)));
+        }
+        let mut out = vec![0f32; tokens * self.outputs];
+        self.multiply(Matrix::row_major(x.values(), tokens, inputs, inputs), &mut out);
+        bias_activation(&mut out, self.outputs, self.bias.as_ref().map(Tensor::values), activation);
+        Tensor::new(out, &[tokens, self.outputs])
+    }
+
+    /// Computes `out = x·Wᵀ`, with the rows of `out` one after another.
+    fn multiply(&self, x: Matrix<'_>, out: &mut [f32]) {
+        if let Values::F32(weight) = &self.weight {
+            return self.multiply_panel(x, weight, 0, out);
+        }
+        let rows = (PANEL / self.inputs.max(1)).clamp(1, self.outputs.max(1));
+        let mut panel = vec![0f32; rows * self.inputs];
+        for first in (0..self.outputs).step_by(rows) {
+            let rows = rows.min(self.outputs - first);
+            let (panel, _) = panel.split_at_mut(rows * self.inputs);
+            let start = first * self.inputs;
+            // A row contains whole blocks of a quantised format.
+            let part = (rows.div_ceil(rayon::current_num_threads()) * self.inputs).max(1);
+            let parts = panel.par_chunks_mut(part).enumerate();
+            parts.for_each(|(i, values)| self.weight.widen(start + i * part, values));
+            self.multiply_panel(x, panel, first, out);
+        }
+    }
+
+    /// Computes the outputs from `first` with their rows of the weight.
+    fn multiply_panel(&self, x: Matrix<'_>, panel: &[f32], first: usize, out: &mut [f32]) {
+        let rows = panel.len().checked_div(self.inputs).unwrap_or(0);
+        let panel = Matrix::row_major(panel, rows, self.inputs, self.inputs).transposed();
+        if let Some(out) = out.get_mut(first..) {
+            matmul(out, self.outputs, Write::Replace, 1.0, x, panel, Threads::All);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The layers of the models. A layer holds its weights in the format of the file; tensors hold f32 values.
+//!
+//! The models are written against these layers only.
+
+mod attention;
+mod conv;
+mod elementwise;
+mod embedding;
+mod linear;
+mod norm;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use crate::kernels::Activation;
+pub(crate) use attention::{Mask, attention};
+pub(crate) use conv::{Conv2d, upsample};
+pub(crate) use elementwise::{activate, add, gated_residual, multiply};
+pub(crate) use embedding::embed;
+pub(crate) use linear::Linear;
+pub(crate) use norm::{GroupNorm, LayerNorm, RmsNorm, norm_modulate};

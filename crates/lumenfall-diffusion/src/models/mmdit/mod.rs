@@ -1,0 +1,168 @@
+//! MMDiT-X, the denoiser of Stable Diffusion 3.5: a transformer over image and text tokens that predicts the velocity of
+//! the rectified flow from image to noise.
+//!
+//! Esser et al., "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (2024). Stable Diffusion 3.5
+//! Medium adds a second self-attention over the image to some blocks.
+
+mod attention;
+mod block;
+mod embedding;
+mod modulation;
+
+use std::sync::Arc;
+
+use crate::config::DenoiserConfig;
+use crate::error::Result;
+use crate::layers::{Linear, norm_modulate};
+use crate::placement::{Blocks, Lazy};
+use crate::tensor::Tensor;
+use crate::weights::{Scope, Weights};
+use block::Block;
+use embedding::{ConditionEmbedding, PatchEmbedding, Positions};
+pub(crate) use modulation::Modulations;
+use modulation::NORM_EPS;
+
+/// The denoiser.
+#[derive(Debug)]
+pub(crate) struct Mmdit {
+    config: DenoiserConfig,
+    weights: Arc<Weights>,
+    positions: Positions,
+    ends: Lazy<Ends>,
+    blocks: Blocks<Block>,
+}
+
+/// The layers before the first and after the last block.
+#[derive(Debug)]
+struct Ends {
+    patches: PatchEmbedding,
+    context: Linear,
+    condition: ConditionEmbedding,
+    output: Linear,
+}
+
+/// The encoded prompt.
+#[derive(Clone, Debug)]
+pub(crate) struct Conditioning {
+    /// `[tokens, joint width]`
+    pub(crate) context: Tensor,
+    /// `[1, pooled width]`
+    pub(crate) pooled: Tensor,
+}
+
+impl Ends {
+    fn load(root: &Scope<'_>, config: &DenoiserConfig) -> Result<Self> {
+        let (width, patch) = (config.width(), config.patch_size * config.patch_size * config.out_channels);
+        Ok(Self {
+            patches: PatchEmbedding::load(root, config)?,
+            context: Linear::load(&root.at("context_embedder"), config.joint_attention_dim, width)?,
+            condition: ConditionEmbedding::load(root, config)?,
+            output: Linear::load(&root.at("proj_out"), width, patch)?,
+        })
+    }
+}
+
+impl Mmdit {
+    /// Checks the weights without reading them.
+    pub(crate) fn open(weights: Weights, config: DenoiserConfig) -> Result<Self> {
+        let headers = weights.headers();
+        Ends::load(&headers, &config)?;
+        Modulations::check(&headers, &config)?;
+        (0..config.num_layers).try_for_each(|index| Block::load(&headers, &config, index).map(|_| ()))?;
+        let weights = Arc::new(weights);
+        let positions = Positions::open(Arc::clone(&weights), &config)?;
+        let ends = {
+            let (weights, config) = (Arc::clone(&weights), config.clone());
+            Lazy::new(move || Ends::load(&weights.root(), &config))
+        };
+        ends.keep(true);
+        let blocks = {
+            let (weights, config) = (Arc::clone(&weights), config.clone());
+            Blocks::new(config.num_layers, move |index| Block::load(&weights.root(), &config, index))
+        };
+        Ok(Self { config, weights, positions, ends, blocks })
+    }
+
+    /// Keeps the first `count` blocks in memory. The others are read for each forward pass.
+    pub(crate) fn keep_blocks(&self, count: usize) {
+        self.blocks.keep(count);
+    }
+
+    /// Projects the tokens of a prompt to the denoiser's width: `[tokens, width]`.
+    pub(crate) fn embed_context(&self, conditioning: &Conditioning) -> Result<Tensor> {
+        self.ends.get()?.context.forward(&conditioning.context)
+    }
+
+    /// Computes the modulation for pairs of a timestep (1000 * sigma) and a pooled prompt `[1, pooled width]`.
+    pub(crate) fn modulations(
+        &self,
+        conditions: &[(f32, &Tensor)],
+        check_cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<Modulations> {
+        let ends = self.ends.get()?;
+        let embed = |(timestep, pooled): &(f32, &Tensor)| ends.condition.forward(*timestep, pooled);
+        let conditions = conditions.iter().map(embed).collect::<Result<Vec<_>>>()?;
+        Modulations::new(&self.weights.root(), &self.config, &conditions, check_cancelled)
+    }
+
+    /// Predicts the velocity of a latent `[channels, height, width]`, in the same shape.
+    ///
+    /// `context` is the result of [`Mmdit::embed_context`], `condition` is the index of timestep and prompt in `modulations`.
+    /// The blocks in `skipped` are left out. `check_cancelled` is called before each block.
+    pub(crate) fn forward(
+        &self,
+        latent: &Tensor,
+        context: &Tensor,
+        modulations: &Modulations,
+        condition: usize,
+        skipped: &[usize],
+        check_cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<Tensor> {
+        let [_, height, width] = latent.dims()?;
+        let ends = self.ends.get()?;
+        let mut streams = Some((ends.patches.forward(latent, &self.positions)?, context.clone()));
+        self.blocks.try_for_each(|index, block| {
+            check_cancelled()?;
+            if !skipped.contains(&index)
+                && let Some((image, text)) = streams.take()
+            {
+                streams = Some(block.forward(image, text, modulations, condition)?);
+            }
+            Ok(())
+        })?;
+        let (image, _) = streams.unwrap_or_else(|| (latent.clone(), context.clone()));
+        let [scale, shift] = modulations.output(condition)?;
+        let image = norm_modulate(&image, &shift, &scale, NORM_EPS)?;
+        self.unpatchify(&ends.output.forward(&image)?, height, width)
+    }
+
+    /// Returns the image and text tokens before the first block and after each block.
+    #[cfg(test)]
+    pub(crate) fn trace(
+        &self,
+        latent: &Tensor,
+        context: &Tensor,
+        modulations: &Modulations,
+    ) -> Result<Vec<(Tensor, Tensor)>> {
+        let mut states = vec![(self.ends.get()?.patches.forward(latent, &self.positions)?, context.clone())];
+        self.blocks.try_for_each(|_, block| {
+            let (image, text) = states[states.len() - 1].clone();
+            states.push(block.forward(image, text, modulations, 0)?);
+            Ok(())
+        })?;
+        Ok(states)
+    }
+
+    /// Converts `[tokens, patch * patch * channels]` to `[channels, height, width]`.
+    fn unpatchify(&self, tokens: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+        let (patch, channels) = (self.config.patch_size, self.config.out_channels);
+        let (rows, columns) = (height / patch, width / patch);
+        // [rows, columns, p, q, channels] -> [channels, rows, p, columns, q]
+        let grid = tokens.reshape(&[rows, columns, patch, patch, channels])?.permute([4, 0, 2, 1, 3])?;
+        grid.reshape(&[channels, height, width])
+    }
+
+    pub(crate) fn config(&self) -> &DenoiserConfig {
+        &self.config
+    }
+}

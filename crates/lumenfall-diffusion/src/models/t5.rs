@@ -1,0 +1,151 @@
+//! The T5 v1.1 encoder.
+
+use std::sync::Arc;
+
+use crate::config::T5Config;
+use crate::error::{Error, Result};
+use crate::layers::{Activation, Linear, Mask, RmsNorm, add, attention, embed, multiply};
+use crate::placement::Blocks;
+use crate::tensor::Tensor;
+use crate::weights::{Scope, Weights};
+
+/// A T5 encoder. It reads its blocks one at a time, because all blocks of the XXL encoder need 9.5 GB in f16.
+#[derive(Debug)]
+pub(crate) struct T5 {
+    weights: Arc<Weights>,
+    config: T5Config,
+    blocks: Blocks<Block>,
+}
+
+#[derive(Debug)]
+struct Block {
+    attention_norm: RmsNorm,
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    mlp_norm: RmsNorm,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+}
+
+impl Block {
+    fn load(scope: &Scope<'_>, config: &T5Config) -> Result<Self> {
+        let (width, inner, heads) = (config.d_model, config.d_ff, config.num_heads * config.d_kv);
+        let (attention, mlp) = (scope.at("layer.0.SelfAttention"), scope.at("layer.1.DenseReluDense"));
+        Ok(Self {
+            attention_norm: RmsNorm::load(&scope.at("layer.0.layer_norm"), width, config.layer_norm_epsilon)?,
+            query: Linear::load_without_bias(&attention.at("q"), width, heads)?,
+            key: Linear::load_without_bias(&attention.at("k"), width, heads)?,
+            value: Linear::load_without_bias(&attention.at("v"), width, heads)?,
+            output: Linear::load_without_bias(&attention.at("o"), heads, width)?,
+            mlp_norm: RmsNorm::load(&scope.at("layer.1.layer_norm"), width, config.layer_norm_epsilon)?,
+            gate: Linear::load_without_bias(&mlp.at("wi_0"), width, inner)?,
+            up: Linear::load_without_bias(&mlp.at("wi_1"), width, inner)?,
+            down: Linear::load_without_bias(&mlp.at("wo"), inner, width)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, heads: usize, bias: &Tensor) -> Result<Tensor> {
+        let normed = self.attention_norm.forward(x)?;
+        let (q, k, v) = (self.query.forward(&normed)?, self.key.forward(&normed)?, self.value.forward(&normed)?);
+        let attended = attention(&q, &k, &v, heads, 1.0, Mask::Bias(bias))?;
+        let x = add(self.output.forward(&attended)?, x)?;
+        let normed = self.mlp_norm.forward(&x)?;
+        let gate = self.gate.forward_activated(&normed, Activation::GeluTanh)?;
+        let hidden = multiply(gate, &self.up.forward(&normed)?)?;
+        add(self.down.forward(&hidden)?, &x)
+    }
+}
+
+impl T5 {
+    /// Checks the weights without reading them.
+    pub(crate) fn open(weights: Weights, config: T5Config) -> Result<Self> {
+        let headers = weights.headers();
+        final_norm(&headers, &config)?;
+        bias_table(&headers, &config)?;
+        token_table(&headers).rows("weight", config.d_model, 0, 1)?;
+        (0..config.num_layers).try_for_each(|i| block(&headers, &config, i).map(|_| ()))?;
+        let weights = Arc::new(weights);
+        let blocks = {
+            let (weights, config) = (Arc::clone(&weights), config.clone());
+            Blocks::new(config.num_layers, move |i| block(&weights.root(), &config, i))
+        };
+        Ok(Self { weights, config, blocks })
+    }
+
+    pub(crate) fn width(&self) -> usize {
+        self.config.d_model
+    }
+
+    /// Encodes the token ids of several prompts, which include the end and padding tokens: `[tokens, width]` for each.
+    ///
+    /// Each block is read once for all prompts. `check_cancelled` is called before each block.
+    pub(crate) fn forward(&self, prompts: &[&[u32]], check_cancelled: &dyn Fn() -> Result<()>) -> Result<Vec<Tensor>> {
+        let root = self.weights.root();
+        let (table, bias_table) = (token_table(&root), bias_table(&root, &self.config)?);
+        let embedded = prompts.iter().map(|ids| {
+            let bias = self.position_bias(&bias_table, ids.len())?;
+            Ok((embed(&table, ids, self.config.d_model)?, bias))
+        });
+        let mut sequences = embedded.collect::<Result<Vec<_>>>()?;
+        self.blocks.try_for_each(|_, block| {
+            for (x, bias) in &mut sequences {
+                check_cancelled()?;
+                *x = block.forward(x, self.config.num_heads, bias)?;
+            }
+            Ok(())
+        })?;
+        let norm = final_norm(&root, &self.config)?;
+        sequences.iter().map(|(x, _)| norm.forward(x)).collect()
+    }
+
+    /// Returns the attention bias of block 0, which every block uses: `[heads, tokens, tokens]`.
+    fn position_bias(&self, table: &Tensor, tokens: usize) -> Result<Tensor> {
+        let (buckets, heads) = (self.config.relative_attention_num_buckets, self.config.num_heads);
+        let pairs = (0..tokens).flat_map(|query| (0..tokens).map(move |key| (query, key)));
+        let max_distance = self.config.relative_attention_max_distance;
+        let index: Vec<usize> = pairs.map(|(query, key)| bucket(query, key, buckets, max_distance) * heads).collect();
+        let values =
+            (0..heads).flat_map(|head| index.iter().map(move |bucket| table.values().get(bucket + head).copied()));
+        let values = values.collect::<Option<_>>();
+        let values = values.ok_or_else(|| Error::Compute(format!("a distance exceeds the {buckets} T5 buckets")))?;
+        Tensor::new(values, &[heads, tokens, tokens])
+    }
+}
+
+fn block(root: &Scope<'_>, config: &T5Config, index: usize) -> Result<Block> {
+    Block::load(&root.at(format_args!("encoder.block.{index}")), config)
+}
+
+fn final_norm(root: &Scope<'_>, config: &T5Config) -> Result<RmsNorm> {
+    RmsNorm::load(&root.at("encoder.final_layer_norm"), config.d_model, config.layer_norm_epsilon)
+}
+
+/// `[buckets, heads]`
+fn bias_table(root: &Scope<'_>, config: &T5Config) -> Result<Tensor> {
+    let scope = root.at("encoder.block.0.layer.0.SelfAttention.relative_attention_bias");
+    scope.tensor("weight", &[config.relative_attention_num_buckets, config.num_heads])
+}
+
+/// A file may have the token embeddings under either name.
+fn token_table<'a>(root: &Scope<'a>) -> Scope<'a> {
+    if root.contains("shared.weight") { root.at("shared") } else { root.at("encoder.embed_tokens") }
+}
+
+/// Returns the bucket of the distance from `query` to `key`.
+///
+/// One half of the buckets is for keys after the query, the other for keys before it. In each half, short distances have
+/// their own buckets, and longer ones share logarithmic buckets up to `max_distance`.
+fn bucket(query: usize, key: usize, buckets: usize, max_distance: usize) -> usize {
+    let side = buckets / 2;
+    let offset = if key > query { side } else { 0 };
+    let distance = key.abs_diff(query);
+    let exact = side / 2;
+    if distance < exact {
+        return offset + distance;
+    }
+    let fraction = (distance as f32 / exact as f32).ln() / (max_distance as f32 / exact as f32).ln();
+    offset + (exact + (fraction * (side - exact) as f32) as usize).min(side - 1)
+}

@@ -1,0 +1,92 @@
+//! The variational autoencoder (VAE), which converts images to latents and back.
+
+mod blocks;
+mod decoder;
+mod encoder;
+
+use std::sync::Arc;
+
+use crate::config::VaeConfig;
+use crate::error::Result;
+use crate::placement::Lazy;
+use crate::tensor::Tensor;
+use crate::weights::Weights;
+use decoder::Decoder;
+use encoder::Encoder;
+
+/// The image autoencoder.
+#[derive(Debug)]
+pub(crate) struct Vae {
+    encoder: Lazy<Encoder>,
+    decoder: Lazy<Decoder>,
+    config: VaeConfig,
+}
+
+/// The distribution of an image's latent. Mean and log variance are `[channels, height, width]`.
+#[derive(Debug)]
+pub(crate) struct Posterior {
+    pub(crate) mean: Tensor,
+    pub(crate) log_variance: Tensor,
+}
+
+impl Vae {
+    /// Checks the weights without reading them.
+    pub(crate) fn open(weights: Weights, config: VaeConfig) -> Result<Self> {
+        let headers = weights.headers();
+        Encoder::load(&headers.at("encoder"), &config)?;
+        Decoder::load(&headers.at("decoder"), &config)?;
+        let weights = Arc::new(weights);
+        let encoder = {
+            let (weights, config) = (Arc::clone(&weights), config.clone());
+            Lazy::new(move || Encoder::load(&weights.root().at("encoder"), &config))
+        };
+        let decoder = {
+            let config = config.clone();
+            Lazy::new(move || Decoder::load(&weights.root().at("decoder"), &config))
+        };
+        Ok(Self { encoder, decoder, config })
+    }
+
+    /// Determines whether the decoder stays in memory between two images.
+    pub(crate) fn keep_decoder(&self, keep: bool) {
+        self.decoder.keep(keep);
+    }
+
+    /// Decodes a normalized latent `[channels, height, width]` to an image `[height * 8, width * 8, 3]` with values from about
+    /// −1 to 1. Calls `check_cancelled` between the layers.
+    pub(crate) fn decode(&self, latent: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Tensor> {
+        let (scale, shift) = (self.config.scaling_factor as f32, self.config.shift_factor as f32);
+        let latent = latent.permute([1, 2, 0])?.map(|value| value / scale + shift);
+        self.decoder.get()?.forward(&latent, check_cancelled)
+    }
+
+    /// Encodes an image `[height, width, 3]` with values from −1 to 1.
+    pub(crate) fn encode(&self, image: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Posterior> {
+        let moments = self.encoder.get()?.forward(image, check_cancelled)?.permute([2, 0, 1])?;
+        let channels = self.config.latent_channels;
+        Ok(Posterior {
+            mean: moments.rows(0..channels)?,
+            log_variance: moments.rows(channels..2 * channels)?.map(|value| value.clamp(-30.0, 20.0)),
+        })
+    }
+
+    /// Shifts and scales a latent of the encoder to the range that the denoiser expects.
+    pub(crate) fn normalize(&self, latent: Tensor) -> Tensor {
+        let (scale, shift) = (self.config.scaling_factor as f32, self.config.shift_factor as f32);
+        latent.map(|value| (value - shift) * scale)
+    }
+
+    pub(crate) fn config(&self) -> &VaeConfig {
+        &self.config
+    }
+}
+
+impl Posterior {
+    /// Returns `mean + deviation * noise`. `noise` has the shape of the mean.
+    pub(crate) fn sample(&self, noise: &Tensor) -> Result<Tensor> {
+        let deviation = self.log_variance.clone().map(|value| (value * 0.5).exp());
+        deviation
+            .zip_with(noise, |deviation, noise| deviation * noise)?
+            .zip_with(&self.mean, |value, mean| mean + value)
+    }
+}

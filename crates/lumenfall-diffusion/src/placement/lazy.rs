@@ -1,0 +1,140 @@
+//! Parts of a model that are read when they are needed.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+
+use crate::error::Result;
+
+/// A part of a model that is read from its file when it is needed, and that stays in memory only if it is to be kept.
+pub(crate) struct Lazy<T> {
+    read: Box<dyn Fn() -> Result<T> + Send + Sync>,
+    keep: AtomicBool,
+    value: Mutex<Option<Arc<T>>>,
+}
+
+impl<T> fmt::Debug for Lazy<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lazy").field("keep", &self.keep).finish_non_exhaustive()
+    }
+}
+
+impl<T> Lazy<T> {
+    /// Creates a part that is not kept.
+    pub(crate) fn new(read: impl Fn() -> Result<T> + Send + Sync + 'static) -> Self {
+        Self { read: Box::new(read), keep: AtomicBool::new(false), value: Mutex::new(None) }
+    }
+
+    /// Determines whether the part stays in memory after its next use.
+    pub(crate) fn keep(&self, keep: bool) {
+        self.keep.store(keep, Ordering::Relaxed);
+        if !keep {
+            *self.value.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+    }
+
+    /// Returns the part, after reading it if it is not in memory.
+    pub(crate) fn get(&self) -> Result<Arc<T>> {
+        let mut value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = &*value {
+            return Ok(Arc::clone(value));
+        }
+        let read = Arc::new((self.read)()?);
+        if self.keep.load(Ordering::Relaxed) {
+            *value = Some(Arc::clone(&read));
+        }
+        Ok(read)
+    }
+
+    fn is_in_memory(&self) -> bool {
+        self.value.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+}
+
+/// The blocks of a transformer, which run one after another.
+#[derive(Debug)]
+pub(crate) struct Blocks<B>(Vec<Lazy<B>>);
+
+impl<B: Send + Sync> Blocks<B> {
+    /// Creates `count` blocks, none of which is kept. `read` reads the block with an index.
+    pub(crate) fn new(count: usize, read: impl Fn(usize) -> Result<B> + Send + Sync + 'static) -> Self {
+        let read = Arc::new(read);
+        let block = |index| {
+            let read = Arc::clone(&read);
+            Lazy::new(move || read(index))
+        };
+        Self((0..count).map(block).collect())
+    }
+
+    /// Keeps the first `count` blocks in memory. The others are read for each use.
+    ///
+    /// A fixed set is better than keeping the blocks that were used last: these would always be the wrong ones.
+    pub(crate) fn keep(&self, count: usize) {
+        self.0.iter().enumerate().for_each(|(index, block)| block.keep(index < count));
+    }
+
+    /// Calls `run` for each block in order. While it computes, another thread reads the next block.
+    pub(crate) fn try_for_each(&self, mut run: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
+        thread::scope(|scope| {
+            let mut ahead = None;
+            for (index, block) in self.0.iter().enumerate() {
+                let current = match ahead.take() {
+                    Some(reader) => thread::ScopedJoinHandle::join(reader).unwrap_or_else(|_| block.get())?,
+                    None => block.get()?,
+                };
+                if let Some(next) = self.0.get(index + 1).filter(|next| !next.is_in_memory()) {
+                    ahead =
+                        thread::Builder::new().name("lumenfall-read".into()).spawn_scoped(scope, || next.get()).ok();
+                }
+                run(index, &current)?;
+            }
+            Ok(())
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn kept_blocks_are_read_once_and_the_others_for_each_use() {
+        let reads: Arc<[AtomicUsize; 4]> = Arc::default();
+        let counted = Arc::clone(&reads);
+        let blocks = Blocks::new(4, move |index| {
+            counted[index].fetch_add(1, Ordering::Relaxed);
+            Ok(index)
+        });
+        blocks.keep(2);
+        for _ in 0..3 {
+            let mut order = Vec::new();
+            let run = |index, block: &usize| {
+                order.push((index, *block));
+                Ok(())
+            };
+            blocks.try_for_each(run).unwrap();
+            assert_eq!(order, [(0, 0), (1, 1), (2, 2), (3, 3)]);
+        }
+        assert_eq!(reads.each_ref().map(|reads| reads.load(Ordering::Relaxed)), [1, 1, 3, 3]);
+        blocks.keep(0);
+        blocks.try_for_each(|_, _| Ok(())).unwrap();
+        assert_eq!(reads[0].load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn an_error_of_a_block_that_is_read_ahead_is_returned() {
+        let blocks =
+            Blocks::new(3, |index| if index == 2 { Err(Error::Compute("unreadable".into())) } else { Ok(index) });
+        let mut seen = 0;
+        let count = |_, _: &usize| {
+            seen += 1;
+            Ok(())
+        };
+        let error = blocks.try_for_each(count).unwrap_err();
+        assert_eq!((seen, error.to_string().contains("unreadable")), (2, true));
+    }
+}

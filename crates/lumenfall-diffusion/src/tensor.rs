@@ -1,0 +1,191 @@
+//! A small tensor: f32 values in row-major order, with a shape.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// An array of f32 values in row-major order. Clones and ranges of rows share the values.
+#[derive(Clone, Debug)]
+pub(crate) struct Tensor {
+    values: Arc<Vec<f32>>,
+    /// The index of the first value.
+    start: usize,
+    shape: Vec<usize>,
+}
+
+impl Tensor {
+    /// Creates a tensor.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if the number of values differs from the shape's.
+    pub(crate) fn new(values: Vec<f32>, shape: &[usize]) -> Result<Self> {
+        if values.len() != shape.iter().product::<usize>() {
+            return Err(Error::Compute(format!("{} values do not have the shape {shape:?}", values.len())));
+        }
+        Ok(Self { values: Arc::new(values), start: 0, shape: shape.to_vec() })
+    }
+
+    /// Creates a tensor whose values were not read. [`Tensor::values`] returns none.
+    pub(crate) fn unread(shape: &[usize]) -> Self {
+        Self { values: Arc::default(), start: 0, shape: shape.to_vec() }
+    }
+
+    pub(crate) fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Returns the number of values.
+    pub(crate) fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    pub(crate) fn values(&self) -> &[f32] {
+        self.values.get(self.start..).and_then(|values| values.get(..self.len())).unwrap_or(&[])
+    }
+
+    /// Returns the values, without a copy if no other tensor shares them.
+    pub(crate) fn into_values(self) -> Vec<f32> {
+        if self.len() == self.values.len() {
+            return Arc::try_unwrap(self.values).unwrap_or_else(|shared| shared.to_vec());
+        }
+        self.values().to_vec()
+    }
+
+    /// Returns the dimensions.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if the number of dimensions is not `N`.
+    pub(crate) fn dims<const N: usize>(&self) -> Result<[usize; N]> {
+        let dims = self.shape.as_slice().try_into();
+        dims.map_err(|_| Error::Compute(format!("a tensor of {N} dimensions was expected, not {:?}", self.shape)))
+    }
+
+    /// Returns the last dimension, or 1.
+    pub(crate) fn width(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// Returns the same values with another shape.
+    pub(crate) fn reshape(&self, shape: &[usize]) -> Result<Self> {
+        if shape.iter().product::<usize>() != self.len() {
+            return Err(Error::Compute(format!("the shape {:?} cannot become {shape:?}", self.shape)));
+        }
+        Ok(Self { shape: shape.to_vec(), ..self.clone() })
+    }
+
+    /// Returns a range of the first dimension.
+    pub(crate) fn rows(&self, rows: Range<usize>) -> Result<Self> {
+        let Some((count, rest)) =
+            self.shape.split_first().filter(|(count, _)| rows.start <= rows.end && rows.end <= **count)
+        else {
+            return Err(Error::Compute(format!("the shape {:?} has no rows {rows:?}", self.shape)));
+        };
+        let row = self.len().checked_div(*count).unwrap_or(0);
+        let shape = std::iter::once(rows.len()).chain(rest.iter().copied()).collect();
+        Ok(Self { values: Arc::clone(&self.values), start: self.start + rows.start * row, shape })
+    }
+
+    /// Concatenates tensors along the first dimension.
+    pub(crate) fn concat(parts: &[&Self]) -> Result<Self> {
+        let rest = parts.first().and_then(|first| first.shape.get(1..)).unwrap_or(&[]);
+        if let Some(other) = parts.iter().find(|part| part.shape.get(1..) != Some(rest)) {
+            return Err(Error::Compute(format!("rows of {:?} and {rest:?} cannot be joined", other.shape)));
+        }
+        let values = parts.iter().flat_map(|part| part.values().iter().copied()).collect();
+        let rows = parts.iter().filter_map(|part| part.shape.first()).sum();
+        Self::new(values, &std::iter::once(rows).chain(rest.iter().copied()).collect::<Vec<_>>())
+    }
+
+    /// Returns a copy whose dimensions are in the order `axes`.
+    pub(crate) fn permute<const N: usize>(&self, axes: [usize; N]) -> Result<Self> {
+        let dims = self.dims::<N>()?;
+        let mut strides = [1; N];
+        for axis in (1..N).rev() {
+            if let (Some(dim), Some(stride)) = (dims.get(axis), strides.get(axis).copied()) {
+                strides.iter_mut().take(axis).next_back().into_iter().for_each(|previous| *previous = stride * dim);
+            }
+        }
+        let invalid = || Error::Compute(format!("the axes {axes:?} do not permute {dims:?}"));
+        let pick = |of: [usize; N]| -> Result<Vec<usize>> {
+            axes.iter().map(|axis| of.get(*axis).copied().ok_or_else(invalid)).collect()
+        };
+        let (shape, strides) = (pick(dims)?, pick(strides)?);
+        let source = self.values();
+        let mut values = Vec::with_capacity(source.len());
+        let mut index = vec![0; N];
+        let mut offset = 0;
+        for _ in 0..source.len() {
+            values.push(source.get(offset).copied().ok_or_else(invalid)?);
+            for ((index, dim), stride) in index.iter_mut().zip(&shape).zip(&strides).rev() {
+                *index += 1;
+                offset += stride;
+                if *index < *dim {
+                    break;
+                }
+                offset -= stride * dim;
+                *index = 0;
+            }
+        }
+        Self::new(values, &shape)
+    }
+
+    /// Applies a function to each value.
+    pub(crate) fn map(self, function: impl Fn(f32) -> f32) -> Self {
+        let shape = self.shape.clone();
+        let mut values = self.into_values();
+        values.iter_mut().for_each(|value| *value = function(*value));
+        Self { values: Arc::new(values), start: 0, shape }
+    }
+
+    /// Combines each value with the value of another tensor of the same shape.
+    pub(crate) fn zip_with(self, other: &Self, function: impl Fn(f32, f32) -> f32) -> Result<Self> {
+        if self.shape != other.shape {
+            return Err(Error::Compute(format!("the shapes {:?} and {:?} differ", self.shape, other.shape)));
+        }
+        let shape = self.shape.clone();
+        let mut values = self.into_values();
+        values.iter_mut().zip(other.values()).for_each(|(a, b)| *a = function(*a, *b));
+        Ok(Self { values: Arc::new(values), start: 0, shape })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counting(shape: &[usize]) -> Tensor {
+        Tensor::new((0..shape.iter().product::<usize>()).map(|i| i as f32).collect(), shape).unwrap()
+    }
+
+    #[test]
+    fn rows_share_the_values_and_are_copied_when_they_change() {
+        let whole = counting(&[4, 2]);
+        let rows = whole.rows(1..3).unwrap();
+        assert_eq!((rows.shape(), rows.values()), (&[2, 2][..], &[2.0, 3.0, 4.0, 5.0][..]));
+        assert_eq!(rows.map(|value| -value).values(), [-2.0, -3.0, -4.0, -5.0]);
+        assert_eq!(whole.values(), counting(&[4, 2]).values());
+        assert!(whole.rows(3..5).is_err() && counting(&[0, 2]).rows(0..0).unwrap().values().is_empty());
+    }
+
+    #[test]
+    fn permuted_values_have_the_permuted_indices() {
+        let x = counting(&[2, 3, 4]);
+        let y = x.permute([2, 0, 1]).unwrap();
+        assert_eq!(y.shape(), [4, 2, 3]);
+        for (i, value) in y.values().iter().enumerate() {
+            let (a, b, c) = (i / 6, i / 3 % 2, i % 3);
+            assert_eq!(*value, (b * 12 + c * 4 + a) as f32);
+        }
+        assert!(x.permute([0, 1]).is_err() && x.permute([0, 1, 3]).is_err());
+    }
+
+    #[test]
+    fn shapes_that_do_not_fit_are_errors() {
+        let x = counting(&[2, 3]);
+        assert!(Tensor::new(vec![0.0; 5], &[2, 3]).is_err() && x.reshape(&[4]).is_err());
+        assert!(Tensor::concat(&[&x, &counting(&[2, 2])]).is_err());
+        assert_eq!(Tensor::concat(&[&x, &x]).unwrap().shape(), [4, 3]);
+        assert!(x.zip_with(&counting(&[3, 2]), |a, _| a).is_err());
+    }
+}
