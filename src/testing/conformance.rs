@@ -20,27 +20,33 @@ use crate::images::{Input, OutputFormat, ResponseFormat, SkipLayerGuidance};
 /// Checks whether a backend keeps the promises of [`Backend`], and returns a description of each broken promise.
 ///
 /// `generate` and `edit` are requests that the backend can execute; choose small and cheap ones. The suite sends each
-/// of them about 25 times with different options.
+/// of them about 25 times with different options. Without an `edit`, it edits the image [`PIXEL`] with the model, prompt and
+/// options of `generate`. A request of a mode that the backend does not support is sent once and must be rejected.
 ///
 /// A backend must reject whatever its [`capabilities`](Backend::capabilities) exclude. For each control of [`Sampling`](crate::Sampling)
 /// and each provider of the model, it must either honor the value or reject it with [`ErrorKind::Unsupported`] and name
 /// the parameter. It must reject an `n` of 0 and a generation with a blank prompt, for example with
-/// [`GenerateSpec::validate`]. A backend need not report progress, but reports must be in order.
+/// [`GenerateSpec::validate`]. A layer that adds text to each prompt must check the prompt first. A backend need not report progress, but reports must be in order.
 ///
 /// ```
-/// use lumenfall::Input;
-/// use lumenfall::backend::{EditSpec, GenerateSpec};
-/// use lumenfall::testing::{MockBackend, PIXEL, conformance};
+/// use lumenfall::backend::GenerateSpec;
+/// use lumenfall::testing::{MockBackend, conformance};
 ///
 /// # #[tokio::main]
 /// # async fn main() {
-/// let model = "stable-diffusion-3.5-medium";
-/// let generate = GenerateSpec::new(model, "a lighthouse");
-/// let edit = EditSpec::new(model, Input::bytes(PIXEL));
-/// assert_eq!(conformance(&MockBackend::new(), generate, edit).await, Vec::<String>::new());
+/// let generate = GenerateSpec::new("stable-diffusion-3.5-medium", "a lighthouse");
+/// assert_eq!(conformance(&MockBackend::new(), generate, None).await, Vec::<String>::new());
 /// # }
 /// ```
-pub async fn conformance(backend: &dyn Backend, generate: GenerateSpec, edit: EditSpec) -> Vec<String> {
+pub async fn conformance(
+    backend: &dyn Backend,
+    generate: GenerateSpec,
+    edit: impl Into<Option<EditSpec>>,
+) -> Vec<String> {
+    let edit = edit.into().unwrap_or_else(|| {
+        let GenerateSpec { model, prompt, options } = generate.clone();
+        EditSpec { prompt: Some(prompt), options, ..EditSpec::new(model, Input::bytes(PIXEL)) }
+    });
     let (can, identity, broken) = (backend.capabilities(), backend.identity(), Vec::new());
     let mut suite = Suite { backend, can, subject: "generate", request: Request::Generate(generate), broken };
     suite.mode(suite.can.generate).await;

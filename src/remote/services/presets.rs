@@ -371,7 +371,7 @@ pub(crate) static LITE_LLM: Preset = Preset {
     id: "litellm",
     name: "LiteLLM",
     base_url: "http://127.0.0.1:4000/v1",
-    generation: Parameters { strength: Refused("the server does not pass it on in edits"), ..PASSED },
+    generation: Parameters { strength: Refused("it is a parameter of edits"), ..PASSED },
     edit: Ok(form(ImageField::ByCount, LITE_LLM_EDIT)),
     masked_edit: Ok((form(ImageField::ByCount, LITE_LLM_EDIT), TRANSPARENT)),
     // It rejects the field for models that it does not know, and passes on both forms of the response.
