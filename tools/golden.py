@@ -9,6 +9,7 @@ import json
 import shutil
 from pathlib import Path
 
+import gguf
 import numpy as np
 import torch
 from diffusers import (
@@ -394,6 +395,41 @@ def write_8_bit_formats(folder):
     save_file(tensors, folder / "formats.safetensors")
 
 
+def write_gguf(folder):
+    """Writes a GGUF file with a tensor of each format, and the values that the package `gguf` computes of them."""
+    rng = np.random.default_rng(11)
+    shape = (2, 512)
+    plain = rng.standard_normal(shape, dtype=np.float32)
+    types = gguf.GGMLQuantizationType
+    writer = gguf.GGUFWriter(folder / "formats.gguf", "sd3")
+    # Readers have to skip arrays of text and of numbers, which tokenizers consist of.
+    writer.add_array("tokenizer.ggml.tokens", ["a", "longer token", "東京"])
+    writer.add_array("tokenizer.ggml.scores", [0.5, -1.0])
+    # ComfyUI-GGUF stores tensors of more than four dimensions, or of short rows, in another shape.
+    writer.add_array("comfy.gguf.orig_shape.reshaped", [8, 2, 4])
+    writer.add_tensor("reshaped", np.arange(64, dtype=np.float32))
+    values = {}
+    for name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"):
+        values[name] = gguf.quants.quantize(plain, types[name])
+    # The package cannot quantise to these formats. Any bytes are valid codes; the scales must be finite.
+    for name, scales in (("Q2_K", (80, 82)), ("Q3_K", (108,)), ("Q4_K", (0, 2)), ("Q5_K", (0, 2)), ("Q6_K", (208,))):
+        block_values, block_bytes = gguf.GGML_QUANT_SIZES[types[name]]
+        blocks = rng.integers(0, 256, (plain.size // block_values, block_bytes), dtype=np.uint8)
+        for at in scales:
+            scale = rng.standard_normal((len(blocks), 1)).astype(np.float16)
+            blocks[:, at : at + 2] = scale.view(np.uint8)
+        values[name] = blocks.reshape(shape[0], -1)
+    expected = {}
+    for name, data in values.items():
+        writer.add_tensor(name, data, raw_dtype=types[name])
+        expected[name] = torch.from_numpy(gguf.quants.dequantize(data, types[name]).reshape(shape).copy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    save_file(expected, folder / "formats.gguf.safetensors")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
@@ -411,6 +447,7 @@ def main():
         weights = {key: value.to(dtype) for key, value in pipeline.text_encoder.state_dict().items()}
         save_file(weights, folder / f"text_encoder.{name}.safetensors")
     write_8_bit_formats(folder)
+    write_gguf(folder)
     text = json.dumps(scenarios.parameters, indent=1, ensure_ascii=False)
     (folder / "golden.json").write_text(text + "\n")
 

@@ -79,6 +79,19 @@ fn the_format_of_a_weight_does_not_change_the_result() {
 }
 
 #[test]
+fn the_rows_of_a_quantised_weight_can_be_divided_among_threads() {
+    let (inputs, outputs) = (96, 7);
+    let block = [f16::ONE.to_le_bytes().as_slice(), &[3; 32]].concat();
+    let mut values = Values::with_capacity(Format::Q8_0, inputs * outputs);
+    values.extend_from_bytes(&block.repeat(inputs * outputs / 32));
+    let layer = Linear::new(values, inputs, outputs, None);
+    let x = Tensor::new(vec![1.0; inputs], &[1, inputs]).unwrap();
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(5).build().unwrap();
+    let y = pool.install(|| layer.forward(&x).unwrap());
+    assert_eq!(y.values(), [288.0; 7]);
+}
+
+#[test]
 fn activations_match_beyond_the_range_of_the_exponential() {
     let x = vec![-1e4f32, -120.0, -90.0, -30.0, -1.0, -0.0, 0.0, 1e-30, 0.5, 30.0, 90.0, 1e4];
     for activation in ACTIVATIONS {

@@ -64,6 +64,8 @@ impl Shard {
             offset += part.len() as u64;
             left -= part.len();
         }
-        Ok(values)
+        // A row that is not whole blocks could not be converted alone.
+        let row = info.shape.last().copied().unwrap_or(1);
+        Ok(if format.bytes_of(row).is_some() { values } else { Values::F32(values.into_f32()) })
     }
 }

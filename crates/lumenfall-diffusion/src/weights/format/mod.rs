@@ -17,7 +17,6 @@ const CHUNK: usize = 256;
 ///
 /// A quantised format stores blocks of 32 or 256 values, as ggml does. The other formats have blocks of one value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(dead_code, reason = "a reader of GGUF files will construct the quantised formats")]
 pub(crate) enum Format {
     F32,
     F16,

@@ -95,3 +95,66 @@ impl Values {
         values
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const QUANTISED: [Format; 10] = [
+        Format::Q8_0,
+        Format::Q4_0,
+        Format::Q4_1,
+        Format::Q5_0,
+        Format::Q5_1,
+        Format::Q2K,
+        Format::Q3K,
+        Format::Q4K,
+        Format::Q5K,
+        Format::Q6K,
+    ];
+
+    #[test]
+    fn a_scale_that_is_not_finite_is_found_in_every_format() {
+        for format in QUANTISED {
+            let (bytes, values) = (format.block_bytes(), format.block_values());
+            let mut infinite = 0;
+            for at in (0..bytes).step_by(2) {
+                // An infinite f16, at any position of the third of four blocks.
+                let mut blocks = vec![0; 4 * bytes];
+                blocks[2 * bytes + at..][..2].copy_from_slice(&f16::INFINITY.to_le_bytes());
+                let stored = Values::Encoded(format, blocks);
+                let expected = stored.clone().into_f32().iter().position(|value| !value.is_finite());
+                assert_eq!(stored.first_not_finite(), expected, "{} at {at}", format.name());
+                if expected.is_some() {
+                    assert_eq!(expected, Some(2 * values));
+                    infinite += 1;
+                }
+            }
+            assert_eq!(infinite, format.scales().len(), "{}", format.name());
+        }
+    }
+
+    #[test]
+    fn the_first_value_that_is_not_finite_is_found() {
+        for format in [Format::F32, Format::F16, Format::Bf16, Format::F8E4m3, Format::F8E5m2] {
+            for at in [0, 4095, 4096, 9999] {
+                let mut bytes = vec![0; 10_000 * format.block_bytes()];
+                // All bits are set in a NaN of each format.
+                bytes[at * format.block_bytes()..].fill(0xff);
+                let mut values = Values::with_capacity(format, 10_000);
+                values.extend_from_bytes(&bytes);
+                assert_eq!(values.first_not_finite(), Some(at), "{}", format.name());
+            }
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_exist_are_not_written() {
+        let values = Values::Encoded(Format::Q8_0, vec![0; 68]);
+        for (first, count) in [(32, 64), (64, 32), (16, 32), (0, 31)] {
+            let mut out = vec![1.0; count];
+            values.widen(first, &mut out);
+            assert!(out.iter().all(|value| *value == 1.0), "{first} {count}");
+        }
+    }
+}
