@@ -10,8 +10,8 @@ use super::format::Format;
 use super::shard::{Shard, TensorInfo};
 use crate::error::{Error, Result};
 
-/// A file whose header claims to be longer is corrupt.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// A file with a longer header is rejected. Models have less than 1 MB, and the memory for a header is a multiple of its length.
+const MAX_HEADER_BYTES: u64 = 8 << 20;
 
 /// Reads the JSON header, whose length is in the first 8 bytes.
 pub(super) fn header(file: &RandomAccess) -> Result<Vec<u8>> {
@@ -22,11 +22,18 @@ pub(super) fn header(file: &RandomAccess) -> Result<Vec<u8>> {
     }
     file.read_at(0, &mut length)?;
     let header_length = u64::from_le_bytes(length);
-    if header_length > MAX_HEADER_BYTES || header_length + 8 > file.length {
-        return Err(corrupt(
-            "is not a safetensors file, or its header is truncated; download it again or convert it to safetensors"
-                .into(),
-        ));
+    let available = file.length - 8;
+    if header_length > available {
+        return Err(corrupt(format!(
+            "describes a header of {header_length} bytes and has {available}, so it is truncated or not a safetensors file; \
+             download it again or convert it to safetensors"
+        )));
+    }
+    if header_length > MAX_HEADER_BYTES {
+        return Err(corrupt(format!(
+            "has a header of {header_length} bytes, but at most {MAX_HEADER_BYTES} bytes are supported; \
+             download it again, or use a file with fewer tensors"
+        )));
     }
     let mut header = vec![0; usize::try_from(header_length).unwrap_or(usize::MAX)];
     file.read_at(8, &mut header)?;
@@ -42,15 +49,11 @@ pub(crate) fn open(file: RandomAccess) -> Result<(Shard, HashMap<String, TensorI
     })?;
     let data_start = header.len() as u64 + 8;
     // `Metadata` has checked that the tensors follow each other without gaps, up to `data_len`.
-    let expected = data_start.checked_add(metadata.data_len() as u64);
-    if expected != Some(file.length) {
-        let (expected, problem) = match expected {
-            Some(expected) if expected < file.length => (expected.to_string(), "it is not the file that was written"),
-            Some(expected) => (expected.to_string(), "it is truncated"),
-            None => ("more than 2^64".into(), "its header is corrupt"),
-        };
+    let expected = data_start.saturating_add(metadata.data_len() as u64);
+    if file.length != expected {
+        let problem = if file.length < expected { "is truncated" } else { "is not the file that was written" };
         return Err(corrupt(format!(
-            "has {} bytes, but its header describes {expected} bytes, so {problem}; download it again",
+            "has {} bytes, but its header describes {expected} bytes, so it {problem}; download it again",
             file.length
         )));
     }
@@ -73,5 +76,80 @@ fn format_of(dtype: Dtype) -> std::result::Result<Format, String> {
         Dtype::F8_E4M3 => Ok(Format::F8E4m3),
         Dtype::F8_E5M2 => Ok(Format::F8E5m2),
         other => Err(format!("{other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::files::ModelFiles;
+    use super::*;
+
+    fn open(header: &str, data: &[u8]) -> Result<(Shard, HashMap<String, TensorInfo>)> {
+        let folder = tempfile::tempdir().unwrap();
+        let content = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
+        std::fs::write(folder.path().join("a.safetensors"), content).unwrap();
+        super::open(ModelFiles::Folder(folder.path().into()).open("a.safetensors").unwrap())
+    }
+
+    #[track_caller]
+    fn assert_refused(header: &str, data: &[u8], part: &str) {
+        let error = open(header, data).unwrap_err().to_string();
+        assert!(error.contains("a.safetensors: ") && error.contains(part), "{error:?} does not contain {part:?}");
+    }
+
+    #[test]
+    fn malformed_headers_are_refused() {
+        let tensor = |dtype: &str, shape: &str, start: u64, end: u64| {
+            format!(r#"{{"w":{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}}}"#)
+        };
+        assert!(open(&tensor("F16", "[2,3]", 0, 12), &[0; 12]).is_ok());
+        assert_refused(&tensor("F16", "[2,3]", 0, 12), &[0; 11], "so it is truncated");
+        assert_refused(&tensor("F16", "[2,3]", 0, 12), &[0; 13], "so it is not the file that was written");
+        assert_refused(&tensor("U8", "[1152921504606846976]", 0, 1 << 60), &[], "describes 1152921504606847073 bytes");
+        let shape = "[4294967296,4294967296]";
+        for (header, data) in [
+            (tensor("F16", shape, 0, 0), 0),
+            (tensor("U8", "[18446744073709551615]", 0, u64::MAX), 0),
+            (tensor("F16", "[3]", 0, 4), 4),
+            (tensor("F16", "[3]", 6, 12), 12),
+            (tensor("F16", "[3]", 6, 0), 12),
+            (tensor("F16", "[-3]", 0, 6), 6),
+            (tensor("F17", "[3]", 0, 6), 6),
+            ("[".repeat(100_000), 0),
+        ] {
+            assert_refused(&header, &vec![0; data], "its header is not valid");
+        }
+        assert_refused(&" ".repeat((8 << 20) + 1), &[], "has a header of 8388609 bytes, but at most 8388608 bytes");
+    }
+
+    #[test]
+    fn mutated_files_do_not_panic() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/formats.safetensors");
+        let original = std::fs::read(path).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut state = 1u64;
+        let mut random = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let mut refused = 0;
+        for _ in 0..300 {
+            let mut file = original.clone();
+            let at = random(300);
+            match random(4) {
+                0 => file.truncate(at),
+                1 => file[at] ^= 1 << random(8),
+                2 => file[at] = b"0123456789[]{},:\""[random(17)],
+                _ => file.copy_within(random(300)..300, at),
+            }
+            std::fs::write(folder.path().join("a.safetensors"), file).unwrap();
+            match super::open(ModelFiles::Folder(folder.path().into()).open("a.safetensors").unwrap()) {
+                Ok((shard, tensors)) => tensors.iter().for_each(|(name, info)| {
+                    drop(shard.read(name, info, 0, info.shape.iter().product()));
+                }),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 150, "only {refused} of 300 mutated files were refused");
     }
 }
