@@ -3,7 +3,7 @@
 use crate::config::{DenoiserConfig, VaeConfig};
 use crate::error::Result;
 use crate::models::{Conditioning, Mmdit, Modulations, Vae};
-use crate::noise::Generator;
+use crate::sampling::Generator;
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 

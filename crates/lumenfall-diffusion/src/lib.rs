@@ -35,11 +35,10 @@ mod image;
 mod kernels;
 mod layers;
 mod models;
-mod noise;
 mod parameters;
 mod pipeline;
 mod placement;
-mod scheduler;
+mod sampling;
 mod tensor;
 mod text;
 mod weights;
@@ -51,5 +50,9 @@ pub use parameters::{
     Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Progress,
 };
 pub use pipeline::{Pipeline, Sizes};
+pub use sampling::{
+    CudaCard, DynamicShift, Guidance, GuidanceMethod, Noise, Sampler, Schedule, ScheduleOptions, Shift, SkipLayers,
+    SkipWindow, TimeShift,
+};
 pub use text::WithoutT5;
 pub use weights::{EmbeddedFile, ModelFiles};

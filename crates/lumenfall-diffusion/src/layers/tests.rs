@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::*;
 use crate::error::Result;
 use crate::kernels::{ConvShape, Image, reference};
-use crate::noise::Generator;
+use crate::sampling::Generator;
 use crate::tensor::Tensor;
 use crate::weights::{Format, Values, Weights};
 
