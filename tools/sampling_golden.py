@@ -2,7 +2,7 @@
 
     python sampling_golden.py crates/lumenfall-diffusion/tests/golden
 
-The schedulers and guiders are those of diffusers. DPM-Solver++(2M) in the form of k-diffusion, ancestral Euler for flow models,
+The schedulers, guiders and pipeline are those of diffusers; golden.py must have written the model before. DPM-Solver++(2M) in the form of k-diffusion, ancestral Euler for flow models,
 two schedules of ComfyUI, and the random numbers have no reference there and are computed here from their definitions.
 """
 
@@ -19,6 +19,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     FlowMatchLCMScheduler,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     UniPCMultistepScheduler,
 )
 from diffusers.guiders import (
@@ -70,11 +72,17 @@ def schedules():
             scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT, **options)
             scheduler.set_timesteps(n, mu=0.83 if "dynamic" in name else None)
             yield f"{name}.{n}", scheduler.sigmas, scheduler.timesteps
+        dynamic = FLOW | {"use_dynamic_shifting": True}
         for name, scheduler in {
             "dpm_solver": DPMSolverMultistepScheduler(**FLOW),
             "uni_pc": UniPCMultistepScheduler(**FLOW),
+            "dpm_solver_dynamic": DPMSolverMultistepScheduler(**dynamic),
+            "uni_pc_dynamic": UniPCMultistepScheduler(**dynamic),
+            "uni_pc_terminal": UniPCMultistepScheduler(**FLOW, shift_terminal=0.1),
         }.items():
-            scheduler.set_timesteps(n)
+            if n == 1 and "terminal" in name:
+                continue
+            scheduler.set_timesteps(n, mu=0.83 if "dynamic" in name else None)
             yield f"{name}.{n}", scheduler.sigmas, scheduler.timesteps.float()
         for name, sigmas in {
             "sgm_uniform": sgm_uniform(n),
@@ -214,6 +222,71 @@ def guiders(cond, uncond, skip):
         yield name, torch.stack(results)
 
 
+def images(folder):
+    """Yields the inputs of the golden model, and its latents after 8 steps of diffusers' pipeline with each scheduler."""
+    generator = torch.Generator().manual_seed(21)
+    context, pooled = (
+        torch.randn(2, 1, 10, 64, generator=generator),
+        torch.randn(2, 1, 40, generator=generator),
+    )
+    latent, noises = (
+        torch.randn(1, 16, 4, 6, generator=generator),
+        torch.randn(8, 1, 16, 4, 6, generator=generator),
+    )
+    yield from {
+        "context": context,
+        "pooled": pooled,
+        "latent": latent,
+        "noises": noises,
+    }.items()
+    transformer = SD3Transformer2DModel.from_pretrained(folder / "model/transformer")
+    skip_layers = {"skip_guidance_layers": [1], "skip_layer_guidance_stop": 0.5}
+    for name, scheduler, options in (
+        ("euler", FlowMatchEulerDiscreteScheduler(shift=SHIFT), {}),
+        (
+            "karras",
+            FlowMatchEulerDiscreteScheduler(shift=SHIFT, use_karras_sigmas=True),
+            {},
+        ),
+        ("heun", FlowMatchHeunDiscreteScheduler(shift=SHIFT), {}),
+        ("dpmpp_2m_flow", DPMSolverMultistepScheduler(**FLOW), {}),
+        ("uni_pc", UniPCMultistepScheduler(**FLOW), {}),
+        ("lcm", FlowMatchLCMScheduler(shift=SHIFT), {"guidance_scale": 1.0}),
+        ("skip_layers", FlowMatchEulerDiscreteScheduler(shift=SHIFT), skip_layers),
+    ):
+        parts = dict.fromkeys(
+            (
+                "vae",
+                "text_encoder",
+                "tokenizer",
+                "text_encoder_2",
+                "tokenizer_2",
+                "text_encoder_3",
+                "tokenizer_3",
+            )
+        )
+        pipeline = StableDiffusion3Pipeline(
+            transformer=transformer, scheduler=scheduler, **parts
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        with mock.patch.object(
+            scheduling_flow_match_lcm, "randn_tensor", side_effect=list(noises)
+        ):
+            result = pipeline(
+                prompt_embeds=context[0],
+                pooled_prompt_embeds=pooled[0],
+                negative_prompt_embeds=context[1],
+                negative_pooled_prompt_embeds=pooled[1],
+                latents=latent,
+                height=32,
+                width=48,
+                num_inference_steps=8,
+                output_type="latent",
+                **{"guidance_scale": 4.5} | options,
+            )
+        yield name, result.images
+
+
 def philox(counter, key):
     """Philox4x32-10 of a counter of four words and a key of two words."""
     counter, key = list(counter), list(key)
@@ -269,6 +342,7 @@ def cuda_noise(seed, counts, max_threads):
     return results
 
 
+@torch.no_grad()
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -287,6 +361,7 @@ def main():
         f"sampler.{name}": latents for name, latents in samplers(latent, noises)
     }
     tensors |= {f"guidance.{name}": results for name, results in guiders(*predictions)}
+    tensors |= {f"image.{name}": value for name, value in images(folder)}
     for seed in (0, 2**64 - 5):
         tensors[f"portable.{seed}"] = portable_noise(seed, 200)
         tensors[f"cuda.{seed}.first"], tensors[f"cuda.{seed}.second"] = cuda_noise(

@@ -16,9 +16,15 @@ mod sigmas;
 mod tests;
 
 pub use guidance::{Guidance, GuidanceMethod, SkipLayers, SkipWindow};
+#[cfg_attr(not(test), expect(unused_imports, reason = "the pipeline does not use every part yet"))]
+pub(crate) use guide::{Forward, GuidancePlan};
+#[cfg_attr(not(test), expect(unused_imports, reason = "the pipeline does not use every part yet"))]
+pub(crate) use noise::NoiseStream;
 pub(crate) use noise::torch_cpu::Generator;
 pub use noise::{CudaCard, Noise};
 pub use sampler::Sampler;
+#[cfg_attr(not(test), expect(unused_imports, reason = "the pipeline does not use every part yet"))]
+pub(crate) use sampler::{Point, StepResult, Velocity, sample};
 pub use schedule::{DynamicShift, Schedule, ScheduleOptions, Shift, TimeShift};
 pub(crate) use schedule::{Scheduler, Step};
 

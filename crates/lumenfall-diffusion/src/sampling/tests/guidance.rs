@@ -1,5 +1,4 @@
-use super::super::guide::{Forward, GuidancePlan};
-use super::super::{Guidance, GuidanceMethod, Sampler, SkipLayers, SkipWindow};
+use super::super::{Forward, Guidance, GuidanceMethod, GuidancePlan, Sampler, SkipLayers, SkipWindow};
 use super::{Golden, TOLERANCE, assert_close, scheduler};
 
 const BLOCKS: usize = 24;

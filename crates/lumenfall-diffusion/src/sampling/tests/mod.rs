@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::weights::ModelFiles;
 
 mod guidance;
+mod model;
 mod noise;
 mod sampler;
 mod schedule;

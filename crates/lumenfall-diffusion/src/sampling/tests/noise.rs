@@ -1,5 +1,4 @@
-use super::super::noise::NoiseStream;
-use super::super::{CudaCard, Noise};
+use super::super::{CudaCard, Noise, NoiseStream};
 use super::{Golden, TOLERANCE, assert_close};
 
 const SEEDS: [u64; 2] = [0, u64::MAX - 4];

@@ -1,7 +1,6 @@
 use std::ops::ControlFlow;
 
-use super::super::sampler::{Point, StepResult, Velocity, sample};
-use super::super::{Sampler, Schedule, Step};
+use super::super::{Point, Sampler, Schedule, Step, StepResult, Velocity, sample};
 use super::{Golden, SAMPLERS, TOLERANCE, assert_close, scheduler};
 use crate::error::{Error, Result};
 

@@ -1,0 +1,88 @@
+//! Runs the denoiser of the golden model with samplers and guidance, and compares the latents with those of diffusers' pipeline.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use super::super::{
+    Forward, Guidance, GuidancePlan, Sampler, Schedule, ScheduleOptions, Scheduler, SkipLayers, SkipWindow, sample,
+};
+use super::{Golden, assert_close};
+use crate::config;
+use crate::models::{Conditioning, Mmdit};
+use crate::tensor::Tensor;
+use crate::weights::{ModelFiles, Weights};
+
+const LATENT: [usize; 3] = [16, 4, 6];
+const TOLERANCE: f32 = 1e-3;
+
+/// Returns the latent after 8 steps.
+fn denoise(
+    golden: &Golden,
+    files: &ModelFiles,
+    denoiser: &Mmdit,
+    (sampler, schedule): (Sampler, Option<Schedule>),
+    guidance: &Guidance,
+) -> Vec<f32> {
+    let options = ScheduleOptions { schedule, ..Default::default() };
+    let scheduler = Scheduler::with_options(&config::scheduler(files).unwrap(), &options, sampler, Some(8), 6).unwrap();
+    let steps = scheduler.steps();
+    let blocks = denoiser.config().num_layers;
+    let plan = GuidancePlan::new(guidance, &steps, scheduler.shift(), blocks).unwrap();
+    let mut guide = plan.guide();
+
+    let never_cancelled = || Ok(());
+    let prompts: Vec<Conditioning> =
+        (golden.get("image.context").chunks(640).zip(golden.get("image.pooled").chunks(40)))
+            .map(|(context, pooled)| Conditioning {
+                context: Tensor::new(context.to_vec(), &[10, 64]).unwrap(),
+                pooled: Tensor::new(pooled.to_vec(), &[1, 40]).unwrap(),
+            })
+            .collect();
+    let contexts: Vec<Tensor> = prompts.iter().map(|prompt| denoiser.embed_context(prompt).unwrap()).collect();
+    let mut noises = golden.get("image.noises").chunks(LATENT.iter().product());
+    let result = sample(
+        sampler,
+        &steps,
+        golden.get("image.latent").to_vec(),
+        &mut |latent, point| {
+            let conditions: Vec<_> = prompts.iter().map(|prompt| (point.timestep, &prompt.pooled)).collect();
+            let modulations = denoiser.modulations(&conditions, &never_cancelled)?;
+            let tensor = Tensor::new(latent.to_vec(), &LATENT)?;
+            guide.velocity(point.step, latent.len(), &mut |forward| {
+                let (prompt, skipped) = match forward {
+                    Forward::Conditional => (0, &[][..]),
+                    Forward::Unconditional => (1, &[][..]),
+                    Forward::Skipping(layers) => (0, layers),
+                };
+                let velocity =
+                    denoiser.forward(&tensor, &contexts[prompt], &modulations, prompt, skipped, &never_cancelled)?;
+                Ok(velocity.into_values())
+            })
+        },
+        &mut || Ok(noises.next().unwrap().to_vec()),
+        &mut |_| Ok(ControlFlow::Continue(())),
+    );
+    result.unwrap()
+}
+
+#[test]
+fn latents_equal_those_of_the_pipeline_of_diffusers() {
+    let golden = Golden::open();
+    let files = ModelFiles::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model"));
+    let weights = Weights::open(&files, "transformer", "diffusion_pytorch_model").unwrap();
+    let denoiser = Mmdit::open(weights, config::denoiser(&files).unwrap()).unwrap();
+    let plain = Guidance { scale: 4.5, ..Default::default() };
+    let skip = SkipLayers { layers: vec![1], scale: 2.8, window: SkipWindow::Steps { start: 0.01, end: 0.5 } };
+    for (name, sampler, schedule, guidance) in [
+        ("euler", Sampler::Euler, None, plain.clone()),
+        ("karras", Sampler::Euler, Some(Schedule::Karras), plain.clone()),
+        ("heun", Sampler::Heun, None, plain.clone()),
+        ("dpmpp_2m_flow", Sampler::Dpmpp2mFlow, None, plain.clone()),
+        ("uni_pc", Sampler::UniPc, None, plain.clone()),
+        ("lcm", Sampler::Lcm, None, Guidance { scale: 1.0, ..Default::default() }),
+        ("skip_layers", Sampler::Euler, None, Guidance { skip_layers: Some(skip), ..plain }),
+    ] {
+        let latent = denoise(&golden, &files, &denoiser, (sampler, schedule), &guidance);
+        assert_close(&latent, golden.get(&format!("image.{name}")), TOLERANCE, name);
+    }
+}
