@@ -1,19 +1,24 @@
 //! Tokenizers: from a prompt to token ids, padded and truncated as the encoders expect.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::Deserialize;
-use serde_json::{Value, json};
-use tokenizers::Tokenizer as Inner;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use tokenizers::models::unigram::Unigram;
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
+use tokenizers::{PreTokenizerWrapper, Tokenizer as Inner};
 
 use crate::error::{Error, Result};
 use crate::weights::ModelFiles;
 
-/// The words of CLIP: contractions, runs of letters, single digits, and runs of other characters.
-const CLIP_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+/// The words of CLIP: special tokens, contractions, runs of letters, single digits, and runs of other characters.
+const CLIP_WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 const CLIP_START: &str = "<|startoftext|>";
 const CLIP_END: &str = "<|endoftext|>";
+const CLIP_WORD_END: &str = "</w>";
 const T5_END: &str = "</s>";
 
 /// A tokenizer with its start, end and padding tokens.
@@ -47,19 +52,36 @@ struct TokenizerConfig {
     added_tokens_decoder: BTreeMap<String, Value>,
 }
 
+/// The relevant fields of the `tokenizer.json` of T5.
+#[derive(Deserialize)]
+struct UnigramFile<'a> {
+    #[serde(borrow)]
+    model: UnigramModel<'a>,
+}
+
+#[derive(Deserialize)]
+struct UnigramModel<'a> {
+    /// The tokens and their scores. serde_json may read a number with a wrong last digit, which decides between sequences of
+    /// tokens that have the same sum of scores.
+    #[serde(borrow)]
+    vocab: Vec<(String, &'a RawValue)>,
+    unk_id: Option<usize>,
+    #[serde(default)]
+    byte_fallback: bool,
+}
+
 impl Tokenizer {
     /// Loads a CLIP tokenizer from `vocab.json` and `merges.txt`, or from `tokenizer.json`.
     pub(crate) fn clip(files: &ModelFiles, folder: &str, max_positions: usize) -> Result<Self> {
         let config = config(files, folder)?;
         let merges = format!("{folder}/merges.txt");
         let inner = if files.exists(&merges) {
-            let vocabulary: Value = files.json(&format!("{folder}/vocab.json"))?;
-            let merges_text = String::from_utf8(files.read(&merges)?)
-                .map_err(|_| Error::malformed(files.path(&merges), "is not UTF-8 text; download it again"))?;
-            parse(files, &merges, &clip_json(&vocabulary, &merges_text, &config))?
+            let vocabulary = files.json(&format!("{folder}/vocab.json"))?;
+            let json = clip_json(files, &merges, vocabulary, &config)?;
+            parse(files, &merges, &json.to_string())?
         } else {
-            let (name, json) = tokenizer_json(files, folder)?;
-            parse(files, &name, &json)?
+            let name = format!("{folder}/tokenizer.json");
+            parse(files, &name, &text(files, &name)?)?
         };
         let token = |text: &str| id_of(&inner, files, folder, text);
         let end = token(CLIP_END)?;
@@ -75,15 +97,16 @@ impl Tokenizer {
 
     /// Loads a T5 tokenizer from `tokenizer.json`.
     pub(crate) fn t5(files: &ModelFiles, folder: &str) -> Result<Self> {
-        let (name, mut json) = tokenizer_json(files, folder)?;
+        let name = format!("{folder}/tokenizer.json");
+        let json = text(files, &name)?;
+        let mut inner = parse(files, &name, &json)?;
+        // `parse` has read the scores inexactly.
+        inner.with_model(unigram(&json).map_err(|reason| invalid(files, &name, &reason))?);
         // SentencePiece first splits at whitespace. Some converted files lack this step, which keeps trailing whitespace.
-        if let Some(splitter) = json.get_mut("pre_tokenizer")
-            && splitter.get("type").and_then(Value::as_str) == Some("Metaspace")
-        {
-            *splitter =
-                json!({ "type": "Sequence", "pretokenizers": [{ "type": "WhitespaceSplit" }, splitter.take()] });
+        if let Some(PreTokenizerWrapper::Metaspace(splitter)) = inner.get_pre_tokenizer() {
+            let steps = vec![WhitespaceSplit.into(), splitter.clone().into()];
+            inner.with_pre_tokenizer(Some(Sequence::new(steps)));
         }
-        let inner = parse(files, &name, &json)?;
         let config = config(files, folder)?;
         let end = id_of(&inner, files, folder, T5_END)?;
         let pad = match config.pad_token.as_ref().and_then(token_text) {
@@ -113,23 +136,29 @@ impl Tokenizer {
     }
 }
 
-/// Reads `tokenizer.json` and returns its name and content.
-fn tokenizer_json(files: &ModelFiles, folder: &str) -> Result<(String, Value)> {
-    let name = format!("{folder}/tokenizer.json");
-    let mut json: Value = files.json(&name)?;
-    // `Tokenizer::encode` pads and truncates.
-    if let Some(map) = json.as_object_mut() {
-        map.insert("padding".into(), Value::Null);
-        map.insert("truncation".into(), Value::Null);
-    }
-    Ok((name, json))
+fn text(files: &ModelFiles, name: &str) -> Result<String> {
+    let problem = |_| Error::malformed(files.path(name), "is not UTF-8 text; download it again");
+    String::from_utf8(files.read(name)?).map_err(problem)
 }
 
-fn parse(files: &ModelFiles, name: &str, tokenizer: &Value) -> Result<Inner> {
+fn parse(files: &ModelFiles, name: &str, json: &str) -> Result<Inner> {
     // `from_bytes` is generic: it would compile the whole deserializer a second time, in this crate.
-    tokenizer.to_string().parse().map_err(|error: tokenizers::Error| {
-        Error::malformed(files.path(name), format!("is not a valid tokenizer ({error}); download it again"))
-    })
+    let mut inner: Inner = json.parse().map_err(|error| invalid(files, name, &error))?;
+    // `Tokenizer::encode` pads and truncates.
+    inner.with_padding(None).with_truncation(None).map_err(|error| invalid(files, name, &error))?;
+    Ok(inner)
+}
+
+fn invalid(files: &ModelFiles, name: &str, error: &tokenizers::Error) -> Error {
+    Error::malformed(files.path(name), format!("is not a valid tokenizer ({error}); download it again"))
+}
+
+/// Reads the model of T5 with exact scores.
+fn unigram(json: &str) -> tokenizers::Result<Unigram> {
+    let UnigramFile { model: UnigramModel { vocab, unk_id, byte_fallback } } = serde_json::from_str(json)?;
+    let exact = |(token, score): (String, &RawValue)| Ok((token, score.get().parse()?));
+    let vocab = vocab.into_iter().map(exact).collect::<tokenizers::Result<_>>()?;
+    Unigram::from(vocab, unk_id, byte_fallback)
 }
 
 fn config(files: &ModelFiles, folder: &str) -> Result<TokenizerConfig> {
@@ -148,26 +177,56 @@ fn token_text(token: &Value) -> Option<&str> {
 }
 
 fn id_of(inner: &Inner, files: &ModelFiles, folder: &str, token: &str) -> Result<u32> {
-    inner.token_to_id(token).ok_or_else(|| {
-        Error::malformed(
-            files.path(folder),
-            format!("the tokenizer has no token {token:?}, so it belongs to another model; download the files again"),
-        )
-    })
+    inner.token_to_id(token).ok_or_else(|| no_token(files, folder, token))
+}
+
+fn no_token(files: &ModelFiles, name: &str, token: &str) -> Error {
+    let reason =
+        format!("the tokenizer has no token {token:?}, so it belongs to another model; download the files again");
+    Error::malformed(files.path(name), reason)
 }
 
 /// Converts `vocab.json` and `merges.txt` to the format of `tokenizer.json`.
-fn clip_json(vocabulary: &Value, merges: &str, config: &TokenizerConfig) -> Value {
-    let merges: Vec<&str> = merges.lines().filter(|line| !line.starts_with("#version") && line.contains(' ')).collect();
-    let configured = config.added_tokens_decoder.values().filter_map(token_text);
-    let mut special: Vec<&str> = configured.chain([CLIP_START, CLIP_END]).collect();
-    special.sort_by_key(|text| vocabulary.get(*text).and_then(Value::as_u64));
-    special.dedup();
-    let added = special.into_iter().map(|text| {
-        json!({ "id": vocabulary.get(text), "content": text, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true })
+fn clip_json(
+    files: &ModelFiles,
+    merges_name: &str,
+    vocabulary: Map<String, Value>,
+    config: &TokenizerConfig,
+) -> Result<Value> {
+    let merges_text = text(files, merges_name)?;
+    let merges = merges_text.lines().filter(|line| !line.starts_with("#version") && line.contains(' '));
+    let merges: Vec<&str> = merges.collect();
+    // As in transformers, a special token is matched in the prompt before it is lower-cased, unless it is "normalized".
+    let configured = config.added_tokens_decoder.values().filter_map(|token| {
+        Some((token_text(token)?, token.get("normalized").and_then(Value::as_bool).unwrap_or(false)))
     });
-    json!({
+    let mut special: Vec<(&str, bool)> = configured.chain([(CLIP_START, false), (CLIP_END, false)]).collect();
+    special.sort_by_key(|(token, _)| vocabulary.get(*token).and_then(Value::as_u64));
+    special.dedup_by_key(|(token, _)| *token);
+
+    if let Some((token, _)) = special.iter().find(|(token, _)| !vocabulary.contains_key(*token)) {
+        return Err(no_token(files, merges_name, token));
+    }
+
+    // Every other token of more than one character results from a merge.
+    let merged: HashSet<String> = merges.iter().map(|merge| merge.replace(' ', "")).collect();
+    let is_single = |token: &str| token.strip_suffix(CLIP_WORD_END).unwrap_or(token).chars().nth(1).is_none();
+    let is_special = |token: &str| special.iter().any(|(special, _)| *special == token);
+    let missing = vocabulary.keys().find(|token| !is_single(token) && !merged.contains(*token) && !is_special(token));
+    if let Some(token) = missing {
+        let reason = format!(
+            "has {} merges, and none of them results in the token {token:?} of vocab.json, so it is truncated or belongs to \
+             another model; download both files again",
+            merges.len()
+        );
+        return Err(Error::malformed(files.path(merges_name), reason));
+    }
+
+    let added = special.iter().map(|(token, normalized)| {
+        json!({ "id": vocabulary.get(*token), "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": normalized, "special": true })
+    });
+    Ok(json!({
         "version": "1.0",
         "added_tokens": added.collect::<Vec<_>>(),
         "normalizer": { "type": "Sequence", "normalizers": [
@@ -179,89 +238,10 @@ fn clip_json(vocabulary: &Value, merges: &str, config: &TokenizerConfig) -> Valu
             { "type": "Split", "pattern": { "Regex": CLIP_WORDS }, "behavior": "Removed", "invert": true },
             { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
         ] },
-        "model": { "type": "BPE", "unk_token": CLIP_END, "continuing_subword_prefix": "", "end_of_word_suffix": "</w>",
-                   "fuse_unk": false, "vocab": vocabulary, "merges": merges },
-    })
+        "model": { "type": "BPE", "unk_token": CLIP_END, "continuing_subword_prefix": "",
+                   "end_of_word_suffix": CLIP_WORD_END, "fuse_unk": false, "vocab": vocabulary, "merges": merges },
+    }))
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use super::*;
-
-    /// The token ids of transformers, written by `tools/tokenizer_golden.py`.
-    #[derive(Deserialize)]
-    struct Expected {
-        prompt: String,
-        clip_l: Vec<u32>,
-        clip_g: Vec<u32>,
-        t5: Vec<u32>,
-    }
-
-    fn data(name: &str) -> PathBuf {
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
-    }
-
-    /// Returns CLIP's vocabulary: all bytes, all bytes at the end of a word, the merges, and the two special tokens.
-    fn clip_vocabulary(merges: &str) -> Value {
-        let printable = (b'!'..=b'~').chain(0xa1..=0xac).chain(0xae..=0xff).map(char::from);
-        let others = (0..68).filter_map(|i| char::from_u32(256 + i));
-        let bytes: Vec<String> = printable.chain(others).map(String::from).collect();
-        let ends = bytes.iter().map(|byte| format!("{byte}</w>"));
-        let merged = merges.lines().filter(|line| line.contains(' ') && !line.starts_with("#version"));
-        let merged = merged.map(|line| line.replace(' ', ""));
-        let specials = [CLIP_START.to_owned(), CLIP_END.to_owned()];
-        let all = bytes.clone().into_iter().chain(ends).chain(merged).chain(specials);
-        Value::Object(all.zip(0u32..).map(|(token, id)| (token, id.into())).collect())
-    }
-
-    fn full_tokenizers(folder: &std::path::Path) -> [Tokenizer; 3] {
-        let merges = std::fs::read_to_string(data("clip-merges.txt")).unwrap();
-        let vocabulary = clip_vocabulary(&merges).to_string();
-        let clip = |name: &str, config: Value| {
-            let part = folder.join(name);
-            std::fs::create_dir(&part).unwrap();
-            std::fs::write(part.join("merges.txt"), &merges).unwrap();
-            std::fs::write(part.join("vocab.json"), &vocabulary).unwrap();
-            std::fs::write(part.join("tokenizer_config.json"), config.to_string()).unwrap();
-        };
-        clip("tokenizer", json!({ "pad_token": CLIP_END, "model_max_length": 77 }));
-        let padding = json!({ "0": { "content": "!", "special": true } });
-        clip("tokenizer_2", json!({ "pad_token": "!", "model_max_length": 77, "added_tokens_decoder": padding }));
-        std::fs::create_dir(folder.join("tokenizer_3")).unwrap();
-        std::fs::copy(data("t5-tokenizer.json"), folder.join("tokenizer_3/tokenizer.json")).unwrap();
-        let files = ModelFiles::Folder(folder.to_path_buf());
-        [
-            Tokenizer::clip(&files, "tokenizer", 77).unwrap(),
-            Tokenizer::clip(&files, "tokenizer_2", 77).unwrap(),
-            Tokenizer::t5(&files, "tokenizer_3").unwrap(),
-        ]
-    }
-
-    #[test]
-    fn token_ids_equal_those_of_transformers() {
-        let folder = tempfile::tempdir().unwrap();
-        let [clip_l, clip_g, t5] = full_tokenizers(folder.path());
-        let expected: Vec<Expected> = serde_json::from_slice(&std::fs::read(data("token-ids.json")).unwrap()).unwrap();
-        assert!(expected.len() > 30);
-        for Expected { prompt, clip_l: l, clip_g: g, t5: t } in expected {
-            for (name, tokenizer, ids, pad, length) in
-                [("CLIP-L", &clip_l, l, 49407, 77), ("CLIP-G", &clip_g, g, 0, 77), ("T5", &t5, t, 0, 256)]
-            {
-                let mut padded = ids;
-                padded.resize(length, pad);
-                assert_eq!(tokenizer.encode(&prompt, length).unwrap().ids, padded, "{name} of {prompt:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_truncated_part_is_returned_as_the_user_wrote_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let [clip_l, ..] = full_tokenizers(folder.path());
-        let tokens = clip_l.encode("One Two THREE Four five", 5).unwrap();
-        assert_eq!(tokens.truncated.as_deref().map(str::trim), Some("Four five"));
-        assert_eq!(clip_l.encode("One Two THREE", 5).unwrap().truncated, None);
-    }
-}
+mod tests;
