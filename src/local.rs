@@ -1,5 +1,6 @@
 //! A Stable Diffusion 3.5 model that runs on this machine.
 
+mod builder;
 mod options;
 mod worker;
 
@@ -9,8 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use lumenfall_diffusion as diffusion;
+use lumenfall_diffusion::LoadOptions;
 use lumenfall_diffusion::{Callbacks, DEFAULT_STRENGTH, ModelFiles, Pipeline, PipelineOutput, RgbImage};
-pub use lumenfall_diffusion::{LoadOptions, WithoutT5};
+pub use lumenfall_diffusion::{PartKind, WithoutT5};
 
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
@@ -20,7 +22,8 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 use crate::images::typed::check;
-use crate::values::{OutputFormat, expand_home};
+use crate::values::OutputFormat;
+pub use builder::LocalBuilder;
 use options::LocalRequest;
 use worker::Worker;
 
@@ -52,9 +55,15 @@ struct Model {
 }
 
 impl Client {
-    /// Creates a client for a model in a local folder.
+    /// Creates a client for a model on this machine.
     ///
-    /// The folder must have the layout of the diffusers library. A leading `~` stands for the home directory.
+    /// `path` is one of these. A leading `~` stands for the home directory.
+    /// - A folder in the layout of the diffusers library, or a repository in the cache of the Hugging Face Hub.
+    /// - A safetensors or GGUF file with the denoiser. The parts that it lacks (VAE, CLIP-L, CLIP-G and, optionally, T5) are
+    ///   searched in its folder and in subfolders with ComfyUI's names, such as `vae` and `text_encoders`.
+    /// - A folder with such files.
+    ///
+    /// Weights may be f32, f16, bf16, fp8 (plain or scaled) or quantised (GGUF), also mixed.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), lumenfall::Error> {
@@ -68,8 +77,8 @@ impl Client {
     /// # Errors
     /// [`ErrorKind::Model`] if a file or tensor is missing, truncated or part of another model. The message names it. The
     /// values of the weights are read and checked by the first request.
-    pub fn local(folder: impl AsRef<Path>) -> Result<Self, Error> {
-        Local::open(folder).map(Self::new)
+    pub fn local(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Local::open(path).map(Self::new)
     }
 
     /// Creates a client for the demonstration model, which is part of this crate.
@@ -115,28 +124,17 @@ impl Local {
         &self.model.fingerprint
     }
 
-    /// Opens the model in a folder.
+    /// Opens the model at a path, as [`Client::local`] does.
     ///
     /// # Errors
     /// The same as [`Client::local`].
-    pub fn open(folder: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::open_with(folder, LoadOptions::default())
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::builder(path).open()
     }
 
-    /// Opens the model in a folder with options, such as the number of threads.
-    ///
-    /// # Errors
-    /// The same as [`Client::local`].
-    pub fn open_with(folder: impl AsRef<Path>, options: LoadOptions) -> Result<Self, Error> {
-        let folder = expand_home(folder.as_ref()).into_owned();
-        if !folder.is_dir() {
-            let path = folder.display();
-            let message =
-                format!("the folder {path} does not exist; specify the folder that contains model_index.json");
-            return Err(Error::new(ErrorKind::Model, message));
-        }
-        let name = folder.file_name().map_or("local".into(), |name| name.to_string_lossy().into_owned());
-        Self::new(name, ModelFiles::Folder(folder), options)
+    /// Creates a builder for the model at a path, with options or with files that lie apart.
+    pub fn builder(path: impl AsRef<Path>) -> LocalBuilder {
+        LocalBuilder::new(path)
     }
 
     fn new(name: String, files: ModelFiles, options: LoadOptions) -> Result<Self, Error> {
@@ -247,7 +245,7 @@ impl Backend for Local {
         let Model { files, fingerprint, options, .. } = &*self.model;
         let folder = match files {
             ModelFiles::Folder(folder) => folder.canonicalize().unwrap_or_else(|_| folder.clone()),
-            ModelFiles::Embedded(_) => PathBuf::new(),
+            ModelFiles::Embedded(_) | ModelFiles::Parts(_) => PathBuf::new(),
         };
         let LoadOptions { without_t5, .. } = options;
         format!("local {} {folder:?} {fingerprint} {without_t5:?}", env!("CARGO_PKG_VERSION"))

@@ -113,16 +113,18 @@ def fold(ids):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="folder with clip-merges.txt and t5-tokenizer.json")
-    data = parser.parse_args().data
-    lines = (data / "clip-merges.txt").read_text().splitlines()
+    parser.add_argument("tokenizers", type=Path, help="folder with clip-merges.txt and t5-tokenizer.json")
+    parser.add_argument("data", type=Path, help="folder for the results")
+    arguments = parser.parse_args()
+    tokenizers, data = arguments.tokenizers, arguments.data
+    lines = (tokenizers / "clip-merges.txt").read_text().splitlines()
     merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         save_clip(folder / "l", merges, END, 77)
         save_clip(folder / "g", merges, "!", 77)
         (folder / "t5").mkdir()
-        (folder / "t5" / "tokenizer.json").write_bytes((data / "t5-tokenizer.json").read_bytes())
+        (folder / "t5" / "tokenizer.json").write_bytes((tokenizers / "t5-tokenizer.json").read_bytes())
         clip_l, clip_g = (CLIPTokenizer.from_pretrained(folder / name) for name in "lg")
         t5 = T5TokenizerFast.from_pretrained(folder / "t5")
 

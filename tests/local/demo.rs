@@ -2,7 +2,7 @@
 //!
 //! This is a sample: `tools/evaluate.py` grades the model with several hundred images.
 
-use lumenfall::local::{LoadOptions, Local};
+use lumenfall::local::Local;
 use lumenfall::{Cancellation, Client, ErrorKind, Sampling};
 use lumenfall_diffusion::RgbImage;
 
@@ -53,11 +53,7 @@ async fn a_negative_prompt_avoids_a_colour() {
 #[tokio::test]
 async fn the_image_depends_neither_on_the_number_of_threads_nor_on_embedding() {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/crates/lumenfall-diffusion/demo");
-    let with_threads = |threads| {
-        let mut options = LoadOptions::default();
-        options.threads = Some(threads);
-        Client::new(Local::open_with(folder, options).unwrap())
-    };
+    let with_threads = |threads| Client::new(Local::builder(folder).threads(threads).open().unwrap());
     let mut files = Vec::new();
     for client in [with_threads(1), with_threads(2), with_threads(3), with_threads(5), Client::demo().unwrap()] {
         let images = client.images().generate("a yellow star").seed(9).steps(6).inline().send().await.unwrap();

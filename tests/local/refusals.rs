@@ -71,8 +71,12 @@ async fn an_edit_needs_one_readable_image_and_no_mask() {
 fn a_folder_without_a_model_is_refused_immediately() {
     let empty = tempfile::tempdir().unwrap();
     for (folder, file, remedy) in [
-        (empty.path().join("nowhere"), "nowhere", "specify the folder that contains model_index.json"),
-        (empty.path().to_path_buf(), "scheduler", "download the missing file"),
+        (
+            empty.path().join("nowhere"),
+            "nowhere",
+            "specify a folder in the diffusers layout, or a safetensors or GGUF file",
+        ),
+        (empty.path().to_path_buf(), "denoiser", "into the same folder"),
     ] {
         let error = Client::local(folder).unwrap_err();
         assert_eq!(error.kind(), Model);

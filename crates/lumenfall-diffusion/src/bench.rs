@@ -1,6 +1,7 @@
 //! The denoiser and the VAE decoder at full width with random weights, for the repository's benchmarks.
 
-use crate::config::{DenoiserConfig, VaeConfig};
+use crate::checkpoint::Part;
+use crate::checkpoint::config::{DenoiserConfig, VaeConfig};
 use crate::error::Result;
 use crate::models::{Conditioning, Mmdit, Modulations, Vae};
 use crate::sampling::Generator;
@@ -40,7 +41,7 @@ impl Denoiser {
             dual_attention_layers: (0..blocks.div_ceil(2)).collect(),
             qk_norm: Some("rms_norm".into()),
         };
-        let denoiser = Mmdit::open(Weights::random(), config)?;
+        let denoiser = Mmdit::open(Part { weights: Weights::random(), config })?;
         denoiser.keep_blocks(blocks);
         let conditioning = Conditioning { context: normal(&[TEXT_TOKENS, 4096])?, pooled: normal(&[1, 2048])? };
         let context = denoiser.embed_context(&conditioning)?;
@@ -73,8 +74,10 @@ impl Decoder {
             norm_num_groups: 32,
             scaling_factor: 1.5305,
             shift_factor: 0.0609,
+            use_quant_conv: false,
+            use_post_quant_conv: false,
         };
-        let vae = Vae::open(Weights::random(), config)?;
+        let vae = Vae::open(Part { weights: Weights::random(), config })?;
         vae.keep_decoder(true);
         Ok(Self { vae, latent: normal(&[16, size / 8, size / 8])? })
     }

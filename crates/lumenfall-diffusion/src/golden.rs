@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::config;
+use crate::checkpoint::Checkpoint;
 use crate::image::RgbImage;
 use crate::models::{Conditioning, Mmdit, Vae};
 use crate::parameters::{Callbacks, LoadOptions, Parameters};
@@ -98,7 +98,12 @@ fn row(vector: &Tensor) -> Tensor {
 }
 
 fn text_encoders(files: &ModelFiles) -> TextEncoders {
-    TextEncoders::open(files, 64, 40, WithoutT5::Zeros).unwrap()
+    open_text_encoders(files, WithoutT5::Zeros)
+}
+
+fn open_text_encoders(files: &ModelFiles, without_t5: WithoutT5) -> TextEncoders {
+    let Checkpoint { clip_l, clip_g, t5, .. } = Checkpoint::open(files).unwrap();
+    TextEncoders::open(clip_l, clip_g, t5, 64, without_t5).unwrap()
 }
 
 /// Returns a copy of the golden model without the T5 encoder.
@@ -136,7 +141,7 @@ fn noise_equals_that_of_torch() {
 #[test]
 fn sigmas_equal_those_of_diffusers() {
     let golden = Golden::open("scheduler");
-    let config = config::scheduler(&files()).unwrap();
+    let config = Checkpoint::open(&files()).unwrap().scheduler;
     for count in [1, 2, 4, 20, 28, 40] {
         let steps = Scheduler::new(&config, count).unwrap().steps();
         let sigmas: Vec<f32> = golden.get(&format!("{count}.sigmas")).into_values();
@@ -222,19 +227,15 @@ fn a_prompt_that_was_encoded_recently_is_not_encoded_again() {
 #[test]
 fn without_t5_its_tokens_can_be_omitted() {
     let (_folder, files) = files_without_t5();
-    let encoders = TextEncoders::open(&files, 64, 40, WithoutT5::Omit).unwrap();
+    let encoders = open_text_encoders(&files, WithoutT5::Omit);
     let encoded = encoders.encode(&["a star"], None, &never_cancelled).unwrap();
     assert_eq!(encoded[0].conditioning.context.shape(), [77, 64]);
-}
-
-fn weights(folder: &str) -> Weights {
-    Weights::open(&files(), folder, "diffusion_pytorch_model").unwrap()
 }
 
 #[test]
 fn denoiser_output_equals_that_of_diffusers() {
     let golden = Golden::open("denoiser");
-    let denoiser = Mmdit::open(weights("transformer"), config::denoiser(&files()).unwrap()).unwrap();
+    let denoiser = Mmdit::open(Checkpoint::open(&files()).unwrap().denoiser).unwrap();
     for size in ["square", "wide"] {
         let timestep = golden.get(&format!("{size}.timestep")).values()[0];
         for entry in 0..2 {
@@ -266,7 +267,7 @@ fn denoiser_output_equals_that_of_diffusers() {
 #[test]
 fn autoencoder_output_equals_that_of_diffusers() {
     let golden = Golden::open("vae");
-    let vae = Vae::open(weights("vae"), config::vae(&files()).unwrap()).unwrap();
+    let vae = Vae::open(Checkpoint::open(&files()).unwrap().vae).unwrap();
     for size in ["square", "wide"] {
         let value = |name: &str| golden.first(&format!("{size}.{name}"));
         // The golden latents are not normalized.

@@ -25,7 +25,7 @@ compile_error!("lumenfall-diffusion needs a 64-bit target, because weight files 
 
 #[doc(hidden)]
 pub mod bench;
-mod config;
+mod checkpoint;
 mod demo;
 mod error;
 #[cfg(test)]
@@ -55,4 +55,5 @@ pub use sampling::{
     SkipWindow, TimeShift,
 };
 pub use text::WithoutT5;
-pub use weights::{EmbeddedFile, ModelFiles};
+pub use weights::layout::PartKind;
+pub use weights::{EmbeddedFile, ModelFiles, PartFiles};

@@ -1,6 +1,7 @@
 //! The pipeline: text to image, and image to image.
 
-use crate::config::{self, SchedulerConfig};
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::scheduler::SchedulerConfig;
 use crate::error::{Error, Result};
 use crate::guided::GuidedDenoiser;
 use crate::image::RgbImage;
@@ -9,7 +10,7 @@ use crate::parameters::{Callbacks, DEFAULT_GUIDANCE, LoadOptions, Parameters, Pi
 use crate::sampling::{Generator, Scheduler, Step};
 use crate::tensor::Tensor;
 use crate::text::TextEncoders;
-use crate::weights::{ModelFiles, Weights};
+use crate::weights::ModelFiles;
 
 /// A Stable Diffusion 3.5 model. Its weights are read when a request needs them.
 #[derive(Debug)]
@@ -39,29 +40,19 @@ impl Pipeline {
     /// Returns an error that names the file, and the tensor if there is one, that is missing, corrupt or part of another
     /// model.
     pub fn open(files: &ModelFiles, options: &LoadOptions) -> Result<Self> {
+        Self::new(Checkpoint::open(files)?, options)
+    }
+
+    pub(crate) fn new(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads.unwrap_or(0))
             .thread_name(|index| format!("lumenfall-{index}"))
             .build()
             .map_err(|error| Error::parameter("threads", format!("cannot be started: {error}; use fewer")))?;
-        let scheduler = config::scheduler(files)?;
-        let denoiser_config = config::denoiser(files)?;
-        let vae_config = config::vae(files)?;
-        if vae_config.latent_channels != denoiser_config.in_channels {
-            return Err(Error::malformed(
-                files.path("vae/config.json"),
-                format!(
-                    "`latent_channels` is {}, but the denoiser expects {}; \
-                     the files belong to different models: download them from one source",
-                    vae_config.latent_channels, denoiser_config.in_channels
-                ),
-            ));
-        }
-        let (joint, pooled) = (denoiser_config.joint_attention_dim, denoiser_config.pooled_projection_dim);
-        let text = TextEncoders::open(files, joint, pooled, options.without_t5)?;
-        let weights = |folder| Weights::open(files, folder, "diffusion_pytorch_model");
-        let vae = Vae::open(weights("vae")?, vae_config)?;
-        let denoiser = Mmdit::open(weights("transformer")?, denoiser_config)?;
+        let Checkpoint { denoiser, vae, clip_l, clip_g, t5, scheduler } = checkpoint;
+        let joint_width = denoiser.config.joint_attention_dim;
+        let text = TextEncoders::open(clip_l, clip_g, t5, joint_width, options.without_t5)?;
+        let (vae, denoiser) = (Vae::open(vae)?, Mmdit::open(denoiser)?);
         denoiser.keep_blocks(usize::MAX);
         vae.keep_decoder(true);
         Ok(Self { text, denoiser, vae, scheduler, threads })

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::ClipConfig;
+use crate::checkpoint::Part;
+use crate::checkpoint::config::ClipConfig;
 use crate::error::Result;
 use crate::layers::{Activation, LayerNorm, Linear, Mask, add, attention, embed};
 use crate::placement::Blocks;
@@ -92,7 +93,7 @@ impl Ends {
 
 impl Clip {
     /// Checks the weights without reading them.
-    pub(crate) fn open(weights: Weights, config: ClipConfig) -> Result<Self> {
+    pub(crate) fn open(Part { weights, config }: Part<ClipConfig>) -> Result<Self> {
         let headers = weights.headers();
         Ends::load(&headers, &config)?;
         text_model(&headers).at("embeddings.token_embedding").rows("weight", config.hidden_size, 0, 1)?;

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::config::T5Config;
+use crate::checkpoint::Part;
+use crate::checkpoint::config::T5Config;
 use crate::error::{Error, Result};
 use crate::layers::{Activation, Linear, Mask, RmsNorm, add, attention, embed, multiply};
 use crate::placement::Blocks;
@@ -61,7 +62,7 @@ impl Block {
 
 impl T5 {
     /// Checks the weights without reading them.
-    pub(crate) fn open(weights: Weights, config: T5Config) -> Result<Self> {
+    pub(crate) fn open(Part { weights, config }: Part<T5Config>) -> Result<Self> {
         let headers = weights.headers();
         final_norm(&headers, &config)?;
         bias_table(&headers, &config)?;
@@ -73,10 +74,6 @@ impl T5 {
             Blocks::new(config.num_layers, move |i| block(&weights.root(), &config, i))
         };
         Ok(Self { weights, config, blocks })
-    }
-
-    pub(crate) fn width(&self) -> usize {
-        self.config.d_model
     }
 
     /// Encodes the token ids of several prompts, which include the end and padding tokens: `[tokens, width]` for each.

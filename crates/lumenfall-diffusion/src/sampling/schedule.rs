@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sampler::Sampler;
 use super::{decimal, sigmas};
-use crate::config::SchedulerConfig;
+use crate::checkpoint::scheduler::SchedulerConfig;
 use crate::error::{Error, Result};
 use crate::parameters::DEFAULT_STEPS;
 

@@ -2,11 +2,11 @@
 
 use super::recent::{EncodedPrompt, RecentPrompts};
 use super::tokenizer::Tokenizer;
-use crate::config;
+use crate::checkpoint::Encoder;
+use crate::checkpoint::config::{ClipConfig, T5Config};
 use crate::error::{Error, Result};
 use crate::models::{Clip, ClipOutput, Conditioning, T5};
 use crate::tensor::Tensor;
-use crate::weights::{ModelFiles, Weights};
 
 /// The default number of T5 tokens, as in diffusers.
 const T5_TOKENS: usize = 256;
@@ -35,50 +35,21 @@ pub(crate) struct TextEncoders {
 impl TextEncoders {
     /// Checks the weights without reading them.
     pub(crate) fn open(
-        files: &ModelFiles,
+        clip_l: Encoder<ClipConfig>,
+        clip_g: Encoder<ClipConfig>,
+        t5: Option<Encoder<T5Config>>,
         joint_width: usize,
-        pooled_width: usize,
         without_t5: WithoutT5,
     ) -> Result<Self> {
-        let clip = |encoder: &str, tokenizer: &str| -> Result<(Tokenizer, Clip, usize)> {
-            let config = config::clip(files, encoder)?;
-            let tokenizer = Tokenizer::clip(files, tokenizer, config.max_position_embeddings)?;
-            let pooled = config.projection_dim;
-            Ok((tokenizer, Clip::open(Weights::open(files, encoder, "model")?, config)?, pooled))
-        };
-        let (tokenizer_l, clip_l, pooled_l) = clip("text_encoder", "tokenizer")?;
-        let (tokenizer_g, clip_g, pooled_g) = clip("text_encoder_2", "tokenizer_2")?;
-        if pooled_l + pooled_g != pooled_width {
-            return Err(Error::malformed(
-                files.path("transformer/config.json"),
-                format!(
-                    "`pooled_projection_dim` is {pooled_width}, but the text encoders output {pooled_l} + {pooled_g}; \
-                     the files belong to different models: download them from one source"
-                ),
-            ));
-        }
-        let t5 = match files.exists("text_encoder_3/config.json") {
-            true => {
-                let tokenizer = Tokenizer::t5(files, "tokenizer_3")?;
-                let weights = Weights::open(files, "text_encoder_3", "model")?;
-                Some((tokenizer, T5::open(weights, config::t5(files)?)?))
-            }
-            false => None,
-        };
-        if let Some((_, t5)) = &t5
-            && t5.width() != joint_width
-        {
-            return Err(Error::malformed(
-                files.path("transformer/config.json"),
-                format!(
-                    "`joint_attention_dim` is {joint_width}, but the T5 encoder outputs {}; \
-                     the files belong to different models: download them from one source",
-                    t5.width()
-                ),
-            ));
-        }
-        let recent = RecentPrompts::default();
-        Ok(Self { clip_l: (tokenizer_l, clip_l), clip_g: (tokenizer_g, clip_g), t5, without_t5, joint_width, recent })
+        let clip = |(tokenizer, part): Encoder<ClipConfig>| Ok((tokenizer, Clip::open(part)?));
+        Ok(Self {
+            clip_l: clip(clip_l)?,
+            clip_g: clip(clip_g)?,
+            t5: t5.map(|(tokenizer, part)| Ok((tokenizer, T5::open(part)?))).transpose()?,
+            without_t5,
+            joint_width,
+            recent: RecentPrompts::default(),
+        })
     }
 
     /// Encodes prompts. Calls `check_cancelled` before each block.

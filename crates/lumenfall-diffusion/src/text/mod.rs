@@ -3,6 +3,8 @@
 mod encoders;
 mod recent;
 mod tokenizer;
+mod vocabulary;
 
 pub(crate) use encoders::TextEncoders;
 pub use encoders::WithoutT5;
+pub(crate) use tokenizer::Tokenizer;

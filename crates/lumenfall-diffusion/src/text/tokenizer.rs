@@ -10,6 +10,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{PreTokenizerWrapper, Tokenizer as Inner};
 
+use super::vocabulary::clip_vocabulary;
 use crate::error::{Error, Result};
 use crate::weights::ModelFiles;
 
@@ -76,7 +77,13 @@ impl Tokenizer {
         let config = config(files, folder)?;
         let merges = format!("{folder}/merges.txt");
         let inner = if files.exists(&merges) {
-            let vocabulary = files.json(&format!("{folder}/vocab.json"))?;
+            let vocabulary = match files {
+                // The built-in tokenizers have only the merges.
+                ModelFiles::Embedded(_) if !files.exists(&format!("{folder}/vocab.json")) => {
+                    clip_vocabulary(&text(files, &merges)?, [CLIP_START, CLIP_END])
+                }
+                _ => files.json(&format!("{folder}/vocab.json"))?,
+            };
             let json = clip_json(files, &merges, vocabulary, &config)?;
             parse(files, &merges, &json.to_string())?
         } else {

@@ -1,5 +1,6 @@
 //! Access to a model's files, in a folder or embedded in the program.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::de::DeserializeOwned;
 
+use super::layout::PartKind;
 use crate::error::{Error, Result};
 
 /// A file of an embedded model: its path in the model folder and its content.
@@ -19,6 +21,29 @@ pub enum ModelFiles {
     Folder(PathBuf),
     /// Files in the same layout, embedded in the program.
     Embedded(&'static [EmbeddedFile]),
+    /// One file for each part, or one file for several parts, in any supported layout.
+    Parts(PartFiles),
+}
+
+/// The files of a model's parts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartFiles(BTreeMap<PartKind, PathBuf>);
+
+impl PartFiles {
+    /// Sets the file that contains a part.
+    pub fn set(&mut self, part: PartKind, path: impl Into<PathBuf>) {
+        self.0.insert(part, path.into());
+    }
+
+    /// Returns the file that contains a part.
+    pub fn path(&self, part: PartKind) -> Option<&Path> {
+        self.0.get(&part).map(PathBuf::as_path)
+    }
+
+    /// Returns all parts with their files.
+    pub fn iter(&self) -> impl Iterator<Item = (PartKind, &Path)> {
+        self.0.iter().map(|(part, path)| (*part, path.as_path()))
+    }
 }
 
 impl ModelFiles {
@@ -26,7 +51,7 @@ impl ModelFiles {
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         match self {
             Self::Folder(folder) => folder.join(name),
-            Self::Embedded(_) => PathBuf::from(name),
+            Self::Embedded(_) | Self::Parts(_) => PathBuf::from(name),
         }
     }
 
@@ -34,24 +59,28 @@ impl ModelFiles {
         match self {
             Self::Folder(folder) => folder.join(name).is_file(),
             Self::Embedded(files) => files.iter().any(|(path, _)| *path == name),
+            Self::Parts(_) => false,
+        }
+    }
+
+    /// Returns whether the model has any file in a folder.
+    pub(crate) fn has_folder(&self, name: &str) -> bool {
+        match self {
+            Self::Folder(folder) => folder.join(name).is_dir(),
+            Self::Embedded(files) => files.iter().any(|(path, _)| path.split('/').next() == Some(name)),
+            Self::Parts(_) => false,
         }
     }
 
     pub(crate) fn open(&self, name: &str) -> Result<RandomAccess> {
         let path = self.path(name);
         match self {
-            Self::Folder(_) => match File::open(&path) {
-                Ok(file) => {
-                    let length = file.metadata().map_err(|source| read_error(&path, source))?.len();
-                    Ok(RandomAccess { path, length, bytes: Bytes::File(Mutex::new(file)) })
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(missing(path)),
-                Err(error) => Err(read_error(&path, error)),
-            },
+            Self::Folder(_) => open_or_missing(&path),
             Self::Embedded(files) => match files.iter().find(|(known, _)| *known == name) {
                 Some((_, bytes)) => Ok(RandomAccess { path, length: bytes.len() as u64, bytes: Bytes::Static(bytes) }),
                 None => Err(missing(path)),
             },
+            Self::Parts(_) => Err(missing(path)),
         }
     }
 
@@ -84,6 +113,16 @@ enum Bytes {
 }
 
 impl RandomAccess {
+    /// Opens a file. A folder, a named pipe or a device is refused: reading it could wait forever.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let metadata = std::fs::metadata(path).map_err(|source| read_error(path, source))?;
+        if !metadata.is_file() {
+            return Err(Error::malformed(path, "is not a file; specify a safetensors or GGUF file"));
+        }
+        let file = File::open(path).map_err(|source| read_error(path, source))?;
+        Ok(Self { path: path.to_path_buf(), length: metadata.len(), bytes: Bytes::File(Mutex::new(file)) })
+    }
+
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         match &self.bytes {
             Bytes::File(file) => {
@@ -105,6 +144,13 @@ impl RandomAccess {
 
 fn read_error(path: &Path, source: std::io::Error) -> Error {
     Error::File { action: "read", path: path.to_path_buf(), source }
+}
+
+fn open_or_missing(path: &Path) -> Result<RandomAccess> {
+    RandomAccess::open(path).map_err(|error| match error {
+        Error::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => missing(path.to_path_buf()),
+        error => error,
+    })
 }
 
 fn missing(path: PathBuf) -> Error {

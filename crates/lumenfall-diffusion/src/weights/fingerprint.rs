@@ -2,8 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::files::ModelFiles;
-use super::{file_names, safetensors};
+use super::file_names;
+use super::files::{ModelFiles, RandomAccess};
 use crate::error::Result;
 
 /// The files that are hashed completely, if they exist.
@@ -35,6 +35,9 @@ const WEIGHTS: [(&str, &str); 5] = [
     ("vae", "diffusion_pytorch_model"),
 ];
 
+/// The number of bytes at the start of a weights file that are hashed. They contain the header.
+const HEAD_BYTES: u64 = 256 << 10;
+
 /// The number and the length of the samples of a weights file.
 const SAMPLES: u64 = 16;
 const SAMPLE_BYTES: u64 = 4096;
@@ -42,43 +45,55 @@ const SAMPLE_BYTES: u64 = 4096;
 impl ModelFiles {
     /// Returns a hash that identifies the model, wherever its files are: 64 hexadecimal digits.
     ///
-    /// It is the SHA-256 hash of the configuration and tokenizer files, and of the length, the header and 16 samples of 4 KiB
-    /// of each weights file. It takes milliseconds, because most of the weights are not read. So a different hash means
+    /// It is the SHA-256 hash of the configuration and tokenizer files, and of the length, the first 256 KiB and 16 samples of
+    /// 4 KiB of each weights file. It takes milliseconds, because most of the weights are not read. So a different hash means
     /// different files; the same hash does not prove that all weights are equal.
     ///
     /// # Errors
     /// Returns an error that names the file that is missing or cannot be read.
     pub fn fingerprint(&self) -> Result<String> {
-        let mut hash = Sha256::new();
-        // The length of each part is hashed, too, so that different parts cannot result in the same bytes.
-        let mut part = |bytes: &[u8]| {
-            hash.update((bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
+        let mut hash = Hash(Sha256::new());
         for name in SMALL_FILES.into_iter().filter(|name| self.exists(name)) {
-            part(name.as_bytes());
-            part(&self.read(name)?);
+            hash.add(name.as_bytes());
+            hash.add(&self.read(name)?);
         }
-        for (folder, stem) in WEIGHTS {
-            if !self.exists(&format!("{folder}/config.json")) {
-                continue;
-            }
+        for (folder, stem) in WEIGHTS.into_iter().filter(|(folder, _)| self.has_folder(folder)) {
             for name in file_names(self, folder, stem)? {
-                let file = self.open(&name)?;
-                let header = safetensors::header(&file)?;
-                part(name.as_bytes());
-                part(&file.length.to_le_bytes());
-                part(&header);
-                let start = header.len() as u64 + 8;
-                let data = file.length.saturating_sub(start);
-                let last = data.saturating_sub(SAMPLE_BYTES);
-                for index in 0..SAMPLES {
-                    let mut sample = vec![0; data.min(SAMPLE_BYTES) as usize];
-                    file.read_at(start + last * index / (SAMPLES - 1), &mut sample)?;
-                    part(&sample);
-                }
+                hash.add(name.as_bytes());
+                hash.add_samples(&self.open(&name)?)?;
             }
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        if let Self::Parts(parts) = self {
+            for (part, path) in parts.iter() {
+                hash.add(part.name().as_bytes());
+                hash.add_samples(&RandomAccess::open(path)?)?;
+            }
+        }
+        Ok(hash.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+struct Hash(Sha256);
+
+impl Hash {
+    /// Adds bytes and their number, so that different parts cannot result in the same hash.
+    fn add(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    fn add_samples(&mut self, file: &RandomAccess) -> Result<()> {
+        self.add(&file.length.to_le_bytes());
+        let mut head = vec![0; file.length.min(HEAD_BYTES) as usize];
+        file.read_at(0, &mut head)?;
+        self.add(&head);
+        let last = file.length.saturating_sub(SAMPLE_BYTES);
+        for index in 0..SAMPLES {
+            let mut sample = vec![0; file.length.min(SAMPLE_BYTES) as usize];
+            let start = u128::from(last) * u128::from(index) / u128::from(SAMPLES - 1);
+            file.read_at(u64::try_from(start).unwrap_or(last), &mut sample)?;
+            self.add(&sample);
+        }
+        Ok(())
     }
 }

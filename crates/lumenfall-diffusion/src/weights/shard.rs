@@ -20,6 +20,20 @@ pub(crate) struct TensorInfo {
     pub(super) start: u64,
 }
 
+impl TensorInfo {
+    /// Returns a range of the first dimension.
+    pub(super) fn rows(&self, first: usize, count: usize) -> Self {
+        let row: usize = self.shape.iter().skip(1).product();
+        let shape = std::iter::once(count).chain(self.shape.iter().skip(1).copied()).collect();
+        let skipped = self.format.as_ref().ok().and_then(|format| format.bytes_of(first * row));
+        let format = match (&self.format, skipped) {
+            (Ok(format), None) => Err(format!("{} with rows of {row} values", format.name())),
+            (format, _) => format.clone(),
+        };
+        Self { shape, format, start: self.start.saturating_add(skipped.unwrap_or(0) as u64) }
+    }
+}
+
 /// An open file.
 #[derive(Debug)]
 pub(crate) struct Shard {
@@ -35,15 +49,25 @@ impl Shard {
         &self.file.path
     }
 
+    /// Returns the format of the tensor `name`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the type in the file is not supported.
+    pub(super) fn format(&self, name: &str, info: &TensorInfo) -> Result<Format> {
+        info.format.clone().map_err(|type_name| Error::Tensor {
+            path: self.path().to_path_buf(),
+            tensor: name.into(),
+            reason: format!(
+                "has the type {type_name}, which is not supported; \
+                 use a file with F32, F16, BF16, F8_E4M3, F8_E5M2 or quantised GGUF weights"
+            ),
+        })
+    }
+
     /// Reads `count` values of the tensor `name`, starting at element `first`. Both must be whole blocks.
     pub(crate) fn read(&self, name: &str, info: &TensorInfo, first: usize, count: usize) -> Result<Values> {
         let error = |reason| Error::Tensor { path: self.path().to_path_buf(), tensor: name.into(), reason };
-        let format = *info.format.as_ref().map_err(|type_name| {
-            error(format!(
-                "has the type {type_name}, which is not supported; \
-                 use a file with F32, F16, BF16, F8_E4M3, F8_E5M2 or quantised GGUF weights"
-            ))
-        })?;
+        let format = self.format(name, info)?;
         let (Some(skipped), Some(mut left)) = (format.bytes_of(first), format.bytes_of(count)) else {
             return Err(error(format!(
                 "is stored in blocks of {} values ({}), which the requested rows would split; \

@@ -1,7 +1,7 @@
 //! The attention of a block: queries, keys and values of one stream, and attention over one or two streams.
 
 use super::modulation::NORM_EPS;
-use crate::config::DenoiserConfig;
+use crate::checkpoint::config::DenoiserConfig;
 use crate::error::Result;
 use crate::layers::{Linear, Mask, RmsNorm, attention};
 use crate::tensor::Tensor;

@@ -2,7 +2,7 @@
 
 use super::attention::{Qkv, QkvProjection};
 use super::modulation::{Modulation, Modulations, NORM_EPS};
-use crate::config::DenoiserConfig;
+use crate::checkpoint::config::DenoiserConfig;
 use crate::error::Result;
 use crate::layers::{Activation, Linear, gated_residual, norm_modulate};
 use crate::tensor::Tensor;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::config::DenoiserConfig;
+use crate::checkpoint::config::DenoiserConfig;
 use crate::error::{Error, Result};
 use crate::layers::{Activation, Linear, activate, add};
 use crate::tensor::Tensor;

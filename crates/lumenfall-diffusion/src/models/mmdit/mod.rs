@@ -11,7 +11,8 @@ mod modulation;
 
 use std::sync::Arc;
 
-use crate::config::DenoiserConfig;
+use crate::checkpoint::Part;
+use crate::checkpoint::config::DenoiserConfig;
 use crate::error::Result;
 use crate::layers::{Linear, norm_modulate};
 use crate::placement::{Blocks, Lazy};
@@ -64,7 +65,7 @@ impl Ends {
 
 impl Mmdit {
     /// Checks the weights without reading them.
-    pub(crate) fn open(weights: Weights, config: DenoiserConfig) -> Result<Self> {
+    pub(crate) fn open(Part { weights, config }: Part<DenoiserConfig>) -> Result<Self> {
         let headers = weights.headers();
         Ends::load(&headers, &config)?;
         Modulations::check(&headers, &config)?;

@@ -4,7 +4,7 @@
 //! not needed while the blocks run.
 
 use super::embedding::Condition;
-use crate::config::DenoiserConfig;
+use crate::checkpoint::config::DenoiserConfig;
 use crate::error::{Error, Result};
 use crate::layers::{Linear, norm_modulate};
 use crate::tensor::Tensor;

@@ -1,6 +1,6 @@
 //! The blocks that encoder and decoder share.
 
-use crate::config::VaeConfig;
+use crate::checkpoint::config::VaeConfig;
 use crate::error::Result;
 use crate::layers::{Conv2d, GroupNorm, Linear, Mask, add, attention};
 use crate::tensor::Tensor;

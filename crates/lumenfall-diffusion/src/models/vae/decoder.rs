@@ -1,7 +1,7 @@
 //! The decoder, which converts latents to images.
 
 use super::blocks::{MidBlock, ResnetBlock, group_norm};
-use crate::config::VaeConfig;
+use crate::checkpoint::config::VaeConfig;
 use crate::error::Result;
 use crate::layers::{Conv2d, GroupNorm, upsample};
 use crate::tensor::Tensor;

@@ -1,7 +1,7 @@
 //! The encoder, which converts images to latents.
 
 use super::blocks::{MidBlock, ResnetBlock, group_norm};
-use crate::config::VaeConfig;
+use crate::checkpoint::config::VaeConfig;
 use crate::error::Result;
 use crate::layers::{Conv2d, GroupNorm};
 use crate::tensor::Tensor;

@@ -6,11 +6,11 @@ mod encoder;
 
 use std::sync::Arc;
 
-use crate::config::VaeConfig;
+use crate::checkpoint::Part;
+use crate::checkpoint::config::VaeConfig;
 use crate::error::Result;
 use crate::placement::Lazy;
 use crate::tensor::Tensor;
-use crate::weights::Weights;
 use decoder::Decoder;
 use encoder::Encoder;
 
@@ -31,7 +31,7 @@ pub(crate) struct Posterior {
 
 impl Vae {
     /// Checks the weights without reading them.
-    pub(crate) fn open(weights: Weights, config: VaeConfig) -> Result<Self> {
+    pub(crate) fn open(Part { weights, config }: Part<VaeConfig>) -> Result<Self> {
         let headers = weights.headers();
         Encoder::load(&headers.at("encoder"), &config)?;
         Decoder::load(&headers.at("decoder"), &config)?;

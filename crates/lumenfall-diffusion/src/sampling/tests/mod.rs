@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::{Sampler, Schedule, ScheduleOptions, Scheduler};
-use crate::config::{self, SchedulerConfig};
+use crate::checkpoint::scheduler::{self, SchedulerConfig};
 use crate::error::Result;
 use crate::weights::ModelFiles;
 
@@ -60,7 +60,7 @@ fn configuration(settings: &str) -> Result<SchedulerConfig> {
     std::fs::create_dir(folder.path().join("scheduler")).unwrap();
     std::fs::write(folder.path().join("scheduler/scheduler_config.json"), format!("{{\"shift\": 3.0{settings}}}"))
         .unwrap();
-    config::scheduler(&ModelFiles::Folder(folder.path().into()))
+    scheduler::read(&ModelFiles::Folder(folder.path().into()))
 }
 
 fn scheduler(schedule: Option<Schedule>, sampler: Sampler, steps: u32) -> Scheduler {

@@ -7,10 +7,11 @@ use super::super::{
     Forward, Guidance, GuidancePlan, Sampler, Schedule, ScheduleOptions, Scheduler, SkipLayers, SkipWindow, sample,
 };
 use super::{Golden, assert_close};
-use crate::config;
+use crate::checkpoint::Checkpoint;
+use crate::checkpoint::scheduler::SchedulerConfig;
 use crate::models::{Conditioning, Mmdit};
 use crate::tensor::Tensor;
-use crate::weights::{ModelFiles, Weights};
+use crate::weights::ModelFiles;
 
 const LATENT: [usize; 3] = [16, 4, 6];
 const TOLERANCE: f32 = 1e-3;
@@ -18,13 +19,13 @@ const TOLERANCE: f32 = 1e-3;
 /// Returns the latent after 8 steps.
 fn denoise(
     golden: &Golden,
-    files: &ModelFiles,
+    config: &SchedulerConfig,
     denoiser: &Mmdit,
     (sampler, schedule): (Sampler, Option<Schedule>),
     guidance: &Guidance,
 ) -> Vec<f32> {
     let options = ScheduleOptions { schedule, ..Default::default() };
-    let scheduler = Scheduler::with_options(&config::scheduler(files).unwrap(), &options, sampler, Some(8), 6).unwrap();
+    let scheduler = Scheduler::with_options(config, &options, sampler, Some(8), 6).unwrap();
     let steps = scheduler.steps();
     let blocks = denoiser.config().num_layers;
     let plan = GuidancePlan::new(guidance, &steps, scheduler.shift(), blocks).unwrap();
@@ -69,8 +70,8 @@ fn denoise(
 fn latents_equal_those_of_the_pipeline_of_diffusers() {
     let golden = Golden::open();
     let files = ModelFiles::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model"));
-    let weights = Weights::open(&files, "transformer", "diffusion_pytorch_model").unwrap();
-    let denoiser = Mmdit::open(weights, config::denoiser(&files).unwrap()).unwrap();
+    let Checkpoint { denoiser, scheduler, .. } = Checkpoint::open(&files).unwrap();
+    let denoiser = Mmdit::open(denoiser).unwrap();
     let plain = Guidance { scale: 4.5, ..Default::default() };
     let skip = SkipLayers { layers: vec![1], scale: 2.8, window: SkipWindow::Steps { start: 0.01, end: 0.5 } };
     for (name, sampler, schedule, guidance) in [
@@ -82,7 +83,7 @@ fn latents_equal_those_of_the_pipeline_of_diffusers() {
         ("lcm", Sampler::Lcm, None, Guidance { scale: 1.0, ..Default::default() }),
         ("skip_layers", Sampler::Euler, None, Guidance { skip_layers: Some(skip), ..plain }),
     ] {
-        let latent = denoise(&golden, &files, &denoiser, (sampler, schedule), &guidance);
+        let latent = denoise(&golden, &scheduler, &denoiser, (sampler, schedule), &guidance);
         assert_close(&latent, golden.get(&format!("image.{name}")), TOLERANCE, name);
     }
 }

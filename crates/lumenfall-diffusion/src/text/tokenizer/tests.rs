@@ -17,55 +17,25 @@ fn data(name: &str) -> PathBuf {
 }
 
 fn merges() -> String {
-    std::fs::read_to_string(data("clip-merges.txt")).unwrap()
+    String::from_utf8(BUILT_IN.read("tokenizer/merges.txt").unwrap()).unwrap()
 }
 
-/// Returns CLIP's vocabulary: all bytes, all bytes at the end of a word, the merges, and the two special tokens.
-fn clip_vocabulary(merges: &str) -> Value {
-    let printable = (b'!'..=b'~').chain(0xa1..=0xac).chain(0xae..=0xff).map(char::from);
-    let others = (0..68).filter_map(|i| char::from_u32(256 + i));
-    let bytes: Vec<String> = printable.chain(others).map(String::from).collect();
-    let ends = bytes.iter().map(|byte| format!("{byte}</w>"));
-    let merged = merges.lines().filter(|line| line.contains(' ') && !line.starts_with("#version"));
-    let merged = merged.map(|line| line.replace(' ', ""));
-    let specials = [CLIP_START.to_owned(), CLIP_END.to_owned()];
-    let all = bytes.clone().into_iter().chain(ends).chain(merged).chain(specials);
-    Value::Object(all.zip(0u32..).map(|(token, id)| (token, id.into())).collect())
-}
-
-/// Writes a CLIP tokenizer. `pad` is its padding token, and its configuration is like that of Stable Diffusion 3.5 except
-/// that the padding token is matched before the prompt is lower-cased.
-fn write_clip(folder: &Path, vocabulary: &Value, merges: &str, pad: Option<&str>) {
+/// Writes a CLIP tokenizer without a configuration.
+fn write_clip(folder: &Path, merges: &str) {
     std::fs::create_dir(folder).unwrap();
     std::fs::write(folder.join("merges.txt"), merges).unwrap();
+    let vocabulary = Value::Object(clip_vocabulary(merges, [CLIP_START, CLIP_END]));
     std::fs::write(folder.join("vocab.json"), vocabulary.to_string()).unwrap();
-    let Some(pad) = pad else { return };
-    let special = [CLIP_START, CLIP_END, pad].map(|token| {
-        let id = vocabulary[token].to_string();
-        (id, json!({ "content": token, "normalized": token != pad, "special": true }))
-    });
-    let config = json!({ "pad_token": pad, "model_max_length": 77, "added_tokens_decoder": Map::from_iter(special) });
-    std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
 }
 
 fn clip(folder: &Path) -> Result<Tokenizer> {
     Tokenizer::clip(&ModelFiles::Folder(folder.parent().unwrap().to_path_buf()), "clip", 77)
 }
 
-fn full_clip(pad: &str) -> Tokenizer {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path().join("clip");
-    write_clip(&folder, &clip_vocabulary(&merges()), &merges(), Some(pad));
-    clip(&folder).unwrap()
-}
-
-static CLIP_L: LazyLock<Tokenizer> = LazyLock::new(|| full_clip(CLIP_END));
-static CLIP_G: LazyLock<Tokenizer> = LazyLock::new(|| full_clip("!"));
-static T5: LazyLock<Tokenizer> = LazyLock::new(|| {
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::copy(data("t5-tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
-    Tokenizer::t5(&ModelFiles::Folder(folder.path().to_path_buf()), ".").unwrap()
-});
+const BUILT_IN: ModelFiles = ModelFiles::Embedded(lumenfall_tokenizers::FILES);
+static CLIP_L: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::clip(&BUILT_IN, "tokenizer", 77).unwrap());
+static CLIP_G: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::clip(&BUILT_IN, "tokenizer_2", 77).unwrap());
+static T5: LazyLock<Tokenizer> = LazyLock::new(|| Tokenizer::t5(&BUILT_IN, "tokenizer_3").unwrap());
 
 #[test]
 fn token_ids_equal_those_of_transformers() {
@@ -125,7 +95,7 @@ fn case_and_kind_of_whitespace_make_no_difference_for_clip() {
 fn special_tokens_are_matched_before_lower_casing_unless_configured_otherwise() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("clip");
-    write_clip(&folder, &clip_vocabulary(&merges()), &merges(), None);
+    write_clip(&folder, &merges());
     let ids = clip(&folder).unwrap().encode("a<|StartOfText|>b<|startoftext|>", 14).unwrap().ids;
     // Computed by transformers 5.24 for the same folder.
     assert_eq!(ids, [49406, 320, 27, 347, 993, 6659, 4160, 91, 285, 321, 49406, 49407, 49407, 49407]);
@@ -136,7 +106,7 @@ fn a_truncated_file_of_merges_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("clip");
     let all = merges();
-    write_clip(&folder, &clip_vocabulary(&all), &all, None);
+    write_clip(&folder, &all);
     let path = folder.join("merges.txt");
     // The last one ends within the last line.
     for length in [0, 14, all.len() / 2, all.trim_end().rfind('\n').unwrap(), all.trim_end().len() - 5] {

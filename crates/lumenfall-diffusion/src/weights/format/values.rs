@@ -14,6 +14,32 @@ pub(crate) enum Values {
     F32(Vec<f32>),
     /// Whole blocks of any other format.
     Encoded(Format, Vec<u8>),
+    /// Values that are multiplied by a factor for each row.
+    Scaled(Box<Self>, RowFactors),
+}
+
+/// A factor for each row of a matrix.
+#[derive(Clone, Debug)]
+pub(crate) struct RowFactors {
+    factors: Vec<f32>,
+    /// The number of values of a row.
+    width: usize,
+}
+
+impl RowFactors {
+    /// Multiplies values, the first of which has the index `first` in the matrix.
+    fn apply(&self, first: usize, values: &mut [f32]) {
+        let mut rest = values;
+        let mut index = first;
+        while !rest.is_empty() {
+            let row = index / self.width;
+            let count = ((row + 1) * self.width - index).min(rest.len());
+            let (part, remaining) = rest.split_at_mut(count);
+            let factor = self.factors.get(row).copied().unwrap_or(1.0);
+            part.iter_mut().for_each(|value| *value *= factor);
+            (rest, index) = (remaining, index + count);
+        }
+    }
 }
 
 impl Values {
@@ -30,13 +56,40 @@ impl Values {
         match self {
             Self::F32(values) => values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
             Self::Encoded(_, encoded) => encoded.extend_from_slice(bytes),
+            Self::Scaled(values, _) => values.extend_from_bytes(bytes),
         }
+    }
+
+    /// Appends values. If their formats differ, all become f32.
+    pub(crate) fn append(&mut self, other: Self) {
+        match (&mut *self, other) {
+            (Self::F32(values), Self::F32(other)) => values.extend(other),
+            (Self::Encoded(format, bytes), Self::Encoded(other_format, other)) if *format == other_format => {
+                bytes.extend(other);
+            }
+            (_, other) => {
+                let mut values = std::mem::replace(self, Self::F32(Vec::new())).into_f32();
+                values.extend(other.into_f32());
+                *self = Self::F32(values);
+            }
+        }
+    }
+
+    /// Multiplies `rows` rows of equal length by one factor, or each by its own.
+    pub(crate) fn scaled(self, factors: Vec<f32>, rows: usize) -> Self {
+        let width = (self.len() / rows.max(1)).max(1);
+        let factors = match factors.as_slice() {
+            [factor] => vec![*factor; rows],
+            _ => factors,
+        };
+        Self::Scaled(Box::new(self), RowFactors { factors, width })
     }
 
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
             Self::Encoded(format, bytes) => bytes.len() / format.block_bytes() * format.block_values(),
+            Self::Scaled(values, _) => values.len(),
         }
     }
 
@@ -55,6 +108,10 @@ impl Values {
                     at.map(|at| chunk * CHUNK + at)
                 })
             }
+            Self::Scaled(values, factors) => values.first_not_finite().or_else(|| {
+                let row = factors.factors.iter().position(|factor| !factor.is_finite())?;
+                Some(row * factors.width)
+            }),
             // The integers in a block are finite, and their products with a finite f16 are, too.
             Self::Encoded(format, bytes) => {
                 let finite = |block: &[u8], at: usize| {
@@ -81,6 +138,10 @@ impl Values {
                 let range = format.bytes_of(first).zip(format.bytes_of(out.len()));
                 let part = range.and_then(|(start, length)| bytes.get(start..start + length));
                 part.into_iter().for_each(|part| format.widen(part, out));
+            }
+            Self::Scaled(values, factors) => {
+                values.widen(first, out);
+                factors.apply(first, out);
             }
         }
     }

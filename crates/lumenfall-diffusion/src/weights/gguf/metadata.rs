@@ -19,7 +19,6 @@ const ARRAY: u32 = 9;
 
 /// The entries that the reader uses.
 pub(super) struct Metadata {
-    pub(super) architecture: Option<String>,
     /// The position of each tensor is a multiple of this number.
     pub(super) alignment: u64,
     /// The shapes of tensors that are stored in another shape.
@@ -28,12 +27,11 @@ pub(super) struct Metadata {
 
 impl Metadata {
     pub(super) fn read(cursor: &mut Cursor<'_>, count: u64) -> Result<Self> {
-        let mut metadata = Self { architecture: None, alignment: DEFAULT_ALIGNMENT, shapes: HashMap::new() };
+        let mut metadata = Self { alignment: DEFAULT_ALIGNMENT, shapes: HashMap::new() };
         for _ in 0..count {
             let key = cursor.text()?;
             let value_type = cursor.u32()?;
             match (key.as_str(), value_type) {
-                ("general.architecture", STRING) => metadata.architecture = Some(cursor.text()?),
                 ("general.alignment", UINT32) => {
                     let alignment = cursor.u32()?;
                     if !alignment.is_power_of_two() {

@@ -22,8 +22,6 @@ const MAX_ENTRIES: u64 = 1 << 16;
 #[derive(Debug)]
 pub(crate) struct Gguf {
     pub(crate) shard: Shard,
-    /// The value of `general.architecture`, such as `sd3`. Some files have none, or a wrong one.
-    pub(crate) architecture: Option<String>,
     pub(crate) tensors: HashMap<String, TensorInfo>,
 }
 
@@ -54,6 +52,6 @@ impl Gguf {
         // The values follow the header.
         let start = cursor.position().checked_next_multiple_of(metadata.alignment).unwrap_or(u64::MAX);
         let tensors = tensors::check(tensors, &metadata, start, &file)?;
-        Ok(Self { shard: Shard::new(file), architecture: metadata.architecture, tensors })
+        Ok(Self { shard: Shard::new(file), tensors })
     }
 }

@@ -1,0 +1,161 @@
+//! Finds the parts of a model in its files.
+
+pub(crate) mod config;
+mod find;
+pub(crate) mod scheduler;
+mod shapes;
+#[cfg(test)]
+mod tests;
+
+use crate::error::{Error, Result};
+use crate::text::Tokenizer;
+use crate::weights::layout::{self, PartKind};
+use crate::weights::{Container, ModelFiles, PartFiles, Weights};
+use config::{ClipConfig, DenoiserConfig, T5Config, VaeConfig};
+use scheduler::SchedulerConfig;
+pub(crate) use shapes::Conventions;
+
+/// The weights of one part and its dimensions. The weights have not been read.
+#[derive(Debug)]
+pub(crate) struct Part<C> {
+    pub(crate) weights: Weights,
+    pub(crate) config: C,
+}
+
+/// A text encoder with its tokenizer.
+pub(crate) type Encoder<C> = (Tokenizer, Part<C>);
+
+/// All parts of a model.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    pub(crate) denoiser: Part<DenoiserConfig>,
+    pub(crate) vae: Part<VaeConfig>,
+    pub(crate) clip_l: Encoder<ClipConfig>,
+    pub(crate) clip_g: Encoder<ClipConfig>,
+    pub(crate) t5: Option<Encoder<T5Config>>,
+    pub(crate) scheduler: SchedulerConfig,
+}
+
+impl Checkpoint {
+    /// Reads the headers and configurations of a model's files.
+    pub(crate) fn open(files: &ModelFiles) -> Result<Self> {
+        let checkpoint = match files {
+            ModelFiles::Folder(_) | ModelFiles::Embedded(_) => Self::from_folder(files)?,
+            ModelFiles::Parts(parts) => Self::from_parts(parts, &Conventions::STABLE_DIFFUSION_3)?,
+        };
+        checkpoint.check_widths()?;
+        Ok(checkpoint)
+    }
+
+    /// Opens the parts of a folder in the layout of the diffusers library.
+    fn from_folder(files: &ModelFiles) -> Result<Self> {
+        let clip = |encoder: &str, tokenizer: &str| -> Result<Encoder<ClipConfig>> {
+            let config = config::clip(files, encoder)?;
+            let tokenizer = Tokenizer::clip(files, tokenizer, config.max_position_embeddings)?;
+            Ok((tokenizer, Part { weights: Weights::open(files, encoder, "model")?, config }))
+        };
+        let scheduler = scheduler::read(files)?;
+        let denoiser = config::denoiser(files)?;
+        let vae = config::vae(files)?;
+        let weights = |folder| Weights::open(files, folder, "diffusion_pytorch_model");
+        Ok(Self {
+            scheduler,
+            denoiser: Part { weights: weights("transformer")?, config: denoiser },
+            vae: Part { weights: weights("vae")?, config: vae },
+            clip_l: clip("text_encoder", "tokenizer")?,
+            clip_g: clip("text_encoder_2", "tokenizer_2")?,
+            t5: match files.has_folder("text_encoder_3") {
+                true => {
+                    let config = config::t5(files)?;
+                    let weights = Weights::open(files, "text_encoder_3", "model")?;
+                    Some((Tokenizer::t5(files, "tokenizer_3")?, Part { weights, config }))
+                }
+                false => None,
+            },
+        })
+    }
+
+    /// Opens parts in files of their own, or in one file, whatever the names of their tensors.
+    pub(crate) fn from_parts(files: &PartFiles, conventions: &Conventions) -> Result<Self> {
+        let tokenizers = ModelFiles::Embedded(lumenfall_tokenizers::FILES);
+        let open = |kind: PartKind| -> Result<Weights> {
+            let path = files.path(kind).ok_or_else(|| missing_part(kind))?;
+            let container = Container::open_path(path)?;
+            let location = layout::find_parts(&container).into_iter().find(|location| location.kind == kind);
+            let location = location.ok_or_else(|| {
+                let reason = match layout::find_parts(&container).first() {
+                    Some(other) => format!("contains no {}, but a {}", kind.name(), other.kind.name()),
+                    None => layout::describe_other_model(&container).to_owned(),
+                };
+                Error::malformed(path, reason)
+            })?;
+            Ok(layout::weights(&container, &location))
+        };
+        let clip = |kind: PartKind, tokenizer: &str| -> Result<Encoder<ClipConfig>> {
+            let weights = open(kind)?;
+            let config = shapes::clip(&weights, kind, conventions)?;
+            let tokenizer = Tokenizer::clip(&tokenizers, tokenizer, config.max_position_embeddings)?;
+            Ok((tokenizer, Part { weights, config }))
+        };
+        let (denoiser, vae) = (open(PartKind::Denoiser)?, open(PartKind::Vae)?);
+        Ok(Self {
+            scheduler: SchedulerConfig::default(),
+            denoiser: Part { config: shapes::denoiser(&denoiser, conventions)?, weights: denoiser },
+            vae: Part { config: shapes::vae(&vae, conventions)?, weights: vae },
+            clip_l: clip(PartKind::ClipL, "tokenizer")?,
+            clip_g: clip(PartKind::ClipG, "tokenizer_2")?,
+            t5: match files.path(PartKind::T5) {
+                Some(_) => {
+                    let weights = open(PartKind::T5)?;
+                    let config = shapes::t5(&weights)?;
+                    Some((Tokenizer::t5(&tokenizers, "tokenizer_3")?, Part { weights, config }))
+                }
+                None => None,
+            },
+        })
+    }
+
+    /// Checks that the widths of the parts fit to each other.
+    fn check_widths(&self) -> Result<()> {
+        let Self { denoiser, vae, clip_l, clip_g, t5, .. } = self;
+        let [(_, l), (_, g)] = [clip_l, clip_g];
+        let mismatch = |path: &std::path::Path, problem: String| {
+            let reason = format!("{problem}; the files belong to different models: download them from one source");
+            Err(Error::malformed(path, reason))
+        };
+        let latent = vae.config.latent_channels;
+        if latent != denoiser.config.in_channels {
+            let problem =
+                format!("`latent_channels` is {latent}, but the denoiser expects {}", denoiser.config.in_channels);
+            return mismatch(vae.weights.path(), problem);
+        }
+        let (pooled, pooled_l, pooled_g) =
+            (denoiser.config.pooled_projection_dim, l.config.projection_dim, g.config.projection_dim);
+        if pooled_l.checked_add(pooled_g) != Some(pooled) {
+            let problem =
+                format!("`pooled_projection_dim` is {pooled}, but the text encoders output {pooled_l} + {pooled_g}");
+            return mismatch(denoiser.weights.path(), problem);
+        }
+        let (joint, clip) =
+            (denoiser.config.joint_attention_dim, l.config.hidden_size.saturating_add(g.config.hidden_size));
+        if joint < clip {
+            let problem = format!("`joint_attention_dim` is {joint}, but the CLIP encoders output {clip}");
+            return mismatch(denoiser.weights.path(), problem);
+        }
+        match t5 {
+            Some((_, t5)) if t5.config.d_model != joint => {
+                let problem =
+                    format!("`joint_attention_dim` is {joint}, but the T5 encoder outputs {}", t5.config.d_model);
+                mismatch(denoiser.weights.path(), problem)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn missing_part(kind: PartKind) -> Error {
+    Error::MissingFile {
+        path: format!("file with the {}", kind.name()).into(),
+        remedy: "put it beside the other files, or name its file".into(),
+    }
+}

@@ -1,0 +1,163 @@
+//! Opens the golden model in other layouts, which `tools/layouts.py` wrote with public packages.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::parameters::{Callbacks, LoadOptions, Parameters};
+use crate::pipeline::Pipeline;
+
+/// The golden model has 2 heads in each CLIP encoder, and 4 groups in the norms of its VAE.
+const GOLDEN: Conventions = Conventions { clip_heads: |_| 2, vae_groups: 4, sample_size: 12 };
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn layout(name: &str) -> PathBuf {
+    golden("layouts").join(name)
+}
+
+fn folder() -> Checkpoint {
+    Checkpoint::open(&ModelFiles::Folder(golden("model"))).unwrap()
+}
+
+/// Returns the files of a complete model.
+fn parts(denoiser: &str, t5: &str) -> PartFiles {
+    let mut files = PartFiles::default();
+    for kind in [PartKind::Vae, PartKind::ClipL, PartKind::ClipG] {
+        files.set(kind, layout("bundle.safetensors"));
+    }
+    files.set(PartKind::Denoiser, layout(denoiser));
+    files.set(PartKind::T5, layout(t5));
+    files
+}
+
+/// Generates an image with the golden model's tokenizers, because its vocabulary is smaller than the real one.
+fn generate(checkpoint: Checkpoint) -> Vec<u8> {
+    let tokenizers = folder();
+    let t5 = tokenizers.t5.unwrap().0;
+    let checkpoint = Checkpoint {
+        clip_l: (tokenizers.clip_l.0, checkpoint.clip_l.1),
+        clip_g: (tokenizers.clip_g.0, checkpoint.clip_g.1),
+        t5: checkpoint.t5.map(|(_, part)| (t5, part)),
+        ..checkpoint
+    };
+    let pipeline = Pipeline::new(checkpoint, &LoadOptions::default()).unwrap();
+    let mut parameters = Parameters::new("a red circle");
+    (parameters.width, parameters.height, parameters.steps) = (Some(64), Some(48), Some(3));
+    (parameters.seed, parameters.t5_tokens) = (5, Some(32));
+    pipeline.generate(&parameters, Callbacks::none()).unwrap().images[0].pixels().to_vec()
+}
+
+/// Returns the peak signal-to-noise ratio in decibels.
+fn psnr(a: &[u8], b: &[u8]) -> f64 {
+    let squares: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+    10.0 * (255.0 * 255.0 * a.len() as f64 / squares).log10()
+}
+
+#[test]
+fn every_layout_with_f32_weights_generates_the_same_image() {
+    let expected = generate(folder());
+    let bundle = Checkpoint::from_parts(&parts("bundle.safetensors", "t5xxl.gguf"), &GOLDEN).unwrap();
+    assert_eq!(bundle.denoiser.config, folder().denoiser.config);
+    assert!(generate(bundle) == expected, "the images differ");
+}
+
+#[test]
+fn weights_with_less_precision_generate_a_similar_image() {
+    let expected = generate(folder());
+    for (denoiser, t5, least) in
+        [("denoiser-Q8_0.gguf", "t5xxl.gguf", 30.0), ("bundle.safetensors", "t5xxl_fp8_scaled.safetensors", 30.0)]
+    {
+        let image = generate(Checkpoint::from_parts(&parts(denoiser, t5), &GOLDEN).unwrap());
+        let psnr = psnr(&image, &expected);
+        assert!(image != expected && psnr > least, "{denoiser} and {t5}: {psnr} dB");
+    }
+}
+
+#[test]
+fn the_parts_of_a_model_are_found_by_the_content_of_its_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |from: &str, to: &str| {
+        let to = folder.path().join(to);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(layout(from), &to).unwrap();
+        to
+    };
+    let bundle = copy("bundle.safetensors", "sd3.5.safetensors");
+    let t5 = copy("t5xxl.gguf", "text_encoders/encoder.gguf");
+    std::fs::write(folder.path().join("corrupt.safetensors"), "no header").unwrap();
+    for path in [&bundle, folder.path()] {
+        let ModelFiles::Parts(files) = ModelFiles::find(path).unwrap() else { panic!("not parts") };
+        let found: Vec<_> = files.iter().collect();
+        let expected =
+            PartKind::ALL.map(|kind| (kind, if kind == PartKind::T5 { t5.as_path() } else { bundle.as_path() }));
+        assert_eq!(found, expected);
+    }
+    let denoiser = copy("denoiser-Q8_0.gguf", "sub/denoiser.gguf");
+    let error = ModelFiles::find(&denoiser).unwrap_err().to_string();
+    assert!(error.contains("VAE") && error.contains("denoiser.gguf") && error.contains("same folder"), "{error}");
+    copy("t5xxl_fp8_scaled.safetensors", "t5.safetensors");
+    let error = ModelFiles::find(&bundle).unwrap_err().to_string();
+    assert!(error.contains("several") && error.contains("encoder.gguf") && error.contains("t5.safetensors"), "{error}");
+
+    assert!(
+        matches!(ModelFiles::find(golden("model")).unwrap(), ModelFiles::Folder(found) if found == golden("model"))
+    );
+    let error = ModelFiles::find(folder.path().join("absent")).unwrap_err().to_string();
+    assert!(error.contains("absent"), "{error}");
+}
+
+#[test]
+fn the_cache_of_the_hub_contains_a_snapshot() {
+    let repository = tempfile::tempdir().unwrap();
+    for revision in ["aaaa", "bbbb"] {
+        std::fs::create_dir_all(repository.path().join("snapshots").join(revision).join("scheduler")).unwrap();
+    }
+    let found = || match ModelFiles::find(repository.path()).unwrap() {
+        ModelFiles::Folder(folder) => folder.file_name().unwrap().to_string_lossy().into_owned(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(found(), "bbbb");
+    std::fs::create_dir(repository.path().join("refs")).unwrap();
+    std::fs::write(repository.path().join("refs/main"), "aaaa\n").unwrap();
+    assert_eq!(found(), "aaaa");
+}
+
+/// Writes a safetensors file with tensors of one value each, or of the given shape.
+fn safetensors(path: &Path, tensors: &[(&str, &[usize])]) {
+    let mut offset = 0;
+    let entries = tensors.iter().map(|(name, shape)| {
+        let start = offset;
+        offset += 4 * shape.iter().product::<usize>();
+        ((*name).to_owned(), serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [start, offset] }))
+    });
+    let header = serde_json::Value::Object(entries.collect()).to_string();
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    file.resize(file.len() + offset, 0);
+    std::fs::write(path, file).unwrap();
+}
+
+#[test]
+fn a_file_of_another_model_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    for (tensor, expected) in [
+        ("double_blocks.0.img_attn.qkv.weight", "is a FLUX model"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "is a Stable Diffusion 1, 2 or XL model"),
+        ("lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight", "is a LoRA"),
+        ("transformer.transformer_blocks.0.attn.to_q.lora_A.weight", "is a LoRA"),
+        ("weight", "contains no part of Stable Diffusion 3.5"),
+    ] {
+        safetensors(&path, &[(tensor, &[1])]);
+        let error = ModelFiles::find(&path).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("model.safetensors"), "{tensor}: {error}");
+    }
+    safetensors(&path, &[("decoder.mid.block_1.conv1.weight", &[1])]);
+    let error = ModelFiles::find(&path).unwrap_err().to_string();
+    assert!(error.contains("denoiser in or beside"), "{error}");
+    // The file that was named for a part contains another one.
+    let error = Checkpoint::from_parts(&parts("t5xxl.gguf", "t5xxl.gguf"), &GOLDEN).unwrap_err().to_string();
+    assert!(error.contains("contains no denoiser, but a T5"), "{error}");
+}

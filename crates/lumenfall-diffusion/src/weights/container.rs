@@ -1,0 +1,44 @@
+//! A file with tensors, whatever its format.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::files::RandomAccess;
+use super::gguf::Gguf;
+use super::safetensors;
+use super::shard::{Shard, TensorInfo};
+use crate::error::Result;
+
+/// The tensors of one file, by their names in the file.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) shard: Arc<Shard>,
+    pub(crate) tensors: BTreeMap<String, TensorInfo>,
+}
+
+impl Container {
+    /// Reads the header of the safetensors or GGUF file at a path.
+    pub(crate) fn open_path(path: &Path) -> Result<Self> {
+        Self::open(RandomAccess::open(path)?)
+    }
+
+    /// Reads the header of a safetensors or GGUF file.
+    pub(crate) fn open(file: RandomAccess) -> Result<Self> {
+        let mut magic = [0; 4];
+        let is_gguf = file.length >= 4 && file.read_at(0, &mut magic).is_ok() && magic == *b"GGUF";
+        let (shard, tensors) = match is_gguf {
+            true => {
+                let Gguf { shard, tensors } = Gguf::open(file)?;
+                (shard, tensors)
+            }
+            false => safetensors::open(file)?,
+        };
+        Ok(Self { shard: Arc::new(shard), tensors: tensors.into_iter().collect() })
+    }
+
+    /// Returns the shape of a tensor.
+    pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|info| info.shape.as_slice())
+    }
+}

@@ -1,0 +1,90 @@
+//! The naming schemes of weight files. Each maps the names in a file to those of the diffusers library.
+
+mod denoiser;
+mod part;
+mod t5;
+mod vae;
+
+pub use part::PartKind;
+pub(crate) use part::{Location, describe_other_model, find_parts};
+
+use super::container::Container;
+use super::shard::TensorInfo;
+use super::{Stored, Weights};
+
+/// How the tensors of a part are named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Naming {
+    /// As in diffusers and transformers.
+    Diffusers,
+    /// As in Stability AI's own files, which ComfyUI and most GGUF files use.
+    Original,
+    /// As in llama.cpp's T5 files.
+    LlamaCpp,
+}
+
+/// The rows of a tensor in the file that form a tensor of diffusers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rows {
+    All,
+    /// One of three equal parts, from 0: queries, keys or values.
+    Third(usize),
+    /// Both halves in the other order.
+    SwappedHalves,
+}
+
+/// The suffixes of tensors that scale the weight of their layer. The second is the newer one.
+const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
+
+/// Returns the tensors of one part of a file, named as in diffusers.
+pub(crate) fn weights(container: &Container, location: &Location) -> Weights {
+    let mut weights = Weights::empty(container.shard.path());
+    for (name, info) in &container.tensors {
+        let Some(local) = name.strip_prefix(location.prefix.as_str()) else { continue };
+        let (layer, suffix) = local.rsplit_once('.').map_or(("", local), |(layer, suffix)| (layer, suffix));
+        if SCALES.contains(&suffix) {
+            continue;
+        }
+        let scale = (suffix == "weight")
+            .then(|| {
+                SCALES.iter().find_map(|scale| container.tensors.get(&format!("{}{layer}.{scale}", location.prefix)))
+            })
+            .flatten();
+        for (target, rows) in targets(container, location, local, info) {
+            let scale = scale.map_or_else(Vec::new, |scale| select_scale(scale, info, rows));
+            weights.insert(target, Stored::new(&container.shard, name, select(info, rows), scale));
+        }
+    }
+    weights
+}
+
+/// Returns the names in diffusers of a tensor of a part, with its rows. Returns none if the part does not use the tensor.
+fn targets(container: &Container, location: &Location, name: &str, info: &TensorInfo) -> Vec<(String, Rows)> {
+    let found = match (location.kind, location.naming) {
+        (PartKind::Denoiser, Naming::Original) => {
+            let projection = container.shape(&format!("{}x_embedder.proj.weight", location.prefix));
+            let width = projection.and_then(|shape| shape.first().copied()).unwrap_or(0);
+            return denoiser::original(name, &info.shape, width);
+        }
+        (PartKind::Vae, Naming::Original) => vae::original(name, vae::levels(container, &location.prefix)),
+        (PartKind::T5, Naming::LlamaCpp) => t5::llama_cpp(name),
+        _ => Some(name.to_owned()),
+    };
+    found.map(|name| (name, Rows::All)).into_iter().collect()
+}
+
+/// Returns the pieces of a tensor that contain the rows, in their order.
+fn select(info: &TensorInfo, rows: Rows) -> Vec<TensorInfo> {
+    let count = info.shape.first().copied().unwrap_or(0);
+    match rows {
+        Rows::All => vec![info.clone()],
+        Rows::Third(part) => vec![info.rows(part * (count / 3), count / 3)],
+        Rows::SwappedHalves => vec![info.rows(count / 2, count - count / 2), info.rows(0, count / 2)],
+    }
+}
+
+/// Returns the pieces of a scale: a single value for all rows of the weight, or one value per row.
+fn select_scale(scale: &TensorInfo, weight: &TensorInfo, rows: Rows) -> Vec<TensorInfo> {
+    let per_row = scale.shape.first().is_some_and(|rows| *rows > 1 && weight.shape.first() == Some(rows));
+    select(scale, if per_row { rows } else { Rows::All })
+}

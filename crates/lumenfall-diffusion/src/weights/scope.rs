@@ -1,0 +1,130 @@
+//! Access to the tensors whose names have a common prefix.
+
+use std::sync::atomic::Ordering;
+
+use super::Weights;
+use super::format::Values;
+use super::stored::Stored;
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+/// A prefix of tensor names.
+#[derive(Clone, Debug)]
+pub(crate) struct Scope<'a> {
+    pub(super) weights: &'a Weights,
+    pub(super) prefix: String,
+    pub(super) headers_only: bool,
+}
+
+impl Scope<'_> {
+    /// Returns the scope `{self}.{name}`.
+    pub(crate) fn at(&self, name: impl std::fmt::Display) -> Self {
+        Self { prefix: self.name(name), ..self.clone() }
+    }
+
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.weights.tensors.contains_key(&self.name(name))
+    }
+
+    /// Returns true if tensors are checked but not read.
+    pub(crate) fn reads_headers_only(&self) -> bool {
+        self.headers_only
+    }
+
+    /// Reads a tensor as f32 and checks that it has the given shape and only finite values.
+    pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let values = self.values(name, shape)?;
+        if self.headers_only { Ok(Tensor::unread(shape)) } else { Tensor::new(values.into_f32(), shape) }
+    }
+
+    /// Reads a tensor in the format of the file and checks that it has the given shape and only finite values.
+    ///
+    /// If only headers are read, there are no values.
+    pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Values> {
+        let name = self.name(name);
+        if self.weights.random {
+            let shape = if self.headers_only { &[0] } else { shape };
+            return Ok(Values::F32(random_values(&name, shape)));
+        }
+        let stored = self.weights.find(&name)?;
+        if !stored.has_shape(shape) {
+            return Err(stored.error(format!(
+                "has the shape {:?}, but the model requires {shape:?}; the files belong to different models: \
+                 download both from one source",
+                stored.shape
+            )));
+        }
+        stored.used.store(true, Ordering::Relaxed);
+        if self.headers_only {
+            stored
+                .parts
+                .iter()
+                .chain(&stored.scale)
+                .try_for_each(|info| stored.shard.format(&stored.name, info).map(|_| ()))?;
+            return Ok(Values::F32(Vec::new()));
+        }
+        let values = stored.read()?;
+        if !stored.checked.load(Ordering::Relaxed) {
+            check_finite(stored, &values, 0)?;
+            stored.checked.store(true, Ordering::Relaxed);
+        }
+        Ok(values)
+    }
+
+    /// Reads `count` rows, starting at row `first`. A row is the last dimension, which must be `width`.
+    ///
+    /// If only headers are read, there are no values.
+    pub(crate) fn rows(&self, name: &str, width: usize, first: usize, count: usize) -> Result<Vec<f32>> {
+        let name = self.name(name);
+        if self.weights.random {
+            return Ok(random_values(&name, &[count, width]));
+        }
+        let stored = self.weights.find(&name)?;
+        let shape = &stored.shape;
+        let rows = shape.iter().product::<usize>().checked_div(width).unwrap_or(0);
+        let ([info], []) = (stored.parts.as_slice(), stored.scale.as_slice()) else {
+            return Err(stored.error("is a table of embeddings with scales; use a file with F16 or BF16 values for it"));
+        };
+        if shape.last() != Some(&width) || first.checked_add(count).is_none_or(|end| end > rows) {
+            return Err(stored.error(format!(
+                "has the shape {shape:?}, but the model requires {} rows of {width}; \
+                 the files belong to different models: download both from one source",
+                first.saturating_add(count)
+            )));
+        }
+        stored.used.store(true, Ordering::Relaxed);
+        if self.headers_only {
+            return stored.shard.format(&stored.name, info).map(|_| Vec::new());
+        }
+        let values = stored.shard.read(&stored.name, info, first * width, count * width)?;
+        check_finite(stored, &values, first * width)?;
+        Ok(values.into_f32())
+    }
+
+    fn name(&self, name: impl std::fmt::Display) -> String {
+        if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
+    }
+}
+
+/// Returns an error if a value is infinite or not a number. `first` is the index of the first value in its tensor.
+fn check_finite(stored: &Stored, values: &Values, first: usize) -> Result<()> {
+    let Some(index) = values.first_not_finite() else { return Ok(()) };
+    Err(stored.error(format!(
+        "contains a value that is not finite (element {}), so the file is corrupt; download it again",
+        first + index
+    )))
+}
+
+/// Returns uniform values with variance 1/inputs, which depend on the name.
+fn random_values(name: &str, shape: &[usize]) -> Vec<f32> {
+    let inputs = shape.iter().skip(1).product::<usize>().max(1);
+    let bound = (3.0 / inputs as f32).sqrt();
+    let mut state = name
+        .bytes()
+        .fold(0x9e37_79b9_7f4a_7c15u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let mut next = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / 8_388_608.0 - 1.0) * bound
+    };
+    (0..shape.iter().product()).map(|_| next()).collect()
+}

@@ -1,0 +1,69 @@
+//! A tensor in a file.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use super::format::Values;
+use super::shard::{Shard, TensorInfo};
+use crate::error::{Error, Result};
+
+/// A tensor in a file that was not read.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) shard: Arc<Shard>,
+    /// The name in the file.
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    /// The ranges of rows in the file that form the tensor, in their order.
+    pub(super) parts: Vec<TensorInfo>,
+    /// The factors of the values: one for all, or one for each row.
+    pub(super) scale: Vec<TensorInfo>,
+    /// Whether all values are known to be finite.
+    pub(super) checked: AtomicBool,
+    /// Whether the model uses the tensor.
+    pub(super) used: AtomicBool,
+}
+
+impl Stored {
+    pub(super) fn new(shard: &Arc<Shard>, name: &str, parts: Vec<TensorInfo>, scale: Vec<TensorInfo>) -> Self {
+        let rows = parts.iter().filter_map(|part| part.shape.first()).sum();
+        let rest = parts.first().and_then(|part| part.shape.get(1..)).unwrap_or(&[]);
+        let shape = match parts.as_slice() {
+            [only] => only.shape.clone(),
+            _ => std::iter::once(rows).chain(rest.iter().copied()).collect(),
+        };
+        let (shard, name) = (Arc::clone(shard), name.to_owned());
+        Self { shard, name, shape, parts, scale, checked: AtomicBool::new(false), used: AtomicBool::new(false) }
+    }
+
+    pub(super) fn error(&self, reason: impl Into<String>) -> Error {
+        Error::Tensor { path: self.shard.path().to_path_buf(), tensor: self.name.clone(), reason: reason.into() }
+    }
+
+    /// Returns whether the shapes are equal. Dimensions of 1 do not count: some files omit them.
+    pub(super) fn has_shape(&self, shape: &[usize]) -> bool {
+        self.shape.iter().filter(|dim| **dim != 1).eq(shape.iter().filter(|dim| **dim != 1))
+    }
+
+    pub(super) fn read(&self) -> Result<Values> {
+        let mut parts = self.parts.iter();
+        let read = |info: &TensorInfo| self.shard.read(&self.name, info, 0, info.shape.iter().product());
+        let mut values = parts.next().map_or_else(|| Ok(Values::F32(Vec::new())), read)?;
+        for info in parts {
+            values.append(read(info)?);
+        }
+        if self.scale.is_empty() {
+            return Ok(values);
+        }
+        let mut factors = Vec::new();
+        for info in &self.scale {
+            factors.extend(read(info)?.into_f32());
+        }
+        let rows = self.shape.first().copied().unwrap_or(1);
+        if factors.len() != 1 && factors.len() != rows {
+            let count = factors.len();
+            return Err(self.error(format!("has {count} scales for {rows} rows; use a file with one, or one per row")));
+        }
+        Ok(values.scaled(factors, rows))
+    }
+}

@@ -1,0 +1,68 @@
+//! The builder of the local backend.
+
+use std::path::{Path, PathBuf};
+
+use lumenfall_diffusion::{LoadOptions, ModelFiles, PartFiles, PartKind, WithoutT5};
+
+use super::Local;
+use crate::error::Error;
+use crate::values::expand_home;
+
+/// Builds a [`Local`] backend from files that lie apart, or with options.
+///
+/// ```no_run
+/// use lumenfall::local::{Local, PartKind};
+///
+/// # fn example() -> Result<(), lumenfall::Error> {
+/// let local = Local::builder("~/models/sd3.5_medium-Q8_0.gguf")
+///     .part(PartKind::Vae, "~/models/vae/sd3.5_vae.safetensors")
+///     .part(PartKind::T5, "~/models/clip/t5xxl_fp8_e4m3fn.safetensors")
+///     .threads(4)
+///     .open()?;
+/// let client = lumenfall::Client::new(local);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct LocalBuilder {
+    path: PathBuf,
+    parts: PartFiles,
+    options: LoadOptions,
+}
+
+impl LocalBuilder {
+    pub(super) fn new(path: impl AsRef<Path>) -> Self {
+        let path = expand_home(path.as_ref()).into_owned();
+        Self { path, parts: PartFiles::default(), options: LoadOptions::default() }
+    }
+
+    /// Sets the file of one part. The others are found as by [`Local::open`].
+    pub fn part(mut self, part: PartKind, path: impl AsRef<Path>) -> Self {
+        self.parts.set(part, expand_home(path.as_ref()).into_owned());
+        self
+    }
+
+    /// Sets the number of threads to compute with. Default: one per CPU. The images do not depend on it.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.options.threads = Some(threads);
+        self
+    }
+
+    /// Sets the replacement for T5's output if the model has no T5 encoder.
+    pub fn without_t5(mut self, replacement: WithoutT5) -> Self {
+        self.options.without_t5 = replacement;
+        self
+    }
+
+    /// Opens the model.
+    ///
+    /// # Errors
+    /// The same as [`Client::local`](crate::Client::local).
+    pub fn open(self) -> Result<Local, Error> {
+        let name = if self.path.is_file() { self.path.file_stem() } else { self.path.file_name() };
+        let name = name.map_or("local".into(), |name| name.to_string_lossy().into_owned());
+        let files = ModelFiles::find_with(&self.path, self.parts)?;
+        Local::new(name, files, self.options)
+    }
+}
