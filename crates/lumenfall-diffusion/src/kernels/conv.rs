@@ -1,12 +1,18 @@
-//! Convolution and upsampling of channels-last images.
+//! Convolution of channels-last images.
 
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, Threads, Write, matmul};
+use super::source::Source;
+use super::winograd;
 
 /// The number of output pixels that one task computes: large enough to make packing the weights cheap, small enough that
 /// input and output fit into the cache.
 const STRIPE_PIXELS: usize = 1024;
+
+/// The numbers of channels and of output pixels from which on Winograd's algorithm is faster.
+const WINOGRAD_CHANNELS: usize = 32;
+const WINOGRAD_PIXELS: usize = 256;
 
 /// The shape of a convolution with a square kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,15 +25,6 @@ pub(crate) struct ConvShape {
     pub(crate) padding_after: usize,
 }
 
-/// An image: rows of pixels of `channels` values.
-#[derive(Clone, Copy)]
-pub(crate) struct Image<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) height: usize,
-    pub(crate) width: usize,
-    pub(crate) channels: usize,
-}
-
 impl ConvShape {
     /// Returns the length of the output's side for a side of the input.
     pub(crate) fn output_side(self, side: usize) -> usize {
@@ -35,20 +32,41 @@ impl ConvShape {
     }
 }
 
-/// Doubles an image's width and height by repeating each pixel.
-pub(crate) fn upsample(x: Image<'_>) -> Vec<f32> {
-    let mut out = vec![0f32; 4 * x.values.len()];
-    let (channels, row) = (x.channels.max(1), (x.width * x.channels).max(1));
-    out.par_chunks_mut(4 * row).zip(x.values.par_chunks(row)).for_each(|(out, pixels)| {
-        let (upper, lower) = out.split_at_mut(2 * row);
-        for (twice, pixel) in upper.chunks_exact_mut(2 * channels).zip(pixels.chunks_exact(channels)) {
-            let (left, right) = twice.split_at_mut(channels);
-            left.copy_from_slice(pixel);
-            right.copy_from_slice(pixel);
+/// A convolution whose weight is ready for an image of a certain size.
+pub(crate) struct Convolution<'a> {
+    shape: ConvShape,
+    weight: Weight<'a>,
+    /// `[out]`
+    bias: &'a [f32],
+}
+
+enum Weight<'a> {
+    /// `[kernel, kernel, in, out]`
+    Direct(&'a [f32]),
+    Winograd(Vec<f32>),
+}
+
+impl<'a> Convolution<'a> {
+    /// Prepares a convolution with a weight `[kernel, kernel, in, out]` and a bias `[out]` for an output of `pixels`.
+    pub(crate) fn new(shape: ConvShape, weight: &'a [f32], bias: &'a [f32], pixels: usize) -> Self {
+        let outputs = bias.len();
+        let inputs = weight.len() / (shape.kernel * shape.kernel * outputs);
+        let fits = |channels: usize| channels >= WINOGRAD_CHANNELS && channels.is_multiple_of(winograd::LANES);
+        let same_size_3x3 = ConvShape { kernel: 3, stride: 1, padding_before: 1, padding_after: 1 };
+        let weight = match shape == same_size_3x3 && fits(inputs) && fits(outputs) && pixels >= WINOGRAD_PIXELS {
+            true => Weight::Winograd(winograd::transform_weight(weight)),
+            false => Weight::Direct(weight),
+        };
+        Self { shape, weight, bias }
+    }
+
+    /// Convolves an image. Writes the rows of the result from `first_row` to `out`, or adds them to it.
+    pub(crate) fn compute(&self, source: &Source<'_>, first_row: usize, write: Write, out: &mut [f32]) {
+        match &self.weight {
+            Weight::Direct(weight) => direct(source, self.shape, weight, self.bias, first_row, write, out),
+            Weight::Winograd(weight) => winograd::convolve(source, weight, self.bias, first_row, write, out),
         }
-        lower.copy_from_slice(upper);
-    });
-    out
+    }
 }
 
 /// Convolves an image with a weight `[kernel, kernel, in, out]` and a bias `[out]`.
@@ -57,63 +75,49 @@ pub(crate) fn upsample(x: Image<'_>) -> Vec<f32> {
 /// a kernel row are contiguous. A kernel row is then one matrix product whose left matrix is the buffer read with
 /// overlapping rows, so im2col needs no copy.
 #[allow(clippy::indexing_slicing, reason = "every range is computed from the buffers' own sizes")]
-pub(crate) fn conv2d(x: Image<'_>, shape: ConvShape, weight: &[f32], bias: &[f32]) -> Vec<f32> {
+fn direct(
+    source: &Source<'_>,
+    shape: ConvShape,
+    weight: &[f32],
+    bias: &[f32],
+    first_row: usize,
+    write: Write,
+    out: &mut [f32],
+) {
     let ConvShape { kernel, stride, padding_before, padding_after } = shape;
-    let outputs = bias.len();
-    let padded_width = x.width + padding_before + padding_after;
-    let (out_height, out_width) = (shape.output_side(x.height), shape.output_side(x.width));
+    let (inputs, outputs) = (source.image.channels, bias.len());
+    let padded_width = source.width() + padding_before + padding_after;
+    let out_width = shape.output_side(source.width());
     let stripe_rows = STRIPE_PIXELS.div_ceil(out_width);
-    let taps = kernel * x.channels;
-    let mut out = vec![0f32; out_height * out_width * outputs];
-    out.par_chunks_mut(stripe_rows * out_width * outputs).enumerate().for_each(|(stripe, out)| {
-        let first = stripe * stripe_rows;
+    let taps = kernel * inputs;
+    let buffers = || (Vec::new(), Vec::new());
+    let stripes = out.par_chunks_mut(stripe_rows * out_width * outputs).enumerate();
+    stripes.for_each_init(buffers, |(input, sums), (stripe, out)| {
+        let first = (first_row + stripe * stripe_rows) * stride;
         let rows = out.len() / (out_width * outputs);
-        let input = padded_rows(x, shape, first * stride, (rows - 1) * stride + kernel);
-        let row_length = padded_width * x.channels;
-        if stride == 1 {
-            // One product computes all rows of the stripe. Its columns that cross the end of a row are discarded.
-            let pixels = (rows - 1) * padded_width + out_width;
-            let mut wide = vec![0f32; pixels * outputs];
+        source.copy(first..first + (rows - 1) * stride + kernel, 0..padded_width, padding_before, input);
+        // If the stride is 1, one product computes all rows of the stripe. The sums at the end of each row, for pixels
+        // that cross it, are not used.
+        let row_of_sums = if stride == 1 { padded_width } else { out_width };
+        let pixels = (rows - 1) * row_of_sums + out_width;
+        let (products, pixels_of_product) = if stride == 1 { (1, pixels) } else { (rows, out_width) };
+        sums.resize(pixels * outputs, 0f32);
+        for product in 0..products {
+            let sums = &mut sums[product * row_of_sums * outputs..];
             for tap_row in 0..kernel {
-                let a = Matrix::row_major(&input[tap_row * row_length..], pixels, taps, x.channels);
+                let start = (product * stride + tap_row) * padded_width * inputs;
+                let a = Matrix::row_major(&input[start..], pixels_of_product, taps, stride * inputs);
                 let b = Matrix::row_major(&weight[tap_row * taps * outputs..], taps, outputs, outputs);
                 let write = if tap_row == 0 { Write::Replace } else { Write::Add };
-                matmul(&mut wide, outputs, write, 1.0, a, b, Threads::One);
+                matmul(sums, outputs, write, 1.0, a, b, Threads::One);
             }
-            for (to, from) in out.chunks_exact_mut(out_width * outputs).zip(wide.chunks(padded_width * outputs)) {
-                to.copy_from_slice(&from[..out_width * outputs]);
-            }
-        } else {
-            for (row, out) in out.chunks_exact_mut(out_width * outputs).enumerate() {
-                for tap_row in 0..kernel {
-                    let start = (row * stride + tap_row) * row_length;
-                    let a = Matrix::row_major(&input[start..], out_width, taps, stride * x.channels);
-                    let b = Matrix::row_major(&weight[tap_row * taps * outputs..], taps, outputs, outputs);
-                    let write = if tap_row == 0 { Write::Replace } else { Write::Add };
-                    matmul(out, outputs, write, 1.0, a, b, Threads::One);
+        }
+        for (out, sums) in out.chunks_exact_mut(out_width * outputs).zip(sums.chunks(row_of_sums * outputs)) {
+            for (out, sums) in out.chunks_exact_mut(outputs).zip(sums.chunks_exact(outputs)) {
+                for ((out, sum), bias) in out.iter_mut().zip(sums).zip(bias) {
+                    *out = if write == Write::Add { *out + (sum + bias) } else { sum + bias };
                 }
             }
         }
-        for pixel in out.chunks_exact_mut(outputs) {
-            pixel.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
-        }
     });
-    out
-}
-
-/// Copies `count` rows of the padded image, starting at row `first`.
-#[allow(clippy::indexing_slicing, reason = "every range is computed from the buffers' own sizes")]
-fn padded_rows(x: Image<'_>, shape: ConvShape, first: usize, count: usize) -> Vec<f32> {
-    let (before, after) = (shape.padding_before, shape.padding_after);
-    let padded = (x.width + before + after) * x.channels;
-    let row = x.width * x.channels;
-    let mut input = vec![0f32; count * padded];
-    for (index, to) in input.chunks_exact_mut(padded).enumerate() {
-        let y = first + index;
-        if y >= before && y < before + x.height {
-            let from = &x.values[(y - before) * row..][..row];
-            to[before * x.channels..][..row].copy_from_slice(from);
-        }
-    }
-    input
 }

@@ -11,12 +11,35 @@ const PIXELS: usize = 1024;
 /// The scale and the shift of each channel that together normalize an image.
 #[derive(Clone, Debug)]
 pub(crate) struct Affine {
-    pub(crate) scale: Vec<f32>,
-    pub(crate) shift: Vec<f32>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    /// Whether SiLU follows.
+    silu: bool,
 }
 
-/// Returns the scale and the shift of each channel that together normalize it.
-pub(crate) fn group_statistics(pixels: &[f32], weight: &[f32], bias: &[f32], groups: usize, eps: f64) -> Affine {
+impl Affine {
+    /// Normalizes the channels of a pixel.
+    #[inline(always)]
+    pub(super) fn apply_to_pixel(&self, pixel: &[f32], out: &mut [f32]) {
+        let channels =
+            pixel.iter().zip(&self.scale).zip(&self.shift).map(|((value, scale), shift)| value * scale + shift);
+        if self.silu {
+            out.iter_mut().zip(channels).for_each(|(out, value)| *out = math::swish(value, 1.0));
+        } else {
+            out.iter_mut().zip(channels).for_each(|(out, value)| *out = value);
+        }
+    }
+}
+
+/// Computes how to normalize each channel with the mean and the variance of its group.
+pub(crate) fn group_statistics(
+    pixels: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    groups: usize,
+    eps: f64,
+    silu: bool,
+) -> Affine {
     let channels = weight.len();
     let arch = Arch::new();
     let partial: Vec<(Vec<f32>, Vec<f32>)> = pixels
@@ -56,21 +79,18 @@ pub(crate) fn group_statistics(pixels: &[f32], weight: &[f32], bias: &[f32], gro
         scale.push(factor as f32);
         shift.push((f64::from(*bias) - mean * factor) as f32);
     }
-    Affine { scale, shift }
+    Affine { scale, shift, silu }
 }
 
-/// Scales and shifts each channel, then applies SiLU if `silu` is true.
-pub(crate) fn apply(pixels: &[f32], Affine { scale, shift }: &Affine, silu: bool) -> Vec<f32> {
-    let channels = scale.len();
+/// Normalizes an image.
+pub(crate) fn apply(pixels: &[f32], norm: &Affine) -> Vec<f32> {
+    let channels = norm.scale.len();
     let arch = Arch::new();
     let mut out = vec![0f32; pixels.len()];
     out.par_chunks_mut(PIXELS * channels).zip(pixels.par_chunks(PIXELS * channels)).for_each(|(out, pixels)| {
         arch.dispatch(|| {
             for (out, pixel) in out.chunks_exact_mut(channels).zip(pixels.chunks_exact(channels)) {
-                for (((out, value), scale), shift) in out.iter_mut().zip(pixel).zip(scale).zip(shift) {
-                    let y = value * scale + shift;
-                    *out = if silu { math::swish(y, 1.0) } else { y };
-                }
+                norm.apply_to_pixel(pixel, out);
             }
         });
     });

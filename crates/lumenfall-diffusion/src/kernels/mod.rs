@@ -16,11 +16,14 @@ mod math;
 mod norm;
 #[cfg(test)]
 pub(crate) mod reference;
+mod source;
+mod winograd;
 
 pub(crate) use activation::{Activation, bias_activation};
 pub(crate) use attention::{Mask, Sequence, attention};
-pub(crate) use conv::{ConvShape, Image, conv2d, upsample};
+pub(crate) use conv::{ConvShape, Convolution};
 pub(crate) use elementwise::zip;
 pub(crate) use gemm::{Matrix, Threads, Write, matmul};
-pub(crate) use group_norm::{apply, group_statistics};
+pub(crate) use group_norm::{Affine, apply, group_statistics};
 pub(crate) use norm::{layer_norm, rms_norm};
+pub(crate) use source::{Image, Source};

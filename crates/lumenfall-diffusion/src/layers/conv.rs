@@ -1,9 +1,13 @@
-//! Convolution and upsampling of channels-last images.
+//! Convolution of channels-last images.
 
+use super::GroupNorm;
 use crate::error::{Error, Result};
-use crate::kernels::{self, ConvShape, Image};
+use crate::kernels::{ConvShape, Convolution, Image, Source, Write};
 use crate::tensor::Tensor;
 use crate::weights::Scope;
+
+/// The number of rows that [`Conv2d::forward_with_shortcut`] processes before it frees their memory.
+const BAND_ROWS: usize = 64;
 
 /// A convolution with a square kernel.
 #[derive(Clone, Debug)]
@@ -36,22 +40,86 @@ impl Conv2d {
 
     /// Convolves `[height, width, in]` to `[new height, new width, out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let image = image(x)?;
-        let [_, _, inputs, outputs] = self.weight.dims()?;
-        if image.channels != inputs {
-            let message = format!("a convolution of {inputs} channels received {} channels", image.channels);
+        self.convolve(&Source::plain(image(x)?), None)
+    }
+
+    /// Convolves an image of twice the width and height, in which each pixel is repeated.
+    pub(crate) fn forward_upsampled(&self, x: &Tensor) -> Result<Tensor> {
+        self.convolve(&Source { repeat: 2, ..Source::plain(image(x)?) }, None)
+    }
+
+    /// Normalizes an image, applies SiLU and convolves it.
+    pub(crate) fn forward_normalized(&self, norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {
+        let norm = norm.statistics(x, true)?;
+        self.convolve(&Source { norm: Some(&norm), ..Source::plain(image(x)?) }, None)
+    }
+
+    /// Adds to `residual` what [`Conv2d::forward_normalized`] returns.
+    pub(crate) fn add_normalized(&self, norm: &GroupNorm, x: &Tensor, residual: Tensor) -> Result<Tensor> {
+        let norm = norm.statistics(x, true)?;
+        self.convolve(&Source { norm: Some(&norm), ..Source::plain(image(x)?) }, Some(residual))
+    }
+
+    /// Returns what [`Conv2d::forward_normalized`] and `shortcut` return for an image.
+    ///
+    /// Starts at the lowest rows and frees the memory of rows that are not needed anymore, so that the image and both
+    /// results are never in memory together. Both convolutions must preserve the size of the image.
+    pub(crate) fn forward_with_shortcut(
+        &self,
+        norm: &GroupNorm,
+        shortcut: &Self,
+        x: Tensor,
+    ) -> Result<(Tensor, Tensor)> {
+        let norm = norm.statistics(&x, true)?;
+        let [height, width, channels] = x.dims()?;
+        let (main, other) = (self.prepare(channels, height * width)?, shortcut.prepare(channels, height * width)?);
+        let (main_row, other_row) = (width * self.bias.len(), width * shortcut.bias.len());
+        // The memory of zeros is not occupied until other values are written.
+        let (mut main_out, mut other_out) = (vec![0f32; height * main_row], vec![0f32; height * other_row]);
+        let (mut main_rest, mut other_rest) = (main_out.as_mut_slice(), other_out.as_mut_slice());
+        let mut values = x.into_values();
+        for first in (0..height).step_by(BAND_ROWS).rev() {
+            let source = Source::plain(Image { values: &values, height, width, channels });
+            let (rest, band) = main_rest.split_at_mut(first * main_row);
+            main.compute(&Source { norm: Some(&norm), ..source }, first, Write::Replace, band);
+            main_rest = rest;
+            let (rest, band) = other_rest.split_at_mut(first * other_row);
+            other.compute(&source, first, Write::Replace, band);
+            other_rest = rest;
+            // The row above the band needs the first row of the band.
+            values.truncate((first + 1) * width * channels);
+            values.shrink_to_fit();
+        }
+        let shape = |layer: &Self| [height, width, layer.bias.len()];
+        Ok((Tensor::new(main_out, &shape(self))?, Tensor::new(other_out, &shape(shortcut))?))
+    }
+
+    /// Prepares the weight for an image of `channels` and an output of `pixels`.
+    fn prepare(&self, channels: usize, pixels: usize) -> Result<Convolution<'_>> {
+        let [_, _, inputs, _] = self.weight.dims()?;
+        if channels != inputs {
+            let message = format!("a convolution of {inputs} channels received {channels} channels");
             return Err(Error::Compute(message));
         }
-        let values = kernels::conv2d(image, self.shape, self.weight.values(), self.bias.values());
-        let [height, width] = [image.height, image.width].map(|side| self.shape.output_side(side));
-        Tensor::new(values, &[height, width, outputs])
+        Ok(Convolution::new(self.shape, self.weight.values(), self.bias.values(), pixels))
     }
-}
 
-/// Doubles an image's width and height by repeating each pixel.
-pub(crate) fn upsample(x: &Tensor) -> Result<Tensor> {
-    let image = image(x)?;
-    Tensor::new(kernels::upsample(image), &[2 * image.height, 2 * image.width, image.channels])
+    /// Convolves an image and adds the result to `residual`.
+    fn convolve(&self, source: &Source<'_>, residual: Option<Tensor>) -> Result<Tensor> {
+        let [height, width] = [source.height(), source.width()].map(|side| self.shape.output_side(side));
+        let shape = [height, width, self.bias.len()];
+        let convolution = self.prepare(source.image.channels, height * width)?;
+        let (write, mut out) = match residual {
+            None => (Write::Replace, vec![0f32; shape.iter().product()]),
+            Some(residual) if residual.shape() == shape => (Write::Add, residual.into_values()),
+            Some(residual) => {
+                let message = format!("a convolution to {shape:?} cannot be added to {:?}", residual.shape());
+                return Err(Error::Compute(message));
+            }
+        };
+        convolution.compute(source, 0, write, &mut out);
+        Tensor::new(out, &shape)
+    }
 }
 
 fn image(x: &Tensor) -> Result<Image<'_>> {

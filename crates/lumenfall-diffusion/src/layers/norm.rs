@@ -1,7 +1,7 @@
 //! Normalization layers.
 
 use crate::error::{Error, Result};
-use crate::kernels;
+use crate::kernels::{self, Affine};
 use crate::tensor::Tensor;
 use crate::weights::Scope;
 
@@ -76,13 +76,17 @@ impl GroupNorm {
         Ok(Self { weight: scope.tensor("weight", &[channels])?, bias: scope.tensor("bias", &[channels])?, groups, eps })
     }
 
-    /// Normalizes `[height, width, channels]`, then applies SiLU if `silu` is true.
-    pub(crate) fn forward(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+    /// Normalizes `[height, width, channels]`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Tensor::new(kernels::apply(x.values(), &self.statistics(x, false)?), x.shape())
+    }
+
+    /// Computes how to normalize the channels of `[height, width, channels]`. SiLU follows if `silu` is true.
+    pub(super) fn statistics(&self, x: &Tensor, silu: bool) -> Result<Affine> {
         if x.width() != self.weight.len() {
             return Err(Error::Compute(format!("a norm of {} channels received {:?}", self.weight.len(), x.shape())));
         }
         let (weight, bias) = (self.weight.values(), self.bias.values());
-        let affine = kernels::group_statistics(x.values(), weight, bias, self.groups, self.eps);
-        Tensor::new(kernels::apply(x.values(), &affine, silu), x.shape())
+        Ok(kernels::group_statistics(x.values(), weight, bias, self.groups, self.eps, silu))
     }
 }

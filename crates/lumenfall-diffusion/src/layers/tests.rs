@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::kernels::{ConvShape, Image, reference};
 use crate::sampling::Generator;
 use crate::tensor::Tensor;
-use crate::weights::{Format, Values, Weights};
+use crate::weights::{Format, Scope, Values, Weights};
 
 fn normal(seed: u64, shape: &[usize]) -> Tensor {
     Tensor::new(Generator::new(seed).normal(shape.iter().product()), shape).unwrap()
@@ -161,46 +161,119 @@ fn residuals_and_products_match() {
     assert_same(1e-6, multiply(x.clone(), &y), &expected(&|x, y, _| x * y));
 }
 
-#[test]
-fn convolutions_match_for_images_of_any_shape() {
-    let weights = Weights::random();
-    let scope = weights.root().at("conv");
-    let shape =
-        |kernel, stride, padding_before, padding_after| ConvShape { kernel, stride, padding_before, padding_after };
-    let convolutions = [
-        (12, shape(3, 1, 1, 1), Conv2d::load(&scope, 8, 12, 3).unwrap()),
-        (5, shape(1, 1, 0, 0), Conv2d::load(&scope, 8, 5, 1).unwrap()),
-        (8, shape(3, 2, 0, 1), Conv2d::load_downsample(&scope, 8).unwrap()),
-    ];
-    for (height, width) in [(2, 2), (7, 13), (40, 100), (33, 64)] {
-        let x = normal(19, &[height, width, 8]);
-        let image = Image { values: x.values(), height, width, channels: 8 };
-        for (outputs, shape, conv) in &convolutions {
-            let weight = scope.tensor("weight", &[*outputs, 8, shape.kernel, shape.kernel]).unwrap();
-            let bias = scope.tensor("bias", &[*outputs]).unwrap();
-            let expected = reference::conv2d(image, *shape, weight.values(), bias.values());
-            assert_same(1e-5, conv.forward(&x), &expected);
+fn image<'a>(values: &'a [f32], x: &Tensor) -> Image<'a> {
+    let [height, width, channels] = x.dims().unwrap();
+    Image { values, height, width, channels }
+}
+
+/// A convolution with its values, for the reference.
+struct TestConv {
+    layer: Conv2d,
+    shape: ConvShape,
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl TestConv {
+    fn new(scope: &Scope<'_>, inputs: usize, outputs: usize, kernel: usize, stride: usize) -> Self {
+        let (before, after) = if stride == 1 { (kernel / 2, kernel / 2) } else { (0, 1) };
+        let layer = match stride {
+            1 => Conv2d::load(scope, inputs, outputs, kernel),
+            _ => Conv2d::load_downsample(scope, inputs),
+        };
+        Self {
+            layer: layer.unwrap(),
+            shape: ConvShape { kernel, stride, padding_before: before, padding_after: after },
+            weight: scope.tensor("weight", &[outputs, inputs, kernel, kernel]).unwrap(),
+            bias: scope.tensor("bias", &[outputs]).unwrap(),
         }
-        let doubled = upsample(&x).unwrap();
-        assert_eq!(doubled.shape(), [2 * height, 2 * width, 8]);
-        for (index, value) in doubled.values().iter().enumerate() {
-            let (row, column, channel) = (index / (16 * width), index / 8 % (2 * width), index % 8);
-            assert_eq!(*value, x.values()[(row / 2 * width + column / 2) * 8 + channel]);
-        }
+    }
+
+    fn reference(&self, x: Image<'_>) -> Vec<f64> {
+        reference::conv2d(x, self.shape, self.weight.values(), self.bias.values())
     }
 }
 
 #[test]
-fn group_norm_matches_with_and_without_silu() {
+fn convolutions_match_for_images_of_any_shape() {
     let weights = Weights::random();
-    let scope = weights.root().at("norm");
-    let norm = GroupNorm::load(&scope, 4, 24, 1e-6).unwrap();
-    let (weight, bias) = (scope.tensor("weight", &[24]).unwrap(), scope.tensor("bias", &[24]).unwrap());
+    let scope = weights.root().at("conv");
+    let convolutions = [(8, 12, 3, 1), (8, 5, 1, 1), (8, 8, 3, 2), (32, 48, 3, 1), (32, 40, 3, 1)];
+    for (inputs, outputs, kernel, stride) in convolutions {
+        let conv = TestConv::new(&scope, inputs, outputs, kernel, stride);
+        for (height, width) in [(1, 1), (2, 2), (7, 13), (40, 51), (19, 64), (1, 300), (300, 1)] {
+            if stride == 2 && height.min(width) == 1 {
+                continue;
+            }
+            let x = normal(19, &[height, width, inputs]);
+            assert_same(1e-5, conv.layer.forward(&x), &conv.reference(image(x.values(), &x)));
+            if stride > 1 {
+                continue;
+            }
+            let twice = [2 * height, 2 * width, inputs];
+            let doubled = (0..twice.iter().product()).map(|index| {
+                let (row, column, channel) =
+                    (index / (2 * width * inputs), index / inputs % (2 * width), index % inputs);
+                x.values()[(row / 2 * width + column / 2) * inputs + channel]
+            });
+            let doubled = Tensor::new(doubled.collect(), &twice).unwrap();
+            let upsampled = conv.layer.forward_upsampled(&x).unwrap();
+            assert_eq!(upsampled.values(), conv.layer.forward(&doubled).unwrap().values(), "{height}x{width}");
+        }
+    }
+}
+
+/// A group norm with its values, for the reference.
+struct TestNorm {
+    layer: GroupNorm,
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl TestNorm {
+    fn new(scope: &Scope<'_>, channels: usize) -> Self {
+        let [weight, bias] = ["weight", "bias"].map(|name| scope.tensor(name, &[channels]).unwrap());
+        Self { layer: GroupNorm::load(scope, 4, channels, 1e-6).unwrap(), weight, bias }
+    }
+
+    fn reference(&self, x: &Tensor, silu: bool) -> Vec<f64> {
+        reference::group_norm(x.values(), self.weight.values(), self.bias.values(), 4, 1e-6, silu)
+    }
+}
+
+#[test]
+fn group_norm_matches() {
+    let weights = Weights::random();
+    let norm = TestNorm::new(&weights.root().at("norm"), 24);
     for (height, width) in [(3, 5), (40, 61)] {
         let x = normal(21, &[height, width, 24]).map(|value| value + 0.5);
-        for silu in [true, false] {
-            let expected = reference::group_norm(x.values(), weight.values(), bias.values(), 4, 1e-6, silu);
-            assert_same(1e-5, norm.forward(&x, silu), &expected);
+        assert_same(1e-5, norm.layer.forward(&x), &norm.reference(&x, false));
+    }
+}
+
+#[test]
+fn convolutions_of_normalized_images_match() {
+    let weights = Weights::random();
+    let scope = weights.root();
+    // The second number of channels is large enough for Winograd's algorithm.
+    for (inputs, outputs) in [(8, 12), (48, 32)] {
+        let norm = TestNorm::new(&scope.at("norm"), inputs);
+        let conv = TestConv::new(&scope.at("conv"), inputs, outputs, 3, 1);
+        let shortcut = TestConv::new(&scope.at("shortcut"), inputs, outputs, 1, 1);
+        // The last image has several bands.
+        for (height, width) in [(1, 1), (21, 34), (150, 9)] {
+            let x = normal(19, &[height, width, inputs]).map(|value| value + 0.5);
+            let normalized: Vec<f32> = norm.reference(&x, true).iter().map(|value| *value as f32).collect();
+            let expected = conv.reference(image(&normalized, &x));
+            assert_same(1e-5, conv.layer.forward_normalized(&norm.layer, &x), &expected);
+
+            let residual = normal(20, &[height, width, outputs]);
+            let sum: Vec<f64> = expected.iter().zip(residual.values()).map(|(a, b)| a + f64::from(*b)).collect();
+            assert_same(1e-5, conv.layer.add_normalized(&norm.layer, &x, residual), &sum);
+
+            let both = conv.layer.forward_with_shortcut(&norm.layer, &shortcut.layer, x.clone()).unwrap();
+            assert_same(1e-5, Ok(both.0), &expected);
+            assert_same(1e-5, Ok(both.1), &shortcut.reference(image(x.values(), &x)));
         }
     }
 }
@@ -208,17 +281,20 @@ fn group_norm_matches_with_and_without_silu() {
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
     let weights = Weights::random();
-    let conv = Conv2d::load(&weights.root().at("conv"), 16, 24, 3).unwrap();
-    let norm = GroupNorm::load(&weights.root().at("norm"), 4, 16, 1e-6).unwrap();
+    let convolutions = [(32, 32, 3), (32, 24, 3), (32, 32, 1)]
+        .map(|(inputs, outputs, kernel)| Conv2d::load(&weights.root().at("conv"), inputs, outputs, kernel).unwrap());
+    let norm = GroupNorm::load(&weights.root().at("norm"), 4, 32, 1e-6).unwrap();
     let layer = linear(22, 400, 700, Some(normal(23, &[700])));
-    let (x, image) = (normal(24, &[333, 400]), normal(25, &[70, 50, 16]));
+    let (x, image) = (normal(24, &[333, 400]), normal(25, &[70, 50, 32]));
     let compute = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
             let attended = attention(&x, &x, &x, 4, 0.1, Mask::None).unwrap();
-            let convolved = conv.forward(&norm.forward(&image, true).unwrap()).unwrap();
+            let [winograd, direct, shortcut] = &convolutions;
+            let direct = direct.forward_normalized(&norm, &image).unwrap();
+            let (winograd, shortcut) = winograd.forward_with_shortcut(&norm, shortcut, image.clone()).unwrap();
             let linear = layer.forward_activated(&x, Activation::GeluTanh).unwrap();
-            [linear, attended, convolved].map(Tensor::into_values)
+            [linear, attended, direct, winograd, shortcut].map(Tensor::into_values)
         })
     };
     let one = compute(1);
@@ -233,4 +309,10 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(layer.forward(&x).is_err() && add(x.clone(), &normal(1, &[5, 2])).is_err());
     assert!(attention(&x, &x, &x, 3, 1.0, Mask::None).is_err());
     assert!(gated_residual(x.clone(), &x, &normal(1, &[4])).is_err());
+    let weights = Weights::random();
+    let conv = Conv2d::load(&weights.root().at("conv"), 4, 8, 3).unwrap();
+    let norm = GroupNorm::load(&weights.root().at("norm"), 4, 4, 1e-6).unwrap();
+    let (image, wider) = (normal(1, &[3, 3, 4]), normal(1, &[3, 3, 5]));
+    assert!(conv.forward(&wider).is_err() && norm.forward(&wider).is_err());
+    assert!(conv.add_normalized(&norm, &image, image.clone()).is_err());
 }

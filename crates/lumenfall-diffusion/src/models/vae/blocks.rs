@@ -37,13 +37,13 @@ impl ResnetBlock {
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = self.conv1.forward(&self.norm1.forward(x, true)?)?;
-        let h = self.conv2.forward(&self.norm2.forward(&h, true)?)?;
-        match &self.shortcut {
-            Some(shortcut) => add(h, &shortcut.forward(x)?),
-            None => add(h, x),
-        }
+    /// Takes the image, so that its memory is freed early or receives the result.
+    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
+        let (h, residual) = match &self.shortcut {
+            Some(shortcut) => self.conv1.forward_with_shortcut(&self.norm1, shortcut, x)?,
+            None => (self.conv1.forward_normalized(&self.norm1, &x)?, x),
+        };
+        self.conv2.add_normalized(&self.norm2, &h, residual)
     }
 }
 
@@ -72,7 +72,7 @@ impl AttentionBlock {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let [height, width, channels] = x.dims()?;
         // [height, width, channels] -> [pixels, channels]
-        let pixels = self.norm.forward(x, false)?.reshape(&[height * width, channels])?;
+        let pixels = self.norm.forward(x)?.reshape(&[height * width, channels])?;
         let (q, k, v) = (self.query.forward(&pixels)?, self.key.forward(&pixels)?, self.value.forward(&pixels)?);
         let attended = attention(&q, &k, &v, 1, 1.0 / (channels as f32).sqrt(), Mask::None)?;
         add(self.output.forward(&attended)?.reshape(&[height, width, channels])?, x)
@@ -96,9 +96,9 @@ impl MidBlock {
         })
     }
 
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: Tensor) -> Result<Tensor> {
         let x = self.before.forward(x)?;
         let x = self.attention.forward(&x)?;
-        self.after.forward(&x)
+        self.after.forward(x)
     }
 }

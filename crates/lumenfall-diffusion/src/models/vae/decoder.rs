@@ -3,7 +3,7 @@
 use super::blocks::{MidBlock, ResnetBlock, group_norm};
 use crate::checkpoint::config::VaeConfig;
 use crate::error::Result;
-use crate::layers::{Conv2d, GroupNorm, upsample};
+use crate::layers::{Conv2d, GroupNorm};
 use crate::tensor::Tensor;
 use crate::weights::Scope;
 
@@ -60,16 +60,16 @@ impl Decoder {
 
     /// Converts `[height, width, latent channels]` to `[height * 8, width * 8, 3]`.
     pub(super) fn forward(&self, latent: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Tensor> {
-        let mut x = self.mid.forward(&self.conv_in.forward(latent)?)?;
+        let mut x = self.mid.forward(self.conv_in.forward(latent)?)?;
         for level in &self.levels {
             for resnet in &level.resnets {
                 check_cancelled()?;
-                x = resnet.forward(&x)?;
+                x = resnet.forward(x)?;
             }
             if let Some(conv) = &level.upsample {
-                x = conv.forward(&upsample(&x)?)?;
+                x = conv.forward_upsampled(&x)?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&x, true)?)
+        self.conv_out.forward_normalized(&self.norm_out, &x)
     }
 }

@@ -65,13 +65,13 @@ impl Encoder {
         for level in &self.levels {
             for resnet in &level.resnets {
                 check_cancelled()?;
-                x = resnet.forward(&x)?;
+                x = resnet.forward(x)?;
             }
             if let Some(conv) = &level.downsample {
                 x = conv.forward(&x)?;
             }
         }
-        let x = self.mid.forward(&x)?;
-        self.conv_out.forward(&self.norm_out.forward(&x, true)?)
+        let x = self.mid.forward(x)?;
+        self.conv_out.forward_normalized(&self.norm_out, &x)
     }
 }
