@@ -57,7 +57,7 @@ async fn an_edit_needs_one_readable_image_and_no_mask() {
         (vec![image(), image()], None, Unsupported, "image", "has 2 images; it supports at most 1"),
         (vec![file("notes.png")], None, InvalidRequest, "image", "notes.png"),
         (vec![file("missing.png")], None, Io, "image", "missing.png"),
-        (vec![truncated], None, InvalidRequest, "image", "provide a complete PNG, JPEG or WebP file"),
+        (vec![truncated], None, InvalidRequest, "image", "provide a complete PNG, JPEG, WebP or GIF file"),
     ] {
         let mut edit = EditSpec::new(spec(|_| {}).model, images);
         (edit.mask, edit.options.sampling.steps) = (mask, Some(1));

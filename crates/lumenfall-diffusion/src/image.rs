@@ -1,15 +1,17 @@
 //! 8-bit RGB images and their conversion to tensors.
 
-mod codecs;
+mod color;
+mod decode;
+mod encode;
+mod jpeg;
 mod orientation;
+mod resample;
 
 use std::fmt;
 
-use resize::px::RGB;
-
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
-pub use codecs::FileFormat;
+pub use encode::FileFormat;
 
 /// An image with 8-bit red, green and blue channels, stored row by row from the top.
 #[derive(Clone, PartialEq, Eq)]
@@ -42,12 +44,30 @@ impl RgbImage {
         Ok(Self { width, height, pixels })
     }
 
-    /// Decodes a PNG, JPEG or WebP file. Transparent pixels are blended with white.
+    /// Decodes a PNG, JPEG, WebP or GIF file; of an animation, the first frame. Transparent pixels are blended with white.
+    ///
+    /// The EXIF orientation is applied, and colours are converted to sRGB if the file contains an ICC profile. 16 bits per
+    /// channel are rounded to 8.
     ///
     /// # Errors
     /// [`Error::Image`] if the file has another format, is corrupt, or has more than 100 million pixels.
     pub fn decode(file: &[u8]) -> Result<Self> {
-        codecs::decode(file)
+        let (mut image, alpha) = Self::decode_with_alpha(file)?;
+        let pixels = image.pixels.as_chunks_mut::<3>().0;
+        for (pixel, alpha) in pixels.iter_mut().zip(alpha.into_iter().flatten()) {
+            let alpha = u32::from(alpha);
+            *pixel = pixel.map(|value| ((u32::from(value) * alpha + 255 * (255 - alpha) + 127) / 255) as u8);
+        }
+        Ok(image)
+    }
+
+    /// Decodes a file as [`decode`](Self::decode) does, but returns the colours of transparent pixels as they are stored, and
+    /// the alpha of each pixel from 0 (transparent) to 255. Returns no alpha if all pixels are opaque.
+    ///
+    /// # Errors
+    /// The same as [`decode`](Self::decode).
+    pub fn decode_with_alpha(file: &[u8]) -> Result<(Self, Option<Vec<u8>>)> {
+        decode::decode(file)
     }
 
     /// Encodes the image as a file.
@@ -55,7 +75,7 @@ impl RgbImage {
     /// # Errors
     /// [`Error::Image`] if the image is too large for the format.
     pub fn encode(&self, format: FileFormat) -> Result<Vec<u8>> {
-        codecs::encode(self, format)
+        encode::encode(self, format)
     }
 
     /// Returns the width in pixels.
@@ -73,21 +93,10 @@ impl RgbImage {
         &self.pixels
     }
 
-    /// Scales the image with a Lanczos filter.
+    /// Scales the image as Pillow does with its Lanczos filter.
     pub(crate) fn resized(&self, width: u32, height: u32) -> Result<Self> {
-        if (width, height) == (self.width, self.height) {
-            return Ok(self.clone());
-        }
-        let source: Vec<RGB<u8>> =
-            self.pixels.as_chunks().0.iter().map(|[r, g, b]| RGB { r: *r, g: *g, b: *b }).collect();
-        let mut target = vec![RGB { r: 0, g: 0, b: 0 }; width as usize * height as usize];
-        let size = [self.width, self.height, width, height].map(|side| side as usize);
-        let [source_width, source_height, target_width, target_height] = size;
-        let (format, filter) = (resize::Pixel::RGB8, resize::Type::Lanczos3);
-        resize::new(source_width, source_height, target_width, target_height, format, filter)
-            .and_then(|mut resizer| resizer.resize(&source, &mut target))
-            .map_err(|error| Error::Image(format!("cannot resize the image to {width}x{height}: {error}")))?;
-        Self::new(width, height, target.into_iter().flat_map(|pixel| [pixel.r, pixel.g, pixel.b]).collect())
+        let pixels = resample::lanczos::<3>(&self.pixels, (self.width, self.height), (width, height));
+        Self::new(width, height, pixels)
     }
 
     /// Returns a tensor `[height, width, 3]` with values from −1 to 1.
@@ -109,23 +118,5 @@ impl RgbImage {
         }
         let to_byte = |value: &f32| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
         Self::new(width as u32, height as u32, values.iter().map(to_byte).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resizing_keeps_flat_colours_and_gradients() {
-        let flat = RgbImage::new(1, 1, vec![10, 20, 30]).unwrap().resized(16, 32).unwrap();
-        assert_eq!(flat.pixels().as_chunks().0, [[10, 20, 30]; 16 * 32]);
-
-        let row: Vec<u8> = (0..64).flat_map(|x| [x * 4; 3]).collect();
-        let half = RgbImage::new(64, 2, row.repeat(2)).unwrap().resized(32, 16).unwrap();
-        let expected = |x: u8| x * 8 + 2;
-        for (x, value) in (0..32).zip(half.pixels().iter().step_by(3)).skip(3).take(26) {
-            assert!(value.abs_diff(expected(x)) <= 1, "column {x} is {value}");
-        }
     }
 }
