@@ -233,7 +233,7 @@ fn output_sums([a, b, c, d, e, f]: [&Lanes; 6]) -> [Lanes; TILE] {
 mod tests {
     use super::*;
     use crate::kernels::{ConvShape, Image, reference};
-    use crate::noise::Generator;
+    use crate::sampling::Generator;
 
     /// Asserts that the root mean square of the differences is small, because the transforms round more than a sum does.
     #[track_caller]
