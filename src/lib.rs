@@ -52,6 +52,7 @@
 //! | `rustls-ring` | | TLS with rustls and ring, which builds faster; see [docs/remote.md](https://github.com/lumenfall-ai/lumenfall-rs/blob/main/docs/remote.md) |
 //! | `native-tls` | | TLS with the system's library |
 //! | `local` | | `Client::local` and `Client::demo`: the native pipeline, with a small demonstration model |
+//! | `avif` | | AVIF files from the native pipeline |
 //! | `reqwest-client` | | your own HTTP client, of `reqwest` 0.13 |
 //! | `blocking` | | `.wait()` in place of `.await` |
 //! | `cache` | | a layer that stores responses on disk |

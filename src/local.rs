@@ -22,7 +22,6 @@ use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 use crate::images::typed::check;
-use crate::values::OutputFormat;
 pub use builder::LocalBuilder;
 use options::LocalRequest;
 use worker::Worker;
@@ -258,7 +257,7 @@ impl Backend for Local {
             edit: true,
             estimate: true,
             free: true,
-            output_formats: vec![OutputFormat::Png, OutputFormat::Jpeg, OutputFormat::Webp],
+            output_formats: options::output_formats(),
             size_step: sizes.multiple,
             max_size: Some((sizes.max, sizes.max)),
             max_input_images: Some(1),
@@ -266,6 +265,12 @@ impl Backend for Local {
             models: Some(vec![self.id.clone()]),
             ..Capabilities::none()
         }
+    }
+
+    /// Also checks the options that are not part of the capabilities.
+    fn check(&self, request: &Request) -> Result<(), Error> {
+        LocalRequest::new(String::new(), request.options().clone())?;
+        self.capabilities().check(self.name(), request)
     }
 
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {

@@ -8,6 +8,14 @@ use crate::values::{AspectRatio, OutputFormat, Resolution, Sampling, Size};
 
 /// The default quality of JPEG files.
 const JPEG_QUALITY: u32 = 90;
+/// The default quality of AVIF files.
+#[cfg(feature = "avif")]
+const AVIF_QUALITY: u32 = 80;
+
+/// The formats that [`file_format`] accepts.
+pub(super) fn output_formats() -> Vec<OutputFormat> {
+    OutputFormat::ALL.into_iter().filter(|format| file_format(*format, None).is_ok()).collect()
+}
 
 /// A request whose size is still unknown, because it depends on the model and on the source of an edit.
 pub(super) struct LocalRequest {
@@ -78,6 +86,10 @@ impl LocalRequest {
         let (output_format, output_compression) = match self.format {
             FileFormat::Jpeg { quality } => (OutputFormat::Jpeg, Some(quality.into())),
             FileFormat::WebpLossless => (OutputFormat::Webp, None),
+            FileFormat::WebpLossy { quality } => (OutputFormat::Webp, Some(quality.into())),
+            FileFormat::Gif => (OutputFormat::Gif, None),
+            #[cfg(feature = "avif")]
+            FileFormat::Avif { quality } => (OutputFormat::Avif, Some(quality.into())),
             _ => (OutputFormat::Png, None),
         };
         let size = parameters.width.zip(parameters.height).map(|(width, height)| Size::Pixels { width, height });
@@ -112,19 +124,23 @@ fn fit(side: u32, shape: (u32, u32), multiple: u32) -> (u32, u32) {
 }
 
 fn file_format(format: OutputFormat, compression: Option<u32>) -> Result<FileFormat, Error> {
-    let name = <&str>::from(format);
+    let quality = |default: u32| compression.unwrap_or(default).min(100) as u8;
     match (format, compression) {
         (OutputFormat::Png, None) => Ok(FileFormat::Png),
-        (OutputFormat::Webp, None) => Ok(FileFormat::WebpLossless),
-        (OutputFormat::Jpeg, level) => {
-            Ok(FileFormat::Jpeg { quality: level.unwrap_or(JPEG_QUALITY).clamp(1, 100) as u8 })
-        }
-        (OutputFormat::Png | OutputFormat::Webp, Some(_)) => {
-            let reason = format_args!("has no effect, because the local backend writes lossless {name}; choose jpeg");
+        (OutputFormat::Gif, None) => Ok(FileFormat::Gif),
+        (OutputFormat::Png | OutputFormat::Gif, Some(_)) => {
+            let reason = format_args!("has no effect on {}; choose jpeg, webp or avif", <&str>::from(format));
             Err(unsupported("output_compression", reason))
         }
-        (OutputFormat::Gif | OutputFormat::Avif, _) => {
-            let reason = format_args!("is {name}, but the local backend only writes png, jpeg and webp; choose one");
+        (OutputFormat::Jpeg, _) => Ok(FileFormat::Jpeg { quality: quality(JPEG_QUALITY).max(1) }),
+        (OutputFormat::Webp, None) => Ok(FileFormat::WebpLossless),
+        (OutputFormat::Webp, Some(level)) => Ok(FileFormat::WebpLossy { quality: quality(level) }),
+        #[cfg(feature = "avif")]
+        (OutputFormat::Avif, _) => Ok(FileFormat::Avif { quality: quality(AVIF_QUALITY).max(1) }),
+        #[cfg(not(feature = "avif"))]
+        (OutputFormat::Avif, _) => {
+            let reason = "is avif, but the feature `avif` of the crate `lumenfall` is not enabled; \
+                          enable it or choose png, jpeg, webp or gif";
             Err(unsupported("output_format", reason))
         }
     }

@@ -3,6 +3,7 @@
 #![cfg(feature = "local")]
 
 mod demo;
+mod formats;
 mod metadata;
 mod refusals;
 mod requests;

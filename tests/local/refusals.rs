@@ -1,7 +1,6 @@
 //! The local backend refuses options and inputs that it does not support, by name.
 
 use lumenfall::ErrorKind::{InvalidRequest, Io, Model, Unsupported};
-use lumenfall::OutputFormat::{Gif, Webp};
 use lumenfall::backend::{Backend, EditSpec, GenerateSpec, RequestContext};
 use lumenfall::local::Local;
 use lumenfall::{Client, ErrorKind, Input, Size, SkipLayerGuidance};
@@ -15,7 +14,7 @@ async fn options_that_are_unsupported_or_out_of_range_are_refused_by_name() {
     }
     type Case = (ErrorKind, &'static str, &'static str, fn(&mut GenerateSpec));
     let leave_out = "leave it out";
-    let cases: [Case; 11] = [
+    let cases: [Case; 9] = [
         (Unsupported, "model", "it runs stable-diffusion-3.5-medium", |spec| spec.model = "another".into()),
         (Unsupported, "provider", leave_out, |spec| spec.options.provider = Some("fal".into())),
         (Unsupported, "skip_layer_guidance", leave_out, |spec| {
@@ -23,10 +22,6 @@ async fn options_that_are_unsupported_or_out_of_range_are_refused_by_name() {
         }),
         (Unsupported, "scheduler", leave_out, |spec| {
             spec.options.extra.insert("scheduler".into(), "ddim".into());
-        }),
-        (Unsupported, "output_format", "it writes png, jpeg, webp", |spec| spec.options.output_format = Some(Gif)),
-        (Unsupported, "output_compression", "lossless webp; choose jpeg", |spec| {
-            (spec.options.output_format, spec.options.output_compression) = (Some(Webp), Some(50));
         }),
         (InvalidRequest, "strength", "strength", |spec| spec.options.sampling.strength = Some(0.5)),
         (Unsupported, "size", "`size` is 40x32; it supports multiples of 16, at most 192x192", |spec| {
