@@ -29,7 +29,9 @@ use worker::Worker;
 /// A backend that runs a Stable Diffusion 3.5 model on this machine.
 ///
 /// It computes one request at a time, on a dedicated thread and with all CPUs, so it never blocks the async runtime. A request
-/// that has to wait for others reports [`Progress::Queued`]. The progress callback is called by the task that awaits the request.
+/// that has to wait for others reports [`Progress::Queued`]. The progress callback is called by the task that awaits the
+/// request, so it can itself wait for another request.
+///
 /// Dropping the future of a request stops the computation before the next transformer block. Weights are read when a
 /// request first needs them, and stay in memory as far as it suffices.
 ///

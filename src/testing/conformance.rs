@@ -23,10 +23,11 @@ use crate::images::{Input, OutputFormat, ResponseFormat, SkipLayerGuidance};
 /// of them about 25 times with different options. Without an `edit`, it edits the image [`PIXEL`] with the model, prompt and
 /// options of `generate`. A request of a mode that the backend does not support is sent once and must be rejected.
 ///
-/// A backend must reject whatever its [`capabilities`](Backend::capabilities) exclude. For each control of [`Sampling`](crate::Sampling)
-/// and each provider of the model, it must either honor the value or reject it with [`ErrorKind::Unsupported`] and name
-/// the parameter. It must reject an `n` of 0 and a generation with a blank prompt, for example with
-/// [`GenerateSpec::validate`]. A layer that adds text to each prompt must check the prompt first. A backend need not report progress, but reports must be in order.
+/// A backend must reject whatever its [`capabilities`](Backend::capabilities) exclude. For each control of
+/// [`Sampling`](crate::Sampling) and each provider of the model, it must either honor the value or reject it with
+/// [`ErrorKind::Unsupported`] and name the parameter. It must reject an `n` of 0 and a generation with a blank prompt, for
+/// example with [`GenerateSpec::validate`]. A layer that adds text to each prompt must check the prompt first. A backend need
+/// not report progress, but reports must be in order.
 ///
 /// ```
 /// use lumenfall::backend::GenerateSpec;
