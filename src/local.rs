@@ -2,6 +2,7 @@
 
 mod builder;
 mod options;
+mod recipe;
 mod worker;
 
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ use lumenfall_diffusion::{Callbacks, DEFAULT_STRENGTH, ModelFiles, Pipeline, Pip
 pub use lumenfall_diffusion::{PartKind, WithoutT5};
 
 use crate::backend::{
-    Backend, BoxFuture, ByteStream, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
-    Output, Progress, Request, RequestContext, before, no_urls,
+    Backend, BoxFuture, ByteStream, Capabilities, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata, Output,
+    Progress, Request, RequestContext, before, no_urls,
 };
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
@@ -24,7 +25,11 @@ use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 use crate::images::typed::check;
 pub use builder::LocalBuilder;
 use options::LocalRequest;
+pub use recipe::Recipe;
 use worker::Worker;
+
+/// The name and version of this program in metadata.
+const GENERATOR: &str = concat!("lumenfall ", env!("CARGO_PKG_VERSION"));
 
 /// A backend that runs a Stable Diffusion 3.5 model on this machine.
 ///
@@ -41,6 +46,8 @@ pub struct Local {
     model: Arc<Model>,
     /// The id of the model in requests.
     id: String,
+    /// Whether files contain their recipe.
+    metadata: bool,
     worker: Worker,
 }
 
@@ -120,6 +127,14 @@ impl Local {
         self
     }
 
+    /// Sets whether image files contain the prompt and the parameters, as a [`Recipe`] and as text for other programs. GIF files
+    /// never do. Default: true.
+    #[must_use]
+    pub fn metadata(mut self, metadata: bool) -> Self {
+        self.metadata = metadata;
+        self
+    }
+
     /// Returns the hash that identifies the model's files; see [`Metadata::fingerprint`].
     pub fn fingerprint(&self) -> &str {
         &self.model.fingerprint
@@ -142,7 +157,7 @@ impl Local {
         let pipeline = Pipeline::open(&files, &options)?;
         let fingerprint = files.fingerprint()?;
         let model = Model { name, files, fingerprint, options, pipeline, has_run: AtomicBool::new(false) };
-        Ok(Self { model: Arc::new(model), id: SCHEMA.id.to_owned(), worker: Worker::start()? })
+        Ok(Self { model: Arc::new(model), id: SCHEMA.id.to_owned(), metadata: true, worker: Worker::start()? })
     }
 
     /// Runs `compute` on the worker thread and encodes its images.
@@ -154,6 +169,7 @@ impl Local {
     ) -> Result<Output, Error> {
         let started = Instant::now();
         let model = self.model.clone();
+        let with_recipe = self.metadata;
         let on_progress = |event| context.report(event);
         let job = self.worker.run(on_progress, move |is_cancelled, report| {
             if !model.has_run.swap(true, Ordering::Relaxed) {
@@ -161,23 +177,41 @@ impl Local {
             }
             let on_progress = |event| from_pipeline(event).into_iter().for_each(report);
             let output = compute(&model.pipeline, &request, Callbacks::new(is_cancelled, &on_progress))?;
-            model.encode(&output, &request, started)
+            model.encode(&output, &request, with_recipe, started)
         });
         job.await
     }
 }
 
 impl Model {
-    fn encode(&self, output: &PipelineOutput, request: &LocalRequest, started: Instant) -> Result<Output, Error> {
+    fn encode(
+        &self,
+        output: &PipelineOutput,
+        request: &LocalRequest,
+        with_recipe: bool,
+        started: Instant,
+    ) -> Result<Output, Error> {
         let parameters = request.used(&output.parameters);
+        let mut warnings = output.warnings.clone();
         let mut images = Vec::with_capacity(output.images.len());
         for (index, image) in (0..).zip(&output.images) {
-            let content = Content::Bytes(image.encode(request.format)?.into());
-            images.push(ImageData {
-                content,
-                revised_prompt: None,
-                seed: Some(output.parameters.seed.wrapping_add(index)),
-            });
+            let seed = output.parameters.seed.wrapping_add(index);
+            let recipe = Recipe {
+                generator: GENERATOR.into(),
+                model: self.name.clone(),
+                fingerprint: self.fingerprint.clone(),
+                request: request.of_image(&output.parameters, seed),
+            };
+            let file = match with_recipe.then(|| image.encode_with(request.format, &recipe.to_file_metadata())) {
+                Some(Ok(file)) => file,
+                Some(Err(error)) => {
+                    let file = image.encode(request.format)?;
+                    warnings.push(format!("the image file does not contain its parameters: {error}"));
+                    file
+                }
+                None => image.encode(request.format)?,
+            };
+            images.push(ImageData::new(file).with_seed(seed));
         }
         let metadata = Metadata {
             backend: "local".into(),
@@ -188,10 +222,10 @@ impl Model {
             parameters: Some(parameters),
             steps: Some(output.steps),
             attempts: 1,
-            generator: Some(concat!("lumenfall ", env!("CARGO_PKG_VERSION")).into()),
+            generator: Some(GENERATOR.into()),
             cost: Some(Cost::nothing()),
             elapsed: started.elapsed(),
-            warnings: output.warnings.clone(),
+            warnings,
             ..Metadata::default()
         };
         Ok(Output::new(images, metadata))
@@ -208,20 +242,20 @@ impl Local {
     async fn execute(&self, request: Request, context: &RequestContext) -> Result<Output, Error> {
         self.validate(&request)?;
         match request {
-            Request::Generate(GenerateSpec { model: _, prompt, options }) => {
-                let request = LocalRequest::new(prompt, options)?;
+            Request::Generate(GenerateSpec { model, prompt, options }) => {
+                let request = LocalRequest::new(model, prompt, options)?;
                 self.run(request, context, |pipeline, request, callbacks| {
                     pipeline.generate(&request.parameters(pipeline, None), callbacks)
                 })
                 .await
             }
             // `check` rejects masks and more than one image.
-            Request::Edit(EditSpec { model: _, images, mask: _, prompt, options }) => {
+            Request::Edit(EditSpec { model, images, mask: _, prompt, options }) => {
                 let Some(image) = images.first() else {
                     let message = "the edit has no image; the local backend requires one per edit";
                     return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("image"));
                 };
-                let mut request = LocalRequest::new(prompt.unwrap_or_default(), options)?;
+                let mut request = LocalRequest::new(model, prompt.unwrap_or_default(), options)?;
                 let strength = *request.strength.get_or_insert(DEFAULT_STRENGTH);
                 let file = image.read().await?;
                 self.run(request, context, move |pipeline, request, callbacks| {
@@ -240,7 +274,7 @@ impl Backend for Local {
         "local"
     }
 
-    /// Returns the folder, the model's [fingerprint](Metadata::fingerprint), the option that changes images, and this crate's
+    /// Returns the folder, the model's [fingerprint](Metadata::fingerprint), the options that change files, and this crate's
     /// version, because versions may round differently.
     fn identity(&self) -> String {
         let Model { files, fingerprint, options, .. } = &*self.model;
@@ -249,7 +283,8 @@ impl Backend for Local {
             ModelFiles::Embedded(_) | ModelFiles::Parts(_) => PathBuf::new(),
         };
         let LoadOptions { without_t5, .. } = options;
-        format!("local {} {folder:?} {fingerprint} {without_t5:?}", env!("CARGO_PKG_VERSION"))
+        let metadata = self.metadata;
+        format!("local {} {folder:?} {fingerprint} {without_t5:?} {metadata}", env!("CARGO_PKG_VERSION"))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -259,6 +294,7 @@ impl Backend for Local {
             edit: true,
             estimate: true,
             free: true,
+            fingerprint: Some(self.model.fingerprint.clone()),
             output_formats: options::output_formats(),
             size_step: sizes.multiple,
             max_size: Some((sizes.max, sizes.max)),
@@ -271,7 +307,7 @@ impl Backend for Local {
 
     /// Also checks the options that are not part of the capabilities.
     fn check(&self, request: &Request) -> Result<(), Error> {
-        LocalRequest::new(String::new(), request.options().clone())?;
+        LocalRequest::new(String::new(), String::new(), request.options().clone())?;
         self.capabilities().check(self.name(), request)
     }
 

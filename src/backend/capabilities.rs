@@ -48,6 +48,8 @@ pub struct Capabilities {
     pub controls: Vec<&'static str>,
     /// The ids of the models that it runs. `None` if it accepts any model.
     pub models: Option<Vec<String>>,
+    /// The hash that identifies the files of a local model; see [`Metadata::fingerprint`](super::Metadata::fingerprint).
+    pub fingerprint: Option<String>,
 }
 
 impl Capabilities {
@@ -70,6 +72,7 @@ impl Capabilities {
             max_input_images: None,
             controls: Vec::new(),
             models: None,
+            fingerprint: None,
         }
     }
 
@@ -176,6 +179,8 @@ impl Capabilities {
             max_input_images: self.max_input_images.zip(other.max_input_images).map(|(one, other)| one.max(other)),
             controls: merged(self.controls, other.controls),
             models: self.models.zip(other.models).map(|(one, other)| merged(one, other)),
+            // Any of the backends may run a request.
+            fingerprint: self.fingerprint.filter(|one| other.fingerprint.as_ref() == Some(one)),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use lumenfall_diffusion::{FileFormat, Parameters, Pipeline};
 
-use crate::backend::Options;
+use crate::backend::{EditSpec, GenerateSpec, Options, Request};
 use crate::error::{Error, ErrorKind};
 use crate::values::{AspectRatio, OutputFormat, Resolution, Sampling, Size};
 
@@ -19,17 +19,19 @@ pub(super) fn output_formats() -> Vec<OutputFormat> {
 
 /// A request whose size is still unknown, because it depends on the model and on the source of an edit.
 pub(super) struct LocalRequest {
+    model: String,
     parameters: Parameters,
     size: Option<Size>,
     aspect_ratio: Option<AspectRatio>,
     resolution: Option<Resolution>,
+    /// Set for every edit, and for no other request.
     pub(super) strength: Option<f32>,
     pub(super) format: FileFormat,
 }
 
 impl LocalRequest {
     /// Converts a request. The patterns have no `..`, so a new option does not compile until it is used or refused here.
-    pub(super) fn new(prompt: String, options: Options) -> Result<Self, Error> {
+    pub(super) fn new(model: String, prompt: String, options: Options) -> Result<Self, Error> {
         let Options {
             provider,
             size,
@@ -58,7 +60,7 @@ impl LocalRequest {
         // 32 bits are easy to type, and the noise does not depend on the others.
         parameters.seed = seed.unwrap_or_else(|| fastrand::u32(..).into());
         parameters.count = n.unwrap_or(1);
-        Ok(Self { parameters, size, aspect_ratio, resolution, strength, format })
+        Ok(Self { model, parameters, size, aspect_ratio, resolution, strength, format })
     }
 
     /// Returns the parameters with the size that the request implies. `source` is the size of the image to edit.
@@ -107,6 +109,20 @@ impl LocalRequest {
                 skip_layer_guidance: None,
             },
             ..Options::default()
+        }
+    }
+
+    /// Returns the request for one image of the result, without the input images of an edit.
+    pub(super) fn of_image(&self, parameters: &Parameters, seed: u64) -> Request {
+        let mut options = self.used(parameters).with_n(1);
+        options.sampling.seed = Some(seed);
+        let (model, prompt) = (self.model.clone(), parameters.prompt.clone());
+        match self.strength {
+            Some(_) => {
+                let prompt = Some(prompt).filter(|prompt| !prompt.is_empty());
+                EditSpec { prompt, ..EditSpec::new(model, []).with_options(options) }.into()
+            }
+            None => GenerateSpec::new(model, prompt).with_options(options).into(),
         }
     }
 }

@@ -5,6 +5,7 @@
 mod demo;
 mod formats;
 mod metadata;
+mod recipes;
 mod refusals;
 mod requests;
 

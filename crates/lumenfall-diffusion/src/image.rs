@@ -1,9 +1,12 @@
 //! 8-bit RGB images and their conversion to tensors.
 
+mod avif;
 mod color;
 mod decode;
 mod encode;
+mod exif;
 mod jpeg;
+mod metadata;
 mod orientation;
 mod resample;
 
@@ -12,6 +15,7 @@ use std::fmt;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 pub use encode::FileFormat;
+pub use metadata::{FileMetadata, read_metadata};
 
 /// An image with 8-bit red, green and blue channels, stored row by row from the top.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,7 +79,17 @@ impl RgbImage {
     /// # Errors
     /// [`Error::Image`] if the image is too large for the format.
     pub fn encode(&self, format: FileFormat) -> Result<Vec<u8>> {
-        encode::encode(self, format)
+        encode::encode(self, format, None)
+    }
+
+    /// Encodes the image as a file that contains `metadata`; a GIF file cannot contain it.
+    ///
+    /// If both texts together are too long for a JPEG file, which has space for 65,527 bytes, it contains only the JSON.
+    ///
+    /// # Errors
+    /// The same as [`encode`](Self::encode), and [`Error::Image`] if the metadata is too long for the format.
+    pub fn encode_with(&self, format: FileFormat, metadata: &FileMetadata) -> Result<Vec<u8>> {
+        encode::encode(self, format, Some(metadata))
     }
 
     /// Returns the width in pixels.

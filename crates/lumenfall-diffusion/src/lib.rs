@@ -45,7 +45,7 @@ mod weights;
 
 pub use demo::demo_files;
 pub use error::{Error, Result};
-pub use image::{FileFormat, RgbImage};
+pub use image::{FileFormat, FileMetadata, RgbImage, read_metadata};
 pub use parameters::{
     Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Progress,
 };

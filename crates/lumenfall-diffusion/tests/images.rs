@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use lumenfall_diffusion::{FileFormat, RgbImage};
+use lumenfall_diffusion::{FileFormat, FileMetadata, RgbImage, read_metadata};
 use safetensors::SafeTensors;
 
 fn gradient() -> RgbImage {
@@ -188,5 +188,115 @@ fn formats_that_are_not_supported_are_named() {
     ] {
         let message = RgbImage::decode(file).unwrap_err().to_string();
         assert!(message.contains(&format!("{name} is not supported; provide a complete PNG")), "{message}");
+    }
+}
+
+/// All formats that can contain metadata.
+fn formats() -> Vec<FileFormat> {
+    vec![
+        FileFormat::Png,
+        FileFormat::Jpeg { quality: 90 },
+        FileFormat::WebpLossless,
+        FileFormat::WebpLossy { quality: 80 },
+        #[cfg(feature = "avif")]
+        FileFormat::Avif { quality: 80 },
+    ]
+}
+
+fn metadata(json: impl Into<String>) -> FileMetadata {
+    FileMetadata { json: json.into(), parameters: "a star\nSteps: 1".into() }
+}
+
+#[test]
+fn files_contain_metadata_in_any_language_and_the_same_pixels() {
+    let image = gradient();
+    for json in ["", "{}", "odd", "{\"prompt\": \"\u{661f}\u{1f31f}\\n\\\"é\\u0000\"}"] {
+        for format in formats() {
+            let file = image.encode_with(format, &metadata(json)).unwrap();
+            assert_eq!(read_metadata(&file).as_deref(), Some(json), "{format:?}");
+            let plain = image.encode(format).unwrap();
+            assert_eq!(read_metadata(&plain), None, "{format:?}");
+            if !format!("{format:?}").starts_with("Avif") {
+                assert!(RgbImage::decode(&file).unwrap() == RgbImage::decode(&plain).unwrap(), "{format:?}");
+            }
+        }
+    }
+    let gif = image.encode_with(FileFormat::Gif, &metadata("{}")).unwrap();
+    assert_eq!((read_metadata(&gif), gif), (None, image.encode(FileFormat::Gif).unwrap()));
+}
+
+#[test]
+fn a_jpeg_file_contains_the_json_as_long_as_it_has_space() {
+    let long = FileMetadata { json: "x".repeat(60_000), parameters: "y".repeat(60_000) };
+    for format in formats() {
+        let file = gradient().encode_with(format, &long).unwrap();
+        assert!(read_metadata(&file).unwrap() == long.json, "{format:?}");
+    }
+    let error = gradient().encode_with(FileFormat::Jpeg { quality: 90 }, &metadata("x".repeat(70_000))).unwrap_err();
+    assert!(error.to_string().contains("choose another file format"), "{error}");
+}
+
+#[test]
+fn metadata_that_other_programs_have_moved_is_found() {
+    let png = |compressed, is_first| {
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, 48, 32);
+        encoder.set_color(png::ColorType::Rgb);
+        let mut writer = encoder.write_header().unwrap();
+        let mut text = png::text_metadata::ITXtChunk::new("lumenfall", "{\"seed\": 7}".repeat(50));
+        text.compressed = compressed;
+        if is_first {
+            writer.write_text_chunk(&text).unwrap();
+        }
+        writer.write_image_data(gradient().pixels()).unwrap();
+        if !is_first {
+            writer.write_text_chunk(&text).unwrap();
+        }
+        drop(writer);
+        file
+    };
+    for (compressed, is_first) in [(false, false), (false, true), (true, false), (true, true)] {
+        let text = read_metadata(&png(compressed, is_first));
+        assert_eq!(text, Some("{\"seed\": 7}".repeat(50)), "{compressed} {is_first}");
+    }
+
+    let file = gradient().encode_with(FileFormat::WebpLossless, &metadata("{}")).unwrap();
+    let exif = image_webp::WebPDecoder::new(std::io::Cursor::new(file)).unwrap().exif_metadata().unwrap().unwrap();
+    let mut file = Vec::new();
+    let mut encoder = image_webp::WebPEncoder::new(&mut file);
+    encoder.set_exif_metadata([b"Exif\0\0", exif.as_slice()].concat());
+    encoder.encode(gradient().pixels(), 48, 32, image_webp::ColorType::Rgb8).unwrap();
+    assert_eq!(read_metadata(&file).as_deref(), Some("{}"));
+}
+
+#[test]
+fn a_compressed_text_that_expands_to_more_than_a_mebibyte_is_not_read() {
+    let mut file = Vec::new();
+    let mut writer = png::Encoder::new(&mut file, 1, 1).write_header().unwrap();
+    let mut text = png::text_metadata::ITXtChunk::new("lumenfall", "x".repeat(2 << 20));
+    text.compressed = true;
+    writer.write_text_chunk(&text).unwrap();
+    writer.write_image_data(&[0]).unwrap();
+    drop(writer);
+    assert!(file.len() < 10_000);
+    assert_eq!(read_metadata(&file), None);
+}
+
+#[test]
+fn the_metadata_of_invalid_files_is_read_or_ignored() {
+    let json = "{\"seed\": 7}";
+    for format in formats() {
+        let file = gradient().encode_with(format, &metadata(json)).unwrap();
+        for length in 0..file.len() {
+            let read = read_metadata(&file[..length]);
+            assert!(read.is_none() || read.as_deref() == Some(json), "{format:?} {length}: {read:?}");
+        }
+        for index in 0..file.len().min(600) {
+            for value in [0, 0x7f, 0xff] {
+                let mut changed = file.clone();
+                changed[index] = value;
+                read_metadata(&changed);
+            }
+        }
     }
 }

@@ -71,6 +71,11 @@ impl<S: Spec, D> Draft<S, D> {
         Self { backend, schema, spec, context, timeout: None, cancellation: None, delivery: PhantomData }
     }
 
+    #[cfg(feature = "local")]
+    pub(crate) fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
     /// Returns the request as plain data.
     pub fn spec(&self) -> &S {
         &self.spec

@@ -5,7 +5,7 @@ use std::io::Cursor;
 
 use png::{BitDepth, Transformations};
 
-use super::{RgbImage, color, jpeg, orientation};
+use super::{RgbImage, color, exif, jpeg, orientation};
 use crate::error::{Error, Result};
 
 /// Larger files are refused before memory for their pixels is allocated.
@@ -86,8 +86,8 @@ fn split_alpha(samples: Vec<u8>, channels: usize) -> (Colors, Option<Vec<u8>>) {
     }
 }
 
-pub(super) fn orientation_of(exif: Option<&[u8]>) -> u8 {
-    exif.and_then(orientation::of_exif).unwrap_or(1)
+pub(super) fn orientation_of(data: Option<&[u8]>) -> u8 {
+    data.and_then(exif::orientation).unwrap_or(1)
 }
 
 pub(super) fn check_size(width: u32, height: u32) -> std::result::Result<(), CodecError> {
@@ -125,8 +125,8 @@ fn webp(file: &[u8]) -> std::result::Result<Decoded, CodecError> {
     let (colors, alpha) = split_alpha(samples, if decoder.has_alpha() { 4 } else { 3 });
     // Invalid metadata does not make the image unusable.
     let profile = decoder.icc_profile().ok().flatten();
-    let exif = decoder.exif_metadata().ok().flatten();
-    Ok(Decoded { width, height, colors, alpha, profile, orientation: orientation_of(exif.as_deref()) })
+    let orientation = orientation_of(decoder.exif_metadata().ok().flatten().as_deref());
+    Ok(Decoded { width, height, colors, alpha, profile, orientation })
 }
 
 /// Decodes the first frame. The area around it is transparent.
