@@ -13,7 +13,7 @@ use std::time::Instant;
 use lumenfall_diffusion as diffusion;
 use lumenfall_diffusion::LoadOptions;
 use lumenfall_diffusion::{Callbacks, DEFAULT_STRENGTH, ModelFiles, Pipeline, PipelineOutput, RgbImage};
-pub use lumenfall_diffusion::{PartKind, WithoutT5};
+pub use lumenfall_diffusion::{MemoryBudget, ModelSummary, PartKind, PartSummary, WithoutT5};
 
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata, Output,
@@ -133,6 +133,14 @@ impl Local {
     pub fn metadata(mut self, metadata: bool) -> Self {
         self.metadata = metadata;
         self
+    }
+
+    /// Describes the model's parts, and the memory for an image of a size in pixels. It reads no weights.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if the model does not support the size.
+    pub fn inspect(&self, width: u32, height: u32) -> Result<ModelSummary, Error> {
+        Ok(self.model.pipeline.summary(width, height)?)
     }
 
     /// Returns the hash that identifies the model's files; see [`Metadata::fingerprint`].
@@ -350,6 +358,8 @@ impl From<diffusion::Error> for Error {
             E::Tokenizer(_) => (ErrorKind::InvalidRequest, Some("prompt")),
             // The schema allows other sizes, so another backend may support them.
             E::Parameter { parameter: "width" | "height", .. } => (ErrorKind::Unsupported, Some("size")),
+            // Another backend may have more memory.
+            E::Memory { .. } => (ErrorKind::Unsupported, None),
             E::Parameter { parameter, .. } => (ErrorKind::InvalidRequest, Some(*parameter)),
             _ => (ErrorKind::Compute, None),
         };

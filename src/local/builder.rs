@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lumenfall_diffusion::{LoadOptions, ModelFiles, PartFiles, PartKind, WithoutT5};
+use lumenfall_diffusion::{LoadOptions, MemoryBudget, ModelFiles, PartFiles, PartKind, WithoutT5};
 
 use super::Local;
 use crate::error::Error;
@@ -52,6 +52,13 @@ impl LocalBuilder {
     /// Sets the replacement for T5's output if the model has no T5 encoder.
     pub fn without_t5(mut self, replacement: WithoutT5) -> Self {
         self.options.without_t5 = replacement;
+        self
+    }
+
+    /// Sets the memory that weights and intermediate values may take. The images do not depend on it. A request that does not
+    /// fit is refused with [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) before any weight is read.
+    pub fn memory(mut self, budget: MemoryBudget) -> Self {
+        self.options.memory = budget;
         self
     }
 

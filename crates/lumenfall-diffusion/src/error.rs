@@ -62,6 +62,16 @@ pub enum Error {
     /// The model produced values that are NaN or infinite.
     #[error("{0}")]
     NotFinite(String),
+    /// The request needs more memory than it may use.
+    #[error("the request needs {needed_gib:.2} GiB of memory, but only {available_gib:.2} GiB may be used: {remedy}")]
+    Memory {
+        /// The least memory that suffices, in GiB.
+        needed_gib: f64,
+        /// The memory that may be used, in GiB.
+        available_gib: f64,
+        /// What to do about it.
+        remedy: String,
+    },
     /// The caller cancelled the request.
     #[error("the request was cancelled")]
     Cancelled,

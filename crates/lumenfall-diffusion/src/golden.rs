@@ -163,7 +163,7 @@ fn encoded_prompts_equal_those_of_transformers() {
     for (i, prompt) in parameters["text"]["prompts"].as_array().unwrap().iter().enumerate() {
         let prompt = prompt.as_str().unwrap();
         for (name, (tokenizer, clip)) in [("clip_l", &encoders.clip_l), ("clip_g", &encoders.clip_g)] {
-            let tokens = tokenizer.encode(prompt, 77).unwrap();
+            let tokens = tokenizer.get().unwrap().encode(prompt, 77).unwrap();
             assert_eq!(tokens.ids, golden.ids(&format!("{i}.{name}.ids")), "{name} of {prompt:?}");
             let output = clip.forward(&[&tokens.ids], &never_cancelled).unwrap().remove(0);
             assert_close(&output.features, &golden.first(&format!("{i}.{name}.penultimate")), COMPONENT_TOLERANCE);
@@ -176,7 +176,7 @@ fn encoded_prompts_equal_those_of_transformers() {
 
 fn assert_t5_output(encoders: &TextEncoders, prompt: &str, length: usize, golden: &Golden, name: &str) {
     let (tokenizer, t5) = encoders.t5.as_ref().unwrap();
-    let tokens = tokenizer.encode(prompt, length).unwrap();
+    let tokens = tokenizer.get().unwrap().encode(prompt, length).unwrap();
     assert_eq!(tokens.ids, golden.ids(&format!("{name}.ids")), "T5 of {prompt:?}");
     let output = t5.forward(&[&tokens.ids], &never_cancelled).unwrap().remove(0);
     assert_close(&output, &golden.first(&format!("{name}.output")), COMPONENT_TOLERANCE);

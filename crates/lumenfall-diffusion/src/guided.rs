@@ -3,13 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
+use crate::models::mmdit::CONDITIONS;
 use crate::models::{Conditioning, Mmdit, Modulations};
 use crate::parameters::Callbacks;
 use crate::tensor::Tensor;
-
-/// The number of conditions whose modulation is computed at once: 64 MB in Stable Diffusion 3.5 Medium. More would save
-/// little time, because the weights are then read only once for 16 steps with guidance.
-const CONDITIONS: usize = 32;
 
 /// The denoiser for the prompts and timesteps of one request.
 pub(crate) struct GuidedDenoiser<'a> {

@@ -49,7 +49,8 @@ pub use image::{FileFormat, FileMetadata, RgbImage, read_metadata};
 pub use parameters::{
     Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Progress,
 };
-pub use pipeline::{Pipeline, Sizes};
+pub use pipeline::{ModelSummary, PartSummary, Pipeline, Sizes};
+pub use placement::MemoryBudget;
 pub use sampling::{
     CudaCard, DynamicShift, Guidance, GuidanceMethod, Noise, Sampler, Schedule, ScheduleOptions, Shift, SkipLayers,
     SkipWindow, TimeShift,

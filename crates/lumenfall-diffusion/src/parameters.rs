@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::image::RgbImage;
+use crate::placement::MemoryBudget;
 use crate::tensor::Tensor;
 use crate::text::WithoutT5;
 
@@ -22,6 +23,8 @@ pub struct LoadOptions {
     pub threads: Option<usize>,
     /// The replacement for T5's output if the model has no T5 encoder.
     pub without_t5: WithoutT5,
+    /// The memory that may be used.
+    pub memory: MemoryBudget,
 }
 
 /// The parameters of a request. A field that is `None` has the model's default.

@@ -1,5 +1,8 @@
 //! The pipeline: text to image, and image to image.
 
+mod memory;
+mod summary;
+
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::scheduler::SchedulerConfig;
 use crate::error::{Error, Result};
@@ -7,10 +10,12 @@ use crate::guided::GuidedDenoiser;
 use crate::image::RgbImage;
 use crate::models::{Conditioning, Mmdit, Vae};
 use crate::parameters::{Callbacks, DEFAULT_GUIDANCE, LoadOptions, Parameters, PipelineOutput, Progress};
+use crate::placement::{MemoryBudget, Phase, Plan};
 use crate::sampling::{Generator, Scheduler, Step};
 use crate::tensor::Tensor;
 use crate::text::TextEncoders;
 use crate::weights::ModelFiles;
+pub use summary::{ModelSummary, PartSummary};
 
 /// A Stable Diffusion 3.5 model. Its weights are read when a request needs them.
 #[derive(Debug)]
@@ -20,6 +25,7 @@ pub struct Pipeline {
     vae: Vae,
     scheduler: SchedulerConfig,
     threads: rayon::ThreadPool,
+    memory: MemoryBudget,
 }
 
 /// The sizes of the images that a model can generate.
@@ -53,9 +59,7 @@ impl Pipeline {
         let joint_width = denoiser.config.joint_attention_dim;
         let text = TextEncoders::open(clip_l, clip_g, t5, joint_width, options.without_t5)?;
         let (vae, denoiser) = (Vae::open(vae)?, Mmdit::open(denoiser)?);
-        denoiser.keep_blocks(usize::MAX);
-        vae.keep_decoder(true);
-        Ok(Self { text, denoiser, vae, scheduler, threads })
+        Ok(Self { text, denoiser, vae, scheduler, threads, memory: options.memory })
     }
 
     /// Returns the sizes of the images that the model can generate.
@@ -88,7 +92,8 @@ impl Pipeline {
         let scheduler = Scheduler::new(&self.scheduler, parameters.steps())?;
         let shape = self.latent_shape(width, height);
         let used = used(parameters, width, height);
-        self.run(used, &scheduler, callbacks, |generator| noise(generator, shape))
+        let plan = self.plan(&used, false)?;
+        self.run(used, &plan, &scheduler, callbacks, |generator| noise(generator, shape))
     }
 
     /// Edits an image according to a prompt, like diffusers' image-to-image pipeline.
@@ -110,11 +115,14 @@ impl Pipeline {
         let width = self.side("width", parameters.width.unwrap_or(supported(source.width())))?;
         let height = self.side("height", parameters.height.unwrap_or(supported(source.height())))?;
         let scheduler = Scheduler::new(&self.scheduler, parameters.steps())?.for_strength(strength)?;
+        let used = used(parameters, width, height);
+        let plan = self.plan(&used, true)?;
+        self.enter(Phase::Encode, &plan);
         let source = source.resized(width, height)?.to_tensor()?;
         let posterior = self.install(|| self.vae.encode(&source, &|| callbacks.check_cancelled()))?;
         let shape = self.latent_shape(width, height);
         let sigma = scheduler.initial_sigma();
-        self.run(used(parameters, width, height), &scheduler, callbacks, |generator| {
+        self.run(used, &plan, &scheduler, callbacks, |generator| {
             // As in diffusers, one generator first draws the latent and then the noise.
             let latent = self.vae.normalize(posterior.sample(&noise(generator, shape)?)?);
             noise(generator, shape)?.zip_with(&latent, |noise, latent| noise * sigma + latent * (1.0 - sigma))
@@ -124,6 +132,7 @@ impl Pipeline {
     fn run(
         &self,
         parameters: Parameters,
+        plan: &Plan,
         scheduler: &Scheduler,
         callbacks: Callbacks<'_>,
         initial_latent: impl Fn(&mut Generator) -> Result<Tensor> + Sync,
@@ -133,6 +142,7 @@ impl Pipeline {
         }
         self.install(|| {
             let mut warnings = Vec::new();
+            self.enter(Phase::Text, plan);
             let prompts = self.encode(&parameters, &mut warnings, callbacks)?;
             let steps = scheduler.steps();
             let timesteps = steps.iter().map(|step| step.timestep).collect();
@@ -140,8 +150,10 @@ impl Pipeline {
             let mut images = Vec::new();
             for image in 0..parameters.count {
                 let latent = initial_latent(&mut Generator::new(parameters.seed.wrapping_add(u64::from(image))))?;
+                self.enter(Phase::Denoise, plan);
                 let latent = denoise(&denoiser, latent, &steps, image, callbacks)?;
                 callbacks.progress(Progress::Decoding { image });
+                self.enter(Phase::Decode, plan);
                 images.push(RgbImage::from_tensor(&self.vae.decode(&latent, &|| callbacks.check_cancelled())?)?);
             }
             Ok(PipelineOutput { images, parameters, steps: steps.len() as u32, warnings })

@@ -204,12 +204,13 @@ fn parameters_out_of_range_are_refused_by_name() {
 
 #[test]
 fn a_cancelled_request_stops_at_the_next_block() {
-    let pipeline = pipeline(&model()).unwrap();
+    let model = model();
+    let pipeline = pipeline(&model).unwrap();
     let calls = AtomicU32::new(0);
     let is_cancelled = || calls.fetch_add(1, Ordering::Relaxed) >= 5;
     let mut parameters = small_image();
     parameters.steps = Some(1000);
     let error = pipeline.generate(&parameters, Callbacks::new(&is_cancelled, &|_| {})).unwrap_err();
-    assert!(matches!(error, Error::Cancelled));
+    assert!(matches!(error, Error::Cancelled), "{error}");
     assert_eq!(calls.load(Ordering::Relaxed), 6);
 }

@@ -8,6 +8,7 @@ mod shapes;
 mod tests;
 
 use crate::error::{Error, Result};
+use crate::placement::Lazy;
 use crate::text::Tokenizer;
 use crate::weights::layout::{self, PartKind};
 use crate::weights::{Container, ModelFiles, PartFiles, Weights};
@@ -22,8 +23,8 @@ pub(crate) struct Part<C> {
     pub(crate) config: C,
 }
 
-/// A text encoder with its tokenizer.
-pub(crate) type Encoder<C> = (Tokenizer, Part<C>);
+/// A text encoder with its tokenizer, which is read by the first request.
+pub(crate) type Encoder<C> = (Lazy<Tokenizer>, Part<C>);
 
 /// All parts of a model.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Checkpoint {
     fn from_folder(files: &ModelFiles) -> Result<Self> {
         let clip = |encoder: &str, tokenizer: &str| -> Result<Encoder<ClipConfig>> {
             let config = config::clip(files, encoder)?;
-            let tokenizer = Tokenizer::clip(files, tokenizer, config.max_position_embeddings)?;
+            let tokenizer = clip_tokenizer(files, tokenizer, config.max_position_embeddings)?;
             Ok((tokenizer, Part { weights: Weights::open(files, encoder, "model")?, config }))
         };
         let scheduler = scheduler::read(files)?;
@@ -68,7 +69,7 @@ impl Checkpoint {
                 true => {
                     let config = config::t5(files)?;
                     let weights = Weights::open(files, "text_encoder_3", "model")?;
-                    Some((Tokenizer::t5(files, "tokenizer_3")?, Part { weights, config }))
+                    Some((t5_tokenizer(files, "tokenizer_3")?, Part { weights, config }))
                 }
                 false => None,
             },
@@ -94,7 +95,7 @@ impl Checkpoint {
         let clip = |kind: PartKind, tokenizer: &str| -> Result<Encoder<ClipConfig>> {
             let weights = open(kind)?;
             let config = shapes::clip(&weights, kind, conventions)?;
-            let tokenizer = Tokenizer::clip(&tokenizers, tokenizer, config.max_position_embeddings)?;
+            let tokenizer = clip_tokenizer(&tokenizers, tokenizer, config.max_position_embeddings)?;
             Ok((tokenizer, Part { weights, config }))
         };
         let (denoiser, vae) = (open(PartKind::Denoiser)?, open(PartKind::Vae)?);
@@ -108,7 +109,7 @@ impl Checkpoint {
                 Some(_) => {
                     let weights = open(PartKind::T5)?;
                     let config = shapes::t5(&weights)?;
-                    Some((Tokenizer::t5(&tokenizers, "tokenizer_3")?, Part { weights, config }))
+                    Some((t5_tokenizer(&tokenizers, "tokenizer_3")?, Part { weights, config }))
                 }
                 None => None,
             },
@@ -151,6 +152,26 @@ impl Checkpoint {
             _ => Ok(()),
         }
     }
+}
+
+/// Checks that the files of a CLIP tokenizer exist.
+fn clip_tokenizer(files: &ModelFiles, folder: &str, max_positions: usize) -> Result<Lazy<Tokenizer>> {
+    let merges = files.exists(&format!("{folder}/merges.txt"));
+    let name = match (merges, files) {
+        (true, ModelFiles::Embedded(_)) => "merges.txt",
+        (true, _) => "vocab.json",
+        (false, _) => "tokenizer.json",
+    };
+    files.open(&format!("{folder}/{name}"))?;
+    let (files, folder) = (files.clone(), folder.to_owned());
+    Ok(Lazy::kept(move || Tokenizer::clip(&files, &folder, max_positions)))
+}
+
+/// Checks that the file of a T5 tokenizer exists.
+fn t5_tokenizer(files: &ModelFiles, folder: &str) -> Result<Lazy<Tokenizer>> {
+    files.open(&format!("{folder}/tokenizer.json"))?;
+    let (files, folder) = (files.clone(), folder.to_owned());
+    Ok(Lazy::kept(move || Tokenizer::t5(&files, &folder)))
 }
 
 fn missing_part(kind: PartKind) -> Error {

@@ -106,6 +106,23 @@ impl Clip {
         Ok(Self { weights, config, layers })
     }
 
+    /// Returns the maximum number of tokens.
+    pub(crate) fn max_length(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Returns the memory for encoding prompts, in bytes: two layers, the projection, and the values of a layer.
+    pub(crate) fn working_bytes(&self) -> u64 {
+        let layer = |prefix: &str| self.weights.bytes(&format!("{prefix}encoder.layers.0."));
+        let ClipConfig { max_position_embeddings: tokens, hidden_size, intermediate_size, .. } = &self.config;
+        let values = tokens * (10 * hidden_size + 2 * intermediate_size);
+        2 * layer("text_model.").max(layer("")) + self.weights.bytes("text_projection") + 4 * values as u64
+    }
+
     /// Encodes the token ids of several prompts, which include the start, end and padding tokens.
     ///
     /// Each layer is read once for all prompts. `check_cancelled` is called before each layer.

@@ -76,6 +76,20 @@ impl T5 {
         Ok(Self { weights, config, blocks })
     }
 
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// Returns the memory for prompts of a number of tokens, in bytes: two blocks, and the values of one.
+    pub(crate) fn working_bytes(&self, tokens: usize, prompts: usize) -> u64 {
+        let block = |index| self.weights.bytes(&format!("encoder.block.{index}."));
+        let block = (0..self.config.num_layers).map(block).max().unwrap_or(0);
+        let T5Config { d_model, d_ff, num_heads, .. } = &self.config;
+        let values =
+            tokens * (prompts * d_model + 8 * d_model + 3 * d_ff) + (prompts + 1) * num_heads * tokens * tokens;
+        2 * block + 4 * values as u64
+    }
+
     /// Encodes the token ids of several prompts, which include the end and padding tokens: `[tokens, width]` for each.
     ///
     /// Each block is read once for all prompts. `check_cancelled` is called before each block.

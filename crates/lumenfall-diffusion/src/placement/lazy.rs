@@ -26,6 +26,11 @@ impl<T> Lazy<T> {
         Self { read: Box::new(read), keep: AtomicBool::new(false), value: Mutex::new(None) }
     }
 
+    /// Creates a part that is kept.
+    pub(crate) fn kept(read: impl Fn() -> Result<T> + Send + Sync + 'static) -> Self {
+        Self { keep: AtomicBool::new(true), ..Self::new(read) }
+    }
+
     /// Determines whether the part stays in memory after its next use.
     pub(crate) fn keep(&self, keep: bool) {
         self.keep.store(keep, Ordering::Relaxed);
@@ -47,7 +52,7 @@ impl<T> Lazy<T> {
         Ok(read)
     }
 
-    fn is_in_memory(&self) -> bool {
+    pub(crate) fn is_in_memory(&self) -> bool {
         self.value.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
@@ -72,6 +77,11 @@ impl<B: Send + Sync> Blocks<B> {
     /// A fixed set is better than keeping the blocks that were used last: these would always be the wrong ones.
     pub(crate) fn keep(&self, count: usize) {
         self.0.iter().enumerate().for_each(|(index, block)| block.keep(index < count));
+    }
+
+    /// Returns the indices of the blocks that are in memory.
+    pub(crate) fn in_memory(&self) -> impl Iterator<Item = usize> {
+        self.0.iter().enumerate().filter(|(_, block)| block.is_in_memory()).map(|(index, _)| index)
     }
 
     /// Calls `run` for each block in order. While it computes, another thread reads the next block.

@@ -6,7 +6,10 @@ use crate::checkpoint::Encoder;
 use crate::checkpoint::config::{ClipConfig, T5Config};
 use crate::error::{Error, Result};
 use crate::models::{Clip, ClipOutput, Conditioning, T5};
+use crate::pipeline::PartSummary;
+use crate::placement::Lazy;
 use crate::tensor::Tensor;
+use crate::weights::layout::PartKind;
 
 /// The default number of T5 tokens, as in diffusers.
 const T5_TOKENS: usize = 256;
@@ -24,9 +27,9 @@ pub enum WithoutT5 {
 /// The tokenizers and text encoders of a model.
 #[derive(Debug)]
 pub(crate) struct TextEncoders {
-    pub(crate) clip_l: (Tokenizer, Clip),
-    pub(crate) clip_g: (Tokenizer, Clip),
-    pub(crate) t5: Option<(Tokenizer, T5)>,
+    pub(crate) clip_l: (Lazy<Tokenizer>, Clip),
+    pub(crate) clip_g: (Lazy<Tokenizer>, Clip),
+    pub(crate) t5: Option<(Lazy<Tokenizer>, T5)>,
     without_t5: WithoutT5,
     joint_width: usize,
     recent: RecentPrompts,
@@ -52,6 +55,25 @@ impl TextEncoders {
         })
     }
 
+    /// Describes the encoders.
+    pub(crate) fn summaries(&self) -> impl Iterator<Item = PartSummary> {
+        let t5 = self.t5.as_ref().map(|(_, t5)| (PartKind::T5, t5.weights()));
+        let clips = [(PartKind::ClipL, self.clip_l.1.weights()), (PartKind::ClipG, self.clip_g.1.weights())];
+        clips.into_iter().chain(t5).map(|(part, weights)| PartSummary::new(part, weights))
+    }
+
+    /// Returns the memory for encoding prompts, in bytes.
+    pub(crate) fn working_bytes(&self, t5_tokens: Option<usize>, prompts: usize) -> u64 {
+        let clip = self.clip_l.1.working_bytes().max(self.clip_g.1.working_bytes());
+        let tokens = t5_tokens.unwrap_or(T5_TOKENS);
+        clip.max(self.t5.as_ref().map_or(0, |(_, t5)| t5.working_bytes(tokens, prompts)))
+    }
+
+    /// Returns the number of tokens of an encoded prompt.
+    pub(crate) fn context_tokens(&self, t5_tokens: Option<usize>) -> usize {
+        self.clip_l.1.max_length() + t5_tokens.unwrap_or(T5_TOKENS)
+    }
+
     /// Encodes prompts. Calls `check_cancelled` before each block.
     pub(crate) fn encode(
         &self,
@@ -60,7 +82,7 @@ impl TextEncoders {
         check_cancelled: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<EncodedPrompt>> {
         let t5_tokens = match &self.t5 {
-            Some((tokenizer, _)) => t5_tokens.unwrap_or(T5_TOKENS).min(tokenizer.max_length()),
+            Some((tokenizer, _)) => t5_tokens.unwrap_or(T5_TOKENS).min(tokenizer.get()?.max_length()),
             None => t5_tokens.unwrap_or(T5_TOKENS),
         };
         let known: Vec<_> = prompts.iter().map(|prompt| self.recent.get(prompt, t5_tokens)).collect();
@@ -88,7 +110,7 @@ impl TextEncoders {
         let g = encode_clip(&self.clip_g, "CLIP-G", prompts, &mut warnings, check_cancelled)?;
         let t5 = match (&self.t5, self.without_t5) {
             (Some((tokenizer, t5)), _) => {
-                let ids = encode_ids(tokenizer, "T5", t5_tokens, prompts, &mut warnings)?;
+                let ids = encode_ids(&*tokenizer.get()?, "T5", t5_tokens, prompts, &mut warnings)?;
                 let ids: Vec<_> = ids.iter().map(Vec::as_slice).collect();
                 t5.forward(&ids, check_cancelled)?
             }
@@ -111,13 +133,14 @@ impl TextEncoders {
 }
 
 fn encode_clip(
-    (tokenizer, clip): &(Tokenizer, Clip),
+    (tokenizer, clip): &(Lazy<Tokenizer>, Clip),
     name: &str,
     prompts: &[&str],
     warnings: &mut [Vec<String>],
     check_cancelled: &dyn Fn() -> Result<()>,
 ) -> Result<Vec<ClipOutput>> {
-    let ids = encode_ids(tokenizer, name, tokenizer.max_length(), prompts, warnings)?;
+    let tokenizer = tokenizer.get()?;
+    let ids = encode_ids(&tokenizer, name, tokenizer.max_length(), prompts, warnings)?;
     clip.forward(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), check_cancelled)
 }
 

@@ -25,6 +25,7 @@ pub(crate) use format::Format;
 pub(crate) use format::Values;
 pub(crate) use scope::Scope;
 use stored::Stored;
+pub(crate) use stored::TensorSummary;
 
 /// The tensors of one part of a model, in one or more files, with their names in the diffusers library.
 #[derive(Debug)]
@@ -75,6 +76,28 @@ impl Weights {
     /// Returns the shape of a tensor.
     pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|stored| stored.shape.as_slice())
+    }
+
+    /// Returns the number of bytes that the tensors with a prefix take in memory: those of layers in the format of the file, and
+    /// vectors in f32.
+    pub(crate) fn bytes(&self, prefix: &str) -> u64 {
+        self.selected(prefix)
+            .map(|tensor| if tensor.shape.len() < 2 { tensor.f32_bytes() } else { tensor.bytes() })
+            .sum()
+    }
+
+    /// Returns the number of bytes that the tensors with a prefix take in memory as f32.
+    pub(crate) fn f32_bytes(&self, prefix: &str) -> u64 {
+        self.selected(prefix).map(Stored::f32_bytes).sum()
+    }
+
+    /// Describes all tensors.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = TensorSummary<'_>> {
+        self.tensors.values().map(Stored::summary)
+    }
+
+    fn selected(&self, prefix: &str) -> impl Iterator<Item = &Stored> {
+        self.tensors.iter().filter(move |(name, _)| name.starts_with(prefix)).map(|(_, tensor)| tensor)
     }
 
     /// Returns the path of the file, or of one of them.

@@ -32,6 +32,12 @@ impl TensorInfo {
         };
         Self { shape, format, start: self.start.saturating_add(skipped.unwrap_or(0) as u64) }
     }
+
+    /// Returns the number of bytes of the values in the file.
+    pub(super) fn bytes(&self) -> u64 {
+        let count = self.shape.iter().product();
+        self.format.as_ref().ok().and_then(|format| format.bytes_of(count)).unwrap_or(0) as u64
+    }
 }
 
 /// An open file.

@@ -1,7 +1,7 @@
 //! A tensor in a file.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::format::Values;
 use super::shard::{Shard, TensorInfo};
@@ -24,6 +24,18 @@ pub(super) struct Stored {
     pub(super) used: AtomicBool,
 }
 
+/// A description of a tensor.
+#[derive(Clone, Debug)]
+pub(crate) struct TensorSummary<'a> {
+    /// The name in the file.
+    pub(crate) name: &'a str,
+    pub(crate) format: String,
+    pub(crate) values: u64,
+    /// The number of bytes in the file.
+    pub(crate) bytes: u64,
+    pub(crate) used: bool,
+}
+
 impl Stored {
     pub(super) fn new(shard: &Arc<Shard>, name: &str, parts: Vec<TensorInfo>, scale: Vec<TensorInfo>) -> Self {
         let rows = parts.iter().filter_map(|part| part.shape.first()).sum();
@@ -34,6 +46,25 @@ impl Stored {
         };
         let (shard, name) = (Arc::clone(shard), name.to_owned());
         Self { shard, name, shape, parts, scale, checked: AtomicBool::new(false), used: AtomicBool::new(false) }
+    }
+
+    pub(super) fn summary(&self) -> TensorSummary<'_> {
+        let format = self.parts.first().map_or_else(String::new, |part| match &part.format {
+            Ok(format) => format.name().to_owned(),
+            Err(name) => name.clone(),
+        });
+        let values = self.shape.iter().product::<usize>() as u64;
+        TensorSummary { name: &self.name, format, values, bytes: self.bytes(), used: self.used.load(Ordering::Relaxed) }
+    }
+
+    /// Returns the number of bytes of the values in the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.parts.iter().map(TensorInfo::bytes).sum()
+    }
+
+    /// Returns the number of bytes of the values as f32.
+    pub(super) fn f32_bytes(&self) -> u64 {
+        4 * self.shape.iter().product::<usize>() as u64
     }
 
     pub(super) fn error(&self, reason: impl Into<String>) -> Error {

@@ -9,16 +9,23 @@ use std::sync::Arc;
 use crate::checkpoint::Part;
 use crate::checkpoint::config::VaeConfig;
 use crate::error::Result;
+use crate::pipeline::PartSummary;
 use crate::placement::Lazy;
 use crate::tensor::Tensor;
+use crate::weights::Weights;
+use crate::weights::layout::PartKind;
 use decoder::Decoder;
 use encoder::Encoder;
+
+/// The number of images with the channels of the highest resolution that are in memory at once.
+const IMAGES: u64 = 5;
 
 /// The image autoencoder.
 #[derive(Debug)]
 pub(crate) struct Vae {
     encoder: Lazy<Encoder>,
     decoder: Lazy<Decoder>,
+    weights: Arc<Weights>,
     config: VaeConfig,
 }
 
@@ -41,15 +48,45 @@ impl Vae {
             Lazy::new(move || Encoder::load(&weights.root().at("encoder"), &config))
         };
         let decoder = {
-            let config = config.clone();
+            let (weights, config) = (Arc::clone(&weights), config.clone());
             Lazy::new(move || Decoder::load(&weights.root().at("decoder"), &config))
         };
-        Ok(Self { encoder, decoder, config })
+        Ok(Self { encoder, decoder, weights, config })
     }
 
     /// Determines whether the decoder stays in memory between two images.
     pub(crate) fn keep_decoder(&self, keep: bool) {
         self.decoder.keep(keep);
+    }
+
+    pub(crate) fn summary(&self) -> PartSummary {
+        PartSummary::new(PartKind::Vae, &self.weights)
+    }
+
+    /// Returns the size of the decoder in memory, in bytes.
+    pub(crate) fn decoder_bytes(&self) -> u64 {
+        self.weights.f32_bytes("decoder.")
+    }
+
+    /// Returns whether the decoder is in memory.
+    pub(crate) fn holds_decoder(&self) -> bool {
+        self.decoder.is_in_memory()
+    }
+
+    /// Returns the memory for decoding an image, in bytes, with the decoder.
+    pub(crate) fn decoding_bytes(&self, width: u32, height: u32) -> u64 {
+        self.decoder_bytes() + self.image_bytes(width, height)
+    }
+
+    /// Returns the memory for encoding an image, in bytes, with the encoder.
+    pub(crate) fn encoding_bytes(&self, width: u32, height: u32) -> u64 {
+        self.weights.f32_bytes("encoder.") + self.image_bytes(width, height)
+    }
+
+    /// Returns the memory for the largest layers, which have the full size of the image.
+    fn image_bytes(&self, width: u32, height: u32) -> u64 {
+        let channels = self.config.block_out_channels.first().copied().unwrap_or(0) as u64;
+        4 * IMAGES * channels * u64::from(width) * u64::from(height)
     }
 
     /// Decodes a normalized latent `[channels, height, width]` to an image `[height * 8, width * 8, 3]` with values from about

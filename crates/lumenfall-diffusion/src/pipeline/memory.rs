@@ -1,0 +1,140 @@
+//! The memory of the pipeline's requests.
+
+use super::Pipeline;
+use crate::error::{Error, Result};
+use crate::parameters::Parameters;
+use crate::placement::{Phase, Plan};
+
+/// The memory that is not planned in detail, in bytes: the code, the tokenizers and recently encoded prompts.
+const BASE_BYTES: u64 = 150 << 20;
+
+/// The memory of a thread, in bytes: its stack, and the packed parts of the matrices that it multiplies.
+const THREAD_BYTES: u64 = 8 << 20;
+
+impl Pipeline {
+    /// Plans the memory of a request, whose parameters contain the size of the image.
+    ///
+    /// # Errors
+    /// [`Error::Memory`] if the request does not fit, even if all weights are read for each step.
+    pub(super) fn plan(&self, parameters: &Parameters, edits: bool) -> Result<Plan> {
+        let decoder = if self.vae.holds_decoder() { self.vae.decoder_bytes() } else { 0 };
+        let fixed = self.fixed_bytes();
+        let available = self.memory.bytes(self.denoiser.bytes_in_use() + decoder)?;
+        let plan = |width, height| Plan {
+            phases: self.phases(parameters, edits, width, height),
+            blocks: self.denoiser.block_bytes(),
+            budget: available.saturating_sub(fixed),
+        };
+        let requested = plan(parameters.width.unwrap_or(0), parameters.height.unwrap_or(0));
+        if requested.needed() <= requested.budget {
+            return Ok(requested);
+        }
+        let sides = (1..=self.max_side() / self.side_multiple()).rev().map(|count| count * self.side_multiple());
+        let fits = |side: &u32| {
+            let smaller = plan(*side, *side);
+            smaller.needed() <= smaller.budget
+        };
+        let smaller = sides.into_iter().find(fits);
+        let remedy = match smaller.filter(|side| *side >= self.default_side() / 4) {
+            Some(side) => format!("an image of {side}x{side} would fit"),
+            None => "allow more, close other programs, or use a model with smaller weights, such as a Q4_K file".into(),
+        };
+        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+        Err(Error::Memory { needed_gib: gib(requested.needed() + fixed), available_gib: gib(available), remedy })
+    }
+
+    /// Returns the memory with which a request reads no weight twice, and the least memory, in bytes.
+    pub(super) fn memory_for(&self, parameters: &Parameters) -> (u64, u64) {
+        let (width, height) = (parameters.width.unwrap_or(0), parameters.height.unwrap_or(0));
+        let phases = self.phases(parameters, false, width, height);
+        let plan = Plan { phases, blocks: self.denoiser.block_bytes(), budget: 0 };
+        (plan.wanted() + self.fixed_bytes(), plan.needed() + self.fixed_bytes())
+    }
+
+    fn fixed_bytes(&self) -> u64 {
+        BASE_BYTES + self.threads.current_num_threads() as u64 * THREAD_BYTES
+    }
+
+    /// Returns what each phase needs besides the blocks of the denoiser.
+    fn phases(&self, parameters: &Parameters, edits: bool, width: u32, height: u32) -> Vec<(Phase, u64)> {
+        let patches = (width / self.side_multiple()) as usize * (height / self.side_multiple()) as usize;
+        let tokens = patches + self.text.context_tokens(parameters.t5_tokens);
+        let threads = self.threads.current_num_threads();
+        let mut phases = vec![
+            (Phase::Text, self.text.working_bytes(parameters.t5_tokens, 2)),
+            (Phase::Denoise, self.denoiser.working_bytes(tokens, threads)),
+            (Phase::Decode, self.vae.decoding_bytes(width, height)),
+        ];
+        if edits {
+            phases.push((Phase::Encode, self.vae.encoding_bytes(width, height)));
+        }
+        phases
+    }
+
+    /// Frees memory for a phase of a request.
+    pub(super) fn enter(&self, phase: Phase, plan: &Plan) {
+        self.denoiser.keep_blocks(plan.blocks(phase));
+        // The decoder stays in memory if there is room for it beside everything else.
+        self.vae.keep_decoder(plan.wanted().saturating_add(self.vae.decoder_bytes()) <= plan.budget);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::noise;
+    use super::*;
+    use crate::parameters::{Callbacks, LoadOptions};
+    use crate::placement::MemoryBudget;
+    use crate::sampling::Scheduler;
+    use crate::weights::ModelFiles;
+
+    fn golden() -> Pipeline {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model");
+        Pipeline::open(&ModelFiles::Folder(folder), &LoadOptions::default()).unwrap()
+    }
+
+    fn parameters() -> Parameters {
+        let mut parameters = Parameters::new("a red circle");
+        (parameters.width, parameters.height, parameters.steps) = (Some(64), Some(48), Some(2));
+        parameters
+    }
+
+    fn gib(bytes: u64) -> MemoryBudget {
+        MemoryBudget::GiB(bytes as f64 / (1u64 << 30) as f64)
+    }
+
+    #[test]
+    fn an_image_does_not_depend_on_the_blocks_that_stay_in_memory() {
+        let pipeline = golden();
+        let expected = pipeline.generate(&parameters(), Callbacks::none()).unwrap().images;
+        assert!(pipeline.denoiser.bytes_in_use() > 0);
+        // Two blocks fit, which are the present one and the next one.
+        let plan = Plan { phases: Vec::new(), blocks: vec![1; 3], budget: 2 };
+        assert_eq!(plan.blocks(Phase::Denoise), 0);
+        let scheduler = Scheduler::new(&pipeline.scheduler, 2).unwrap();
+        let shape = pipeline.latent_shape(64, 48);
+        let output =
+            pipeline.run(parameters(), &plan, &scheduler, Callbacks::none(), |generator| noise(generator, shape));
+        assert!(output.unwrap().images == expected);
+        assert_eq!(pipeline.denoiser.bytes_in_use(), 0);
+    }
+
+    #[test]
+    fn a_request_that_does_not_fit_is_refused_with_what_would_fit() {
+        let mut pipeline = golden();
+        let fixed = pipeline.fixed_bytes();
+        let mut large = parameters();
+        (large.width, large.height, large.steps) = (Some(192), Some(192), Some(1));
+        let needed = pipeline.plan(&large, false).unwrap().needed();
+        pipeline.memory = gib(needed + fixed);
+        pipeline.generate(&large, Callbacks::none()).unwrap();
+        pipeline.memory = gib(needed + fixed - 1000);
+        let error = pipeline.generate(&large, Callbacks::none()).unwrap_err().to_string();
+        assert!(error.contains("GiB") && error.ends_with("an image of 176x176 would fit"), "{error}");
+        pipeline.memory = gib(1000);
+        let error = pipeline.generate(&large, Callbacks::none()).unwrap_err().to_string();
+        assert!(error.ends_with("such as a Q4_K file"), "{error}");
+    }
+}

@@ -1,0 +1,59 @@
+//! The memory that the pipeline may use.
+
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+
+use crate::error::{Error, Result};
+
+/// The part of the free memory that is used by default. The rest is for other programs, and for memory that is not planned.
+const USED_PART: f64 = 0.9;
+
+/// The memory that weights and intermediate values may take.
+///
+/// Blocks of the denoiser that do not fit are read again for each step, which is slower. The images do not depend on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub enum MemoryBudget {
+    /// 90 % of the memory that the computer or the container has free when a request starts.
+    #[default]
+    Available,
+    /// This number of GiB.
+    GiB(f64),
+}
+
+impl MemoryBudget {
+    /// Returns the budget in bytes. `in_use` is the memory that the pipeline already uses.
+    pub(crate) fn bytes(self, in_use: u64) -> Result<u64> {
+        match self {
+            Self::GiB(size) if size.is_finite() && size > 0.0 => Ok((size * (1u64 << 30) as f64) as u64),
+            Self::GiB(size) => {
+                Err(Error::parameter("memory", format!("is {size} GiB; use a number above 0, such as 8")))
+            }
+            Self::Available => Ok(((free() as f64) * USED_PART) as u64 + in_use),
+        }
+    }
+}
+
+/// Returns the number of bytes that the computer and the container have free.
+fn free() -> u64 {
+    let system =
+        System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
+    let free = system.available_memory();
+    system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_a_positive_number_or_what_is_free() {
+        assert_eq!(MemoryBudget::GiB(1.5).bytes(7).unwrap(), 3 << 29);
+        for size in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let error = MemoryBudget::GiB(size).bytes(0).unwrap_err();
+            assert!(matches!(error, Error::Parameter { parameter: "memory", .. }), "{error}");
+        }
+        let free = MemoryBudget::Available.bytes(0).unwrap();
+        assert!(free > 10 << 20 && free < 1 << 50, "{free}");
+        assert!(MemoryBudget::Available.bytes(1 << 50).unwrap() > 1 << 50);
+    }
+}
