@@ -13,7 +13,10 @@ use std::time::Instant;
 use lumenfall_diffusion as diffusion;
 use lumenfall_diffusion::LoadOptions;
 use lumenfall_diffusion::{Callbacks, DEFAULT_STRENGTH, ModelFiles, Pipeline, PipelineOutput, RgbImage};
-pub use lumenfall_diffusion::{MemoryBudget, ModelSummary, PartKind, PartSummary, WithoutT5};
+pub use lumenfall_diffusion::{Device, GpuChoice, MemoryBudget, ModelSummary, PartKind, PartSummary, WithoutT5};
+#[cfg(feature = "gpu")]
+#[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]
+pub use lumenfall_diffusion::{GpuInfo, GpuKind};
 
 use crate::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata, Output,
@@ -117,6 +120,13 @@ impl Local {
     /// The same as [`Client::demo`].
     pub fn demo() -> Result<Self, Error> {
         Self::new("demo".into(), diffusion::demo_files(), LoadOptions::default())
+    }
+
+    /// Returns the GPUs of this machine, the most suitable one first. [`LocalBuilder::device`] selects one.
+    #[cfg(feature = "gpu")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]
+    pub fn devices() -> Vec<GpuInfo> {
+        diffusion::devices()
     }
 
     /// Sets the id of the model. A request for another model is rejected with [`ErrorKind::Unsupported`]. Default:

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lumenfall_diffusion::{LoadOptions, MemoryBudget, ModelFiles, PartFiles, PartKind, WithoutT5};
+use lumenfall_diffusion::{Device, LoadOptions, MemoryBudget, ModelFiles, PartFiles, PartKind, WithoutT5};
 
 use super::Local;
 use crate::error::Error;
@@ -46,6 +46,12 @@ impl LocalBuilder {
     /// Sets the number of threads to compute with. Default: one per CPU. The images do not depend on it.
     pub fn threads(mut self, threads: usize) -> Self {
         self.options.threads = Some(threads);
+        self
+    }
+
+    /// Sets the device to compute on. Default: [`Device::Auto`].
+    pub fn device(mut self, device: Device) -> Self {
+        self.options.device = device;
         self
     }
 

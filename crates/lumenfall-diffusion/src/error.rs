@@ -75,6 +75,9 @@ pub enum Error {
     /// The caller cancelled the request.
     #[error("the request was cancelled")]
     Cancelled,
+    /// A GPU lacks memory, was lost, or cannot be used.
+    #[error("{0}")]
+    Device(String),
     /// A tensor operation failed.
     #[error("a tensor operation failed: {0}; download all model files from one source, or report a bug")]
     Compute(String),

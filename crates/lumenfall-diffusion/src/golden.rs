@@ -8,10 +8,12 @@ use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::checkpoint::Checkpoint;
+use crate::device::Device;
 use crate::image::RgbImage;
 use crate::models::{Conditioning, Mmdit, Vae};
 use crate::parameters::{Callbacks, LoadOptions, Parameters};
 use crate::pipeline::Pipeline;
+use crate::placement::Target;
 use crate::sampling::{Generator, Scheduler};
 use crate::tensor::Tensor;
 use crate::text::{TextEncoders, WithoutT5};
@@ -79,6 +81,7 @@ fn parameters() -> serde_json::Value {
 #[track_caller]
 fn assert_close(actual: &Tensor, expected: &Tensor, tolerance: f32) {
     assert_eq!(actual.shape(), expected.shape());
+    let actual = actual.on_cpu().unwrap();
     let pairs = actual.values().iter().zip(expected.values());
     let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(difference <= tolerance, "differs by {difference}, more than {tolerance}");
@@ -97,12 +100,12 @@ fn row(vector: &Tensor) -> Tensor {
     vector.reshape(&[1, vector.len()]).unwrap()
 }
 
-fn text_encoders(files: &ModelFiles) -> TextEncoders {
-    open_text_encoders(files, WithoutT5::Zeros)
+fn text_encoders(files: &ModelFiles, target: &Target) -> TextEncoders {
+    open_text_encoders(files, WithoutT5::Zeros, target)
 }
 
-fn open_text_encoders(files: &ModelFiles, without_t5: WithoutT5) -> TextEncoders {
-    let Checkpoint { clip_l, clip_g, t5, .. } = Checkpoint::open(files).unwrap();
+fn open_text_encoders(files: &ModelFiles, without_t5: WithoutT5, target: &Target) -> TextEncoders {
+    let Checkpoint { clip_l, clip_g, t5, .. } = Checkpoint::open(files).unwrap().on(target);
     TextEncoders::open(clip_l, clip_g, t5, 64, without_t5).unwrap()
 }
 
@@ -157,9 +160,13 @@ fn sigmas_equal_those_of_diffusers() {
 
 #[test]
 fn encoded_prompts_equal_those_of_transformers() {
+    assert_encoded_prompts(&Target::Cpu);
+}
+
+fn assert_encoded_prompts(target: &Target) {
     let golden = Golden::open("text");
     let parameters = parameters();
-    let encoders = text_encoders(&files());
+    let encoders = text_encoders(&files(), target);
     for (i, prompt) in parameters["text"]["prompts"].as_array().unwrap().iter().enumerate() {
         let prompt = prompt.as_str().unwrap();
         for (name, (tokenizer, clip)) in [("clip_l", &encoders.clip_l), ("clip_g", &encoders.clip_g)] {
@@ -187,7 +194,7 @@ fn conditioning_equals_that_of_diffusers() {
     let golden = Golden::open("text");
     let parameters = parameters();
     let prompts = parameters["text"]["prompts"].as_array().unwrap();
-    let encoders = text_encoders(&files());
+    let encoders = text_encoders(&files(), &Target::Cpu);
     let last = prompts.len() - 1;
     let texts = [0, last].map(|i| prompts[i].as_str().unwrap());
     let encoded = encoders.encode(&texts, Some(T5_TOKENS), &never_cancelled).unwrap();
@@ -200,7 +207,7 @@ fn conditioning_equals_that_of_diffusers() {
     assert_eq!((encoded[0].warnings.len(), encoded[1].warnings.len()), (0, 3), "{encoded:?}");
 
     let (_folder, without_t5) = files_without_t5();
-    let encoders = text_encoders(&without_t5);
+    let encoders = text_encoders(&without_t5, &Target::Cpu);
     let encoded = encoders.encode(&[texts[0]], Some(T5_TOKENS), &never_cancelled).unwrap().remove(0).conditioning;
     assert_close(&encoded.context, &golden.first("no_t5.prompt_embeds"), COMPONENT_TOLERANCE);
     assert_close(&encoded.pooled, &golden.get("no_t5.pooled_prompt_embeds"), COMPONENT_TOLERANCE);
@@ -208,7 +215,7 @@ fn conditioning_equals_that_of_diffusers() {
 
 #[test]
 fn a_prompt_that_was_encoded_recently_is_not_encoded_again() {
-    let encoders = text_encoders(&files());
+    let encoders = text_encoders(&files(), &Target::Cpu);
     let first = encoders.encode(&["a star", "", ""], Some(T5_TOKENS), &never_cancelled).unwrap();
     let checks = AtomicUsize::new(0);
     let count = || {
@@ -227,15 +234,19 @@ fn a_prompt_that_was_encoded_recently_is_not_encoded_again() {
 #[test]
 fn without_t5_its_tokens_can_be_omitted() {
     let (_folder, files) = files_without_t5();
-    let encoders = open_text_encoders(&files, WithoutT5::Omit);
+    let encoders = open_text_encoders(&files, WithoutT5::Omit, &Target::Cpu);
     let encoded = encoders.encode(&["a star"], None, &never_cancelled).unwrap();
     assert_eq!(encoded[0].conditioning.context.shape(), [77, 64]);
 }
 
 #[test]
 fn denoiser_output_equals_that_of_diffusers() {
+    assert_denoiser_output(&Target::Cpu);
+}
+
+fn assert_denoiser_output(target: &Target) {
     let golden = Golden::open("denoiser");
-    let denoiser = Mmdit::open(Checkpoint::open(&files()).unwrap().denoiser).unwrap();
+    let denoiser = Mmdit::open(Checkpoint::open(&files()).unwrap().on(target).denoiser).unwrap();
     for size in ["square", "wide"] {
         let timestep = golden.get(&format!("{size}.timestep")).values()[0];
         for entry in 0..2 {
@@ -266,8 +277,12 @@ fn denoiser_output_equals_that_of_diffusers() {
 
 #[test]
 fn autoencoder_output_equals_that_of_diffusers() {
+    assert_autoencoder_output(&Target::Cpu);
+}
+
+fn assert_autoencoder_output(target: &Target) {
     let golden = Golden::open("vae");
-    let vae = Vae::open(Checkpoint::open(&files()).unwrap().vae).unwrap();
+    let vae = Vae::open(Checkpoint::open(&files()).unwrap().on(target).vae).unwrap();
     for size in ["square", "wide"] {
         let value = |name: &str| golden.first(&format!("{size}.{name}"));
         // The golden latents are not normalized.
@@ -321,7 +336,7 @@ fn bytes(image: &Tensor) -> Vec<u8> {
 }
 
 fn pipeline(files: &ModelFiles) -> Pipeline {
-    Pipeline::open(files, &LoadOptions::default()).unwrap()
+    Pipeline::open(files, &LoadOptions { device: Device::Cpu, ..LoadOptions::default() }).unwrap()
 }
 
 #[test]
@@ -354,13 +369,16 @@ fn generated_images_equal_those_of_diffusers() {
 
 #[test]
 fn edited_images_equal_those_of_diffusers() {
+    assert_edited_images(&pipeline(&files()));
+}
+
+fn assert_edited_images(pipeline: &Pipeline) {
     let golden = Golden::open("img2img");
-    let pipeline = pipeline(&files());
     for name in ["square", "wide"] {
         let input = golden.get(&format!("{name}.input"));
         let [height, width, _] = input.dims().unwrap();
         let source = RgbImage::new(width as u32, height as u32, bytes(&input)).unwrap();
-        assert_same_image(&pipeline, &golden, "img2img", name, Some(&source));
+        assert_same_image(pipeline, &golden, "img2img", name, Some(&source));
     }
 }
 
@@ -388,5 +406,38 @@ fn sixteen_bit_weights_are_converted_exactly() {
         for (name, expected) in Golden::open(&format!("text_encoder.{dtype}")).0 {
             assert_close(&weights.root().tensor(&name, expected.shape()).unwrap(), &expected, 0.0);
         }
+    }
+}
+
+#[cfg(feature = "gpu")]
+mod on_a_gpu {
+    use super::*;
+    use crate::device::GpuChoice;
+    use crate::gpu::tests::target;
+
+    #[test]
+    fn encoded_prompts_equal_those_of_transformers() {
+        assert_encoded_prompts(&target());
+    }
+
+    #[test]
+    fn denoiser_output_equals_that_of_diffusers() {
+        assert_denoiser_output(&target());
+    }
+
+    #[test]
+    fn autoencoder_output_equals_that_of_diffusers() {
+        assert_autoencoder_output(&target());
+    }
+
+    #[test]
+    fn images_equal_those_of_diffusers() {
+        let device = Device::Gpu(GpuChoice::Index(0));
+        let options = LoadOptions { device, ..LoadOptions::default() };
+        let pipeline = Pipeline::open(&files(), &options).unwrap();
+        for name in ["square", "wide", "no_guidance"] {
+            assert_same_image(&pipeline, &Golden::open("txt2img"), "txt2img", name, None);
+        }
+        assert_edited_images(&pipeline);
     }
 }

@@ -122,6 +122,7 @@ impl RgbImage {
     /// Creates an image from a tensor `[height, width, 3]` with values from −1 to 1.
     pub(crate) fn from_tensor(tensor: &Tensor) -> Result<Self> {
         let [height, width, _] = tensor.dims()?;
+        let tensor = tensor.on_cpu()?;
         let values = tensor.values();
         if !values.iter().all(|value| value.is_finite()) {
             return Err(Error::NotFinite(

@@ -27,9 +27,12 @@ compile_error!("lumenfall-diffusion needs a 64-bit target, because weight files 
 pub mod bench;
 mod checkpoint;
 mod demo;
+mod device;
 mod error;
 #[cfg(test)]
 mod golden;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod guided;
 mod image;
 mod kernels;
@@ -44,7 +47,11 @@ mod text;
 mod weights;
 
 pub use demo::demo_files;
+pub use device::{Device, GpuChoice};
 pub use error::{Error, Result};
+#[cfg(feature = "gpu")]
+#[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]
+pub use gpu::{GpuInfo, GpuKind, devices};
 pub use image::{FileFormat, FileMetadata, RgbImage, read_metadata};
 pub use parameters::{
     Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Progress,

@@ -1,5 +1,6 @@
 //! The inputs of the pipeline, its callbacks and its output.
 
+use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::RgbImage;
 use crate::placement::MemoryBudget;
@@ -19,6 +20,8 @@ pub const DEFAULT_STRENGTH: f32 = 0.6;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct LoadOptions {
+    /// The device to compute on.
+    pub device: Device,
     /// The number of threads to compute with. Default: one per CPU. The images do not depend on it.
     pub threads: Option<usize>,
     /// The replacement for T5's output if the model has no T5 encoder.

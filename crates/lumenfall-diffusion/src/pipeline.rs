@@ -26,6 +26,8 @@ pub struct Pipeline {
     scheduler: SchedulerConfig,
     threads: rayon::ThreadPool,
     memory: MemoryBudget,
+    /// Why the CPU computes although a GPU was preferred.
+    fallback: Option<String>,
 }
 
 /// The sizes of the images that a model can generate.
@@ -55,11 +57,12 @@ impl Pipeline {
             .thread_name(|index| format!("lumenfall-{index}"))
             .build()
             .map_err(|error| Error::parameter("threads", format!("cannot be started: {error}; use fewer")))?;
-        let Checkpoint { denoiser, vae, clip_l, clip_g, t5, scheduler } = checkpoint;
+        let (target, fallback) = options.device.open()?;
+        let Checkpoint { denoiser, vae, clip_l, clip_g, t5, scheduler } = checkpoint.on(&target);
         let joint_width = denoiser.config.joint_attention_dim;
         let text = TextEncoders::open(clip_l, clip_g, t5, joint_width, options.without_t5)?;
         let (vae, denoiser) = (Vae::open(vae)?, Mmdit::open(denoiser)?);
-        Ok(Self { text, denoiser, vae, scheduler, threads, memory: options.memory })
+        Ok(Self { text, denoiser, vae, scheduler, threads, memory: options.memory, fallback })
     }
 
     /// Returns the sizes of the images that the model can generate.
@@ -141,7 +144,7 @@ impl Pipeline {
             return Err(Error::parameter("n", "is 0; request at least 1 image"));
         }
         self.install(|| {
-            let mut warnings = Vec::new();
+            let mut warnings = Vec::from_iter(self.fallback.clone());
             self.enter(Phase::Text, plan);
             let prompts = self.encode(&parameters, &mut warnings, callbacks)?;
             let steps = scheduler.steps();

@@ -4,14 +4,42 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, Gpu};
 
-/// An array of f32 values in row-major order. Clones and ranges of rows share the values.
+/// An array of f32 values in row-major order, in memory or on a GPU. Clones and ranges of rows share the values.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor {
-    values: Arc<Vec<f32>>,
+    storage: Storage,
     /// The index of the first value.
     start: usize,
     shape: Vec<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Storage {
+    Cpu(Arc<Values>),
+    #[cfg(feature = "gpu")]
+    Gpu(Arc<gpu::Buffer>),
+}
+
+/// Values in memory.
+#[derive(Debug, Default)]
+struct Values {
+    values: Vec<f32>,
+    /// The copy on the GPU that has used the values last.
+    #[cfg(feature = "gpu")]
+    copy: gpu::Copy,
+}
+
+impl From<Vec<f32>> for Storage {
+    fn from(values: Vec<f32>) -> Self {
+        #[cfg(feature = "gpu")]
+        let values = Values { values, copy: gpu::Copy::default() };
+        #[cfg(not(feature = "gpu"))]
+        let values = Values { values };
+        Self::Cpu(Arc::new(values))
+    }
 }
 
 impl Tensor {
@@ -23,12 +51,53 @@ impl Tensor {
         if values.len() != shape.iter().product::<usize>() {
             return Err(Error::Compute(format!("{} values do not have the shape {shape:?}", values.len())));
         }
-        Ok(Self { values: Arc::new(values), start: 0, shape: shape.to_vec() })
+        Ok(Self { storage: values.into(), start: 0, shape: shape.to_vec() })
     }
 
     /// Creates a tensor whose values were not read. [`Tensor::values`] returns none.
     pub(crate) fn unread(shape: &[usize]) -> Self {
-        Self { values: Arc::default(), start: 0, shape: shape.to_vec() }
+        Self { storage: Vec::new().into(), start: 0, shape: shape.to_vec() }
+    }
+
+    /// Creates a tensor on a GPU.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if the number of values differs from the shape's.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn on_gpu(view: gpu::View, shape: &[usize]) -> Result<Self> {
+        if view.len != shape.iter().product::<usize>() {
+            return Err(Error::Compute(format!("{} values do not have the shape {shape:?}", view.len)));
+        }
+        Ok(Self { storage: Storage::Gpu(view.buffer), start: view.start, shape: shape.to_vec() })
+    }
+
+    /// Returns the GPU that the tensor is on.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
+        match &self.storage {
+            Storage::Cpu(_) => None,
+            Storage::Gpu(buffer) => Some(buffer.gpu()),
+        }
+    }
+
+    /// Returns the values on a GPU. Values in memory are copied once.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn view(&self, gpu: &Gpu) -> Result<gpu::View> {
+        let buffer = match &self.storage {
+            Storage::Cpu(values) => values.copy.get(gpu, &values.values)?,
+            Storage::Gpu(buffer) if buffer.gpu() == gpu => Arc::clone(buffer),
+            Storage::Gpu(_) => return self.on_cpu()?.view(gpu),
+        };
+        Ok(gpu::View { buffer, start: self.start, len: self.len() })
+    }
+
+    /// Returns the tensor with its values in memory. Values on a GPU are copied, after it has computed them.
+    pub(crate) fn on_cpu(&self) -> Result<Self> {
+        match &self.storage {
+            Storage::Cpu(_) => Ok(self.clone()),
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(buffer) => Self::new(buffer.gpu().read(&self.view(buffer.gpu())?)?, &self.shape),
+        }
     }
 
     pub(crate) fn shape(&self) -> &[usize] {
@@ -40,16 +109,25 @@ impl Tensor {
         self.shape.iter().product()
     }
 
+    /// Returns the values of a tensor in memory. For a tensor on a GPU, it returns none: see [`Tensor::on_cpu`].
     pub(crate) fn values(&self) -> &[f32] {
-        self.values.get(self.start..).and_then(|values| values.get(..self.len())).unwrap_or(&[])
+        match &self.storage {
+            Storage::Cpu(values) => {
+                values.values.get(self.start..).and_then(|values| values.get(..self.len())).unwrap_or(&[])
+            }
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => &[],
+        }
     }
 
-    /// Returns the values, without a copy if no other tensor shares them.
+    /// Returns the values of a tensor in memory, without a copy if no other tensor shares them.
     pub(crate) fn into_values(self) -> Vec<f32> {
-        if self.len() == self.values.len() {
-            return Arc::try_unwrap(self.values).unwrap_or_else(|shared| shared.to_vec());
+        match self.storage {
+            Storage::Cpu(values) if values.values.len() == self.shape.iter().product::<usize>() => {
+                Arc::try_unwrap(values).map_or_else(|shared| shared.values.clone(), |values| values.values)
+            }
+            _ => self.values().to_vec(),
         }
-        self.values().to_vec()
     }
 
     /// Returns the dimensions.
@@ -83,7 +161,7 @@ impl Tensor {
         };
         let row = self.len().checked_div(*count).unwrap_or(0);
         let shape = std::iter::once(rows.len()).chain(rest.iter().copied()).collect();
-        Ok(Self { values: Arc::clone(&self.values), start: self.start + rows.start * row, shape })
+        Ok(Self { storage: self.storage.clone(), start: self.start + rows.start * row, shape })
     }
 
     /// Concatenates tensors along the first dimension.
@@ -92,9 +170,13 @@ impl Tensor {
         if let Some(other) = parts.iter().find(|part| part.shape.get(1..) != Some(rest)) {
             return Err(Error::Compute(format!("rows of {:?} and {rest:?} cannot be joined", other.shape)));
         }
-        let values = parts.iter().flat_map(|part| part.values().iter().copied()).collect();
         let rows = parts.iter().filter_map(|part| part.shape.first()).sum();
-        Self::new(values, &std::iter::once(rows).chain(rest.iter().copied()).collect::<Vec<_>>())
+        let shape: Vec<_> = std::iter::once(rows).chain(rest.iter().copied()).collect();
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = parts.iter().find_map(|part| part.gpu()) {
+            return gpu::kernels::concat(gpu, parts, &shape);
+        }
+        Self::new(parts.iter().flat_map(|part| part.values().iter().copied()).collect(), &shape)
     }
 
     /// Returns a copy whose dimensions are in the order `axes`.
@@ -111,6 +193,10 @@ impl Tensor {
             axes.iter().map(|axis| of.get(*axis).copied().ok_or_else(invalid)).collect()
         };
         let (shape, strides) = (pick(dims)?, pick(strides)?);
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = self.gpu() {
+            return gpu::kernels::permute(gpu, self, &shape, &strides);
+        }
         let source = self.values();
         let mut values = Vec::with_capacity(source.len());
         let mut index = vec![0; N];
@@ -130,23 +216,28 @@ impl Tensor {
         Self::new(values, &shape)
     }
 
-    /// Applies a function to each value.
+    /// Applies a function to each value of a tensor in memory.
     pub(crate) fn map(self, function: impl Fn(f32) -> f32) -> Self {
         let shape = self.shape.clone();
         let mut values = self.into_values();
         values.iter_mut().for_each(|value| *value = function(*value));
-        Self { values: Arc::new(values), start: 0, shape }
+        Self { storage: values.into(), start: 0, shape }
     }
 
-    /// Combines each value with the value of another tensor of the same shape.
+    /// Combines each value with the value of another tensor of the same shape. The result is in memory.
     pub(crate) fn zip_with(self, other: &Self, function: impl Fn(f32, f32) -> f32) -> Result<Self> {
         if self.shape != other.shape {
             return Err(Error::Compute(format!("the shapes {:?} and {:?} differ", self.shape, other.shape)));
         }
         let shape = self.shape.clone();
-        let mut values = self.into_values();
+        let other = other.on_cpu()?;
+        let mut values = match &self.storage {
+            Storage::Cpu(_) => self.into_values(),
+            #[cfg(feature = "gpu")]
+            Storage::Gpu(_) => self.on_cpu()?.into_values(),
+        };
         values.iter_mut().zip(other.values()).for_each(|(a, b)| *a = function(*a, *b));
-        Ok(Self { values: Arc::new(values), start: 0, shape })
+        Self::new(values, &shape)
     }
 }
 

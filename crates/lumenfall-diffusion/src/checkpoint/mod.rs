@@ -8,7 +8,7 @@ mod shapes;
 mod tests;
 
 use crate::error::{Error, Result};
-use crate::placement::Lazy;
+use crate::placement::{Lazy, Target};
 use crate::text::Tokenizer;
 use crate::weights::layout::{self, PartKind};
 use crate::weights::{Container, ModelFiles, PartFiles, Weights};
@@ -46,6 +46,22 @@ impl Checkpoint {
         };
         checkpoint.check_widths()?;
         Ok(checkpoint)
+    }
+
+    /// Sets where all parts compute.
+    pub(crate) fn on(self, target: &Target) -> Self {
+        fn part<C>(Part { weights, config }: Part<C>, target: &Target) -> Part<C> {
+            Part { weights: weights.on(target), config }
+        }
+        let clip = |(tokenizer, clip)| (tokenizer, part(clip, target));
+        Self {
+            denoiser: part(self.denoiser, target),
+            vae: part(self.vae, target),
+            clip_l: clip(self.clip_l),
+            clip_g: clip(self.clip_g),
+            t5: self.t5.map(|(tokenizer, t5)| (tokenizer, part(t5, target))),
+            scheduler: self.scheduler,
+        }
     }
 
     /// Opens the parts of a folder in the layout of the diffusers library.

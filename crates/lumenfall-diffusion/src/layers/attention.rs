@@ -35,6 +35,10 @@ pub(crate) fn attention(
         let shapes = [q, k, v].map(Tensor::shape);
         return Err(Error::Compute(format!("attention of {heads} heads over {shapes:?}")));
     }
+    #[cfg(feature = "gpu")]
+    if let Some(gpu) = crate::gpu::of([q, k, v]) {
+        return crate::gpu::kernels::attention(gpu, [q, k, v], heads, scale, mask);
+    }
     let sequence = |tensor| Sequence { values: Tensor::values(tensor), width };
     let mask = match mask {
         Mask::None => kernels::Mask::None,

@@ -2,7 +2,10 @@
 
 use super::GroupNorm;
 use crate::error::{Error, Result};
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, GpuWeight};
 use crate::kernels::{ConvShape, Convolution, Image, Source, Write};
+use crate::placement::Target;
 use crate::tensor::Tensor;
 use crate::weights::Scope;
 
@@ -14,6 +17,9 @@ const BAND_ROWS: usize = 64;
 pub(crate) struct Conv2d {
     /// `[kernel, kernel, in, out]`: one matrix per kernel element, so that a kernel row is one tall matrix.
     weight: Tensor,
+    /// `[out, kernel, kernel, in]`, if the layer is on a GPU. `weight` then has no values.
+    #[cfg(feature = "gpu")]
+    on_gpu: Option<GpuWeight>,
     /// `[out]`
     bias: Tensor,
     shape: ConvShape,
@@ -34,28 +40,57 @@ impl Conv2d {
 
     fn load_with(scope: &Scope<'_>, inputs: usize, outputs: usize, shape: ConvShape) -> Result<Self> {
         let weight = scope.tensor("weight", &[outputs, inputs, shape.kernel, shape.kernel])?;
-        let weight = if scope.reads_headers_only() { weight } else { weight.permute([2, 3, 1, 0])? };
-        Ok(Self { weight, bias: scope.tensor("bias", &[outputs])?, shape })
+        let layer = Self {
+            weight: Tensor::unread(&[shape.kernel, shape.kernel, inputs, outputs]),
+            #[cfg(feature = "gpu")]
+            on_gpu: None,
+            bias: scope.tensor("bias", &[outputs])?,
+            shape,
+        };
+        match scope.target() {
+            Target::Cpu if scope.reads_headers_only() => Ok(layer),
+            Target::Cpu => Ok(Self { weight: weight.permute([2, 3, 1, 0])?, ..layer }),
+            #[cfg(feature = "gpu")]
+            Target::Gpu(gpu) => {
+                Ok(Self { on_gpu: Some(GpuWeight::of_tensor(gpu, &weight.permute([0, 2, 3, 1])?)?), ..layer })
+            }
+        }
     }
 
     /// Convolves `[height, width, in]` to `[new height, new width, out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "gpu")]
+        if let Some(weight) = &self.on_gpu {
+            return self.convolve_on_gpu(weight, x, 1);
+        }
         self.convolve(&Source::plain(image(x)?), None)
     }
 
     /// Convolves an image of twice the width and height, in which each pixel is repeated.
     pub(crate) fn forward_upsampled(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "gpu")]
+        if let Some(weight) = &self.on_gpu {
+            return self.convolve_on_gpu(weight, x, 2);
+        }
         self.convolve(&Source { repeat: 2, ..Source::plain(image(x)?) }, None)
     }
 
     /// Normalizes an image, applies SiLU and convolves it.
     pub(crate) fn forward_normalized(&self, norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "gpu")]
+        if let Some(weight) = &self.on_gpu {
+            return self.convolve_on_gpu(weight, &norm.forward_on_gpu(weight.gpu(), x, true)?, 1);
+        }
         let norm = norm.statistics(x, true)?;
         self.convolve(&Source { norm: Some(&norm), ..Source::plain(image(x)?) }, None)
     }
 
     /// Adds to `residual` what [`Conv2d::forward_normalized`] returns.
     pub(crate) fn add_normalized(&self, norm: &GroupNorm, x: &Tensor, residual: Tensor) -> Result<Tensor> {
+        #[cfg(feature = "gpu")]
+        if self.on_gpu.is_some() {
+            return super::add(self.forward_normalized(norm, x)?, &residual);
+        }
         let norm = norm.statistics(x, true)?;
         self.convolve(&Source { norm: Some(&norm), ..Source::plain(image(x)?) }, Some(residual))
     }
@@ -70,6 +105,10 @@ impl Conv2d {
         shortcut: &Self,
         x: Tensor,
     ) -> Result<(Tensor, Tensor)> {
+        #[cfg(feature = "gpu")]
+        if self.on_gpu.is_some() {
+            return Ok((self.forward_normalized(norm, &x)?, shortcut.forward(&x)?));
+        }
         let norm = norm.statistics(&x, true)?;
         let [height, width, channels] = x.dims()?;
         let (main, other) = (self.prepare(channels, height * width)?, shortcut.prepare(channels, height * width)?);
@@ -94,14 +133,27 @@ impl Conv2d {
         Ok((Tensor::new(main_out, &shape(self))?, Tensor::new(other_out, &shape(shortcut))?))
     }
 
+    /// Convolves an image in which each pixel is repeated `repeat` times in both directions.
+    #[cfg(feature = "gpu")]
+    fn convolve_on_gpu(&self, weight: &GpuWeight, x: &Tensor, repeat: usize) -> Result<Tensor> {
+        let [_, _, inputs, outputs] = self.weight.dims()?;
+        self.check_channels(x.width())?;
+        gpu::kernels::conv2d(weight, x, self.shape, repeat, [inputs, outputs], &self.bias)
+    }
+
     /// Prepares the weight for an image of `channels` and an output of `pixels`.
     fn prepare(&self, channels: usize, pixels: usize) -> Result<Convolution<'_>> {
+        self.check_channels(channels)?;
+        Ok(Convolution::new(self.shape, self.weight.values(), self.bias.values(), pixels))
+    }
+
+    fn check_channels(&self, channels: usize) -> Result<()> {
         let [_, _, inputs, _] = self.weight.dims()?;
         if channels != inputs {
             let message = format!("a convolution of {inputs} channels received {channels} channels");
             return Err(Error::Compute(message));
         }
-        Ok(Convolution::new(self.shape, self.weight.values(), self.bias.values(), pixels))
+        Ok(())
     }
 
     /// Convolves an image and adds the result to `residual`.

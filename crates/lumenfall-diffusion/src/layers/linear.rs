@@ -3,7 +3,10 @@
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+#[cfg(feature = "gpu")]
+use crate::gpu::{self, GpuWeight};
 use crate::kernels::{Activation, Matrix, Threads, Write, bias_activation, matmul};
+use crate::placement::Target;
 use crate::tensor::Tensor;
 use crate::weights::{Scope, Values};
 
@@ -15,6 +18,9 @@ const PANEL: usize = 1 << 20;
 pub(crate) struct Linear {
     /// `[out, in]`
     weight: Values,
+    /// The weight, if the layer is on a GPU. `weight` is then empty.
+    #[cfg(feature = "gpu")]
+    on_gpu: Option<GpuWeight>,
     inputs: usize,
     outputs: usize,
     /// `[out]`
@@ -23,7 +29,26 @@ pub(crate) struct Linear {
 
 impl Linear {
     pub(crate) fn new(weight: Values, inputs: usize, outputs: usize, bias: Option<Tensor>) -> Self {
-        Self { weight, inputs, outputs, bias }
+        Self {
+            weight,
+            #[cfg(feature = "gpu")]
+            on_gpu: None,
+            inputs,
+            outputs,
+            bias,
+        }
+    }
+
+    /// Moves the weight to where the layers of `scope` compute.
+    pub(crate) fn moved_to(self, scope: &Scope<'_>) -> Result<Self> {
+        match scope.target() {
+            Target::Cpu => Ok(self),
+            #[cfg(feature = "gpu")]
+            Target::Gpu(gpu) => {
+                let on_gpu = Some(GpuWeight::new(gpu, self.weight, self.inputs)?);
+                Ok(Self { on_gpu, weight: Values::F32(Vec::new()), ..self })
+            }
+        }
     }
 
     /// Reads `weight` and `bias` in `scope`.
@@ -34,7 +59,7 @@ impl Linear {
 
     /// Reads `weight` in `scope`.
     pub(crate) fn load_without_bias(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
-        Ok(Self::new(scope.values("weight", &[outputs, inputs])?, inputs, outputs, None))
+        Self::new(scope.values("weight", &[outputs, inputs])?, inputs, outputs, None).moved_to(scope)
     }
 
     /// Computes `x·Wᵀ + b`: `[tokens, in]` to `[tokens, out]`.
@@ -52,6 +77,11 @@ impl Linear {
         if self.inputs != inputs {
             return Err(Error::Compute(format!("a linear layer of {} inputs received {inputs} inputs", self.inputs)));
         }
+        #[cfg(feature = "gpu")]
+        if let Some(weight) = &self.on_gpu {
+            return gpu::kernels::linear(weight.gpu(), x, weight, self.outputs, self.bias.as_ref(), activation);
+        }
+        let x = &x.on_cpu()?;
         let mut out = vec![0f32; tokens * self.outputs];
         self.multiply(Matrix::row_major(x.values(), tokens, inputs, inputs), &mut out);
         bias_activation(&mut out, self.outputs, self.bias.as_ref().map(Tensor::values), activation);

@@ -35,6 +35,10 @@ fn layer_norm(x: &Tensor, eps: f64, base: f32, scale: &Tensor, shift: &Tensor) -
     if x.width() != scale.len() || scale.len() != shift.len() {
         return Err(Error::Compute(format!("a norm of {} values received {:?}", scale.len(), x.shape())));
     }
+    #[cfg(feature = "gpu")]
+    if let Some(gpu) = crate::gpu::of([x, scale, shift]) {
+        return crate::gpu::kernels::layer_norm(gpu, x, eps, base, scale, shift);
+    }
     Tensor::new(kernels::layer_norm(x.values(), eps, base, scale.values(), shift.values()), x.shape())
 }
 
@@ -55,6 +59,10 @@ impl RmsNorm {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if !x.width().is_multiple_of(self.weight.len()) {
             return Err(Error::Compute(format!("a norm of {} values received {:?}", self.weight.len(), x.shape())));
+        }
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = x.gpu() {
+            return crate::gpu::kernels::rms_norm(gpu, x, self.eps, &self.weight);
         }
         Tensor::new(kernels::rms_norm(x.values(), self.eps, self.weight.values()), x.shape())
     }
@@ -78,15 +86,31 @@ impl GroupNorm {
 
     /// Normalizes `[height, width, channels]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        #[cfg(feature = "gpu")]
+        if let Some(gpu) = x.gpu() {
+            return self.forward_on_gpu(gpu, x, false);
+        }
         Tensor::new(kernels::apply(x.values(), &self.statistics(x, false)?), x.shape())
+    }
+
+    /// Normalizes `[height, width, channels]`. SiLU follows if `silu` is true.
+    #[cfg(feature = "gpu")]
+    pub(super) fn forward_on_gpu(&self, gpu: &crate::gpu::Gpu, x: &Tensor, silu: bool) -> Result<Tensor> {
+        self.check_channels(x)?;
+        crate::gpu::kernels::group_norm(gpu, x, &self.weight, &self.bias, self.groups, self.eps, silu)
     }
 
     /// Computes how to normalize the channels of `[height, width, channels]`. SiLU follows if `silu` is true.
     pub(super) fn statistics(&self, x: &Tensor, silu: bool) -> Result<Affine> {
+        self.check_channels(x)?;
+        let (weight, bias) = (self.weight.values(), self.bias.values());
+        Ok(kernels::group_statistics(x.values(), weight, bias, self.groups, self.eps, silu))
+    }
+
+    fn check_channels(&self, x: &Tensor) -> Result<()> {
         if x.width() != self.weight.len() {
             return Err(Error::Compute(format!("a norm of {} channels received {:?}", self.weight.len(), x.shape())));
         }
-        let (weight, bias) = (self.weight.values(), self.bias.values());
-        Ok(kernels::group_statistics(x.values(), weight, bias, self.groups, self.eps, silu))
+        Ok(())
     }
 }

@@ -1,9 +1,20 @@
-//! Where the weights are: in memory, or in the file until they are needed.
+//! Where the weights are: in memory, on a GPU, or in the file until they are needed.
 
 mod budget;
 mod lazy;
 mod plan;
 
+#[cfg(feature = "gpu")]
+use crate::gpu::Gpu;
 pub use budget::MemoryBudget;
 pub(crate) use lazy::{Blocks, Lazy};
 pub(crate) use plan::{Phase, Plan};
+
+/// Where the layers of a component compute.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Target {
+    #[default]
+    Cpu,
+    #[cfg(feature = "gpu")]
+    Gpu(Gpu),
+}

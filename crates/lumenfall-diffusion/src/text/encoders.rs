@@ -112,7 +112,8 @@ impl TextEncoders {
             (Some((tokenizer, t5)), _) => {
                 let ids = encode_ids(&*tokenizer.get()?, "T5", t5_tokens, prompts, &mut warnings)?;
                 let ids: Vec<_> = ids.iter().map(Vec::as_slice).collect();
-                t5.forward(&ids, check_cancelled)?
+                let outputs = t5.forward(&ids, check_cancelled)?;
+                outputs.iter().map(Tensor::on_cpu).collect::<Result<_>>()?
             }
             (None, without_t5) => {
                 let tokens = if without_t5 == WithoutT5::Zeros { t5_tokens } else { 0 };
@@ -141,7 +142,10 @@ fn encode_clip(
 ) -> Result<Vec<ClipOutput>> {
     let tokenizer = tokenizer.get()?;
     let ids = encode_ids(&tokenizer, name, tokenizer.max_length(), prompts, warnings)?;
-    clip.forward(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), check_cancelled)
+    let outputs = clip.forward(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), check_cancelled)?;
+    let on_cpu =
+        |output: ClipOutput| Ok(ClipOutput { features: output.features.on_cpu()?, pooled: output.pooled.on_cpu()? });
+    outputs.into_iter().map(on_cpu).collect()
 }
 
 /// Returns the token ids of each prompt. Adds a warning for each prompt that is truncated.

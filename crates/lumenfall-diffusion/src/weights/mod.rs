@@ -17,10 +17,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::placement::Target;
 
 pub(crate) use container::Container;
 pub use files::{EmbeddedFile, ModelFiles, PartFiles};
-#[cfg(test)]
+#[cfg(any(test, feature = "gpu"))]
 pub(crate) use format::Format;
 pub(crate) use format::Values;
 pub(crate) use scope::Scope;
@@ -35,6 +36,8 @@ pub(crate) struct Weights {
     path: PathBuf,
     /// Whether there are random values instead of files.
     random: bool,
+    /// Where the layers with these weights compute.
+    target: Target,
 }
 
 /// The index of a component with several files.
@@ -61,7 +64,12 @@ impl Weights {
 
     /// Creates weights without tensors.
     fn empty(path: &Path) -> Self {
-        Self { tensors: HashMap::new(), path: path.to_path_buf(), random: false }
+        Self { tensors: HashMap::new(), path: path.to_path_buf(), random: false, target: Target::Cpu }
+    }
+
+    /// Sets where the layers with these weights compute.
+    pub(crate) fn on(self, target: &Target) -> Self {
+        Self { target: target.clone(), ..self }
     }
 
     fn insert(&mut self, name: String, tensor: Stored) {

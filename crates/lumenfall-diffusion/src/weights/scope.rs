@@ -6,6 +6,7 @@ use super::Weights;
 use super::format::Values;
 use super::stored::Stored;
 use crate::error::Result;
+use crate::placement::Target;
 use crate::tensor::Tensor;
 
 /// A prefix of tensor names.
@@ -24,6 +25,11 @@ impl Scope<'_> {
 
     pub(crate) fn contains(&self, name: &str) -> bool {
         self.weights.tensors.contains_key(&self.name(name))
+    }
+
+    /// Returns where layers compute. If only headers are read, layers do not compute.
+    pub(crate) fn target(&self) -> &Target {
+        if self.headers_only { &Target::Cpu } else { &self.weights.target }
     }
 
     /// Returns true if tensors are checked but not read.

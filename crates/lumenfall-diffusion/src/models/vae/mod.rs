@@ -99,7 +99,7 @@ impl Vae {
 
     /// Encodes an image `[height, width, 3]` with values from −1 to 1.
     pub(crate) fn encode(&self, image: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Posterior> {
-        let moments = self.encoder.get()?.forward(image, check_cancelled)?.permute([2, 0, 1])?;
+        let moments = self.encoder.get()?.forward(image, check_cancelled)?.permute([2, 0, 1])?.on_cpu()?;
         let channels = self.config.latent_channels;
         Ok(Posterior {
             mean: moments.rows(0..channels)?,

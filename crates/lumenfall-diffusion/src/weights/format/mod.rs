@@ -92,7 +92,7 @@ impl Format {
     }
 
     /// Returns the positions of the f16 scales in a block of a quantised format.
-    const fn scales(self) -> &'static [usize] {
+    pub(crate) const fn scales(self) -> &'static [usize] {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4m3 | Self::F8E5m2 => &[],
             Self::Q8_0 | Self::Q4_0 | Self::Q5_0 => &[0],

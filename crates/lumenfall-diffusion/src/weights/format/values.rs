@@ -21,9 +21,9 @@ pub(crate) enum Values {
 /// A factor for each row of a matrix.
 #[derive(Clone, Debug)]
 pub(crate) struct RowFactors {
-    factors: Vec<f32>,
+    pub(crate) factors: Vec<f32>,
     /// The number of values of a row.
-    width: usize,
+    pub(crate) width: usize,
 }
 
 impl RowFactors {

@@ -1,0 +1,155 @@
+//! The adapters of this machine, and the choice of one.
+
+use std::fmt;
+
+use wgpu::{Backend, Backends, DeviceType};
+
+use super::device::Gpu;
+use crate::device::GpuChoice;
+use crate::error::{Error, Result};
+
+/// A GPU of this machine. [`devices`] lists them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GpuInfo {
+    /// The index, for [`GpuChoice::Index`].
+    pub index: usize,
+    /// The name that the driver reports.
+    pub name: String,
+    /// The type of the GPU.
+    pub kind: GpuKind,
+    /// The programming interface: `Vulkan`, `Metal` or `DX12`.
+    pub api: &'static str,
+    /// The name and version of the driver.
+    pub driver: String,
+    /// The maximum size of a buffer in bytes.
+    pub max_buffer: u64,
+}
+
+/// The type of a GPU, from the most suitable to the least suitable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum GpuKind {
+    /// A GPU with its own memory.
+    Discrete,
+    /// A GPU that shares the memory of the CPU.
+    Integrated,
+    /// A GPU of a virtual machine.
+    Virtual,
+    /// A GPU of an unknown type.
+    Other,
+    /// A driver that computes on the CPU. It is slower than the pipeline without a GPU, so it is never the default.
+    Software,
+}
+
+impl fmt::Display for GpuKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Discrete => "discrete",
+            Self::Integrated => "integrated",
+            Self::Virtual => "virtual",
+            Self::Other => "other",
+            Self::Software => "software",
+        })
+    }
+}
+
+/// Returns the GPUs of this machine, the most suitable one first. A GPU with drivers for several programming interfaces is
+/// listed once.
+pub fn devices() -> Vec<GpuInfo> {
+    let adapters = all();
+    adapters.iter().enumerate().map(|(index, adapter)| info(index, adapter)).collect()
+}
+
+impl Gpu {
+    /// Opens the most suitable GPU, but no software adapter.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if there is none.
+    pub(crate) fn best() -> Result<Self> {
+        let adapters = all();
+        let mut hardware = adapters.iter().filter(|adapter| kind(adapter) != GpuKind::Software);
+        let none = || {
+            Error::Device(match adapters.is_empty() {
+                true => "there is no GPU with a Vulkan, Metal or DX12 driver; install a driver".into(),
+                false => "there is only a software adapter; install the GPU's driver".into(),
+            })
+        };
+        let mut result = Self::of(hardware.next().ok_or_else(none)?);
+        for adapter in hardware {
+            result = result.or_else(|_| Self::of(adapter));
+        }
+        result
+    }
+
+    /// Opens a GPU.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if it does not exist or lacks what the kernels need.
+    pub(crate) fn chosen(choice: &GpuChoice) -> Result<Self> {
+        let adapters = all();
+        let found = match choice {
+            GpuChoice::Index(index) => adapters.get(*index),
+            GpuChoice::Name(name) => {
+                let name = name.to_lowercase();
+                adapters.iter().find(|adapter| adapter.get_info().name.to_lowercase().contains(&name))
+            }
+        };
+        let missing = || {
+            let list: Vec<_> =
+                adapters.iter().enumerate().map(|(i, adapter)| format!("{i}: {}", adapter.get_info().name)).collect();
+            let list = if list.is_empty() { "none".into() } else { list.join(", ") };
+            Error::Device(format!("there is no GPU {choice}; this machine has {list}"))
+        };
+        Self::of(found.ok_or_else(missing)?)
+    }
+}
+
+/// Returns the adapters of this machine in the order of [`devices`]. A driver that cannot be loaded has none.
+pub(super) fn all() -> Vec<wgpu::Adapter> {
+    let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+    let mut adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(Backends::all()));
+    // Of a GPU with several drivers, the first is kept: kernels are slower through DX12 than through Vulkan.
+    adapters.sort_by_key(|adapter| (kind(adapter), adapter.get_info().backend == Backend::Dx12));
+    let mut known: Vec<wgpu::AdapterInfo> = Vec::new();
+    adapters.retain(|adapter| {
+        let info = adapter.get_info();
+        // Two equal cards have the same backend, or different bus ids.
+        let duplicate = known.iter().any(|other| {
+            let same_bus = other.device_pci_bus_id == info.device_pci_bus_id
+                || other.device_pci_bus_id.is_empty()
+                || info.device_pci_bus_id.is_empty();
+            same_bus && (other.vendor, other.device) == (info.vendor, info.device) && other.backend != info.backend
+        });
+        known.push(info);
+        !duplicate
+    });
+    adapters
+}
+
+fn kind(adapter: &wgpu::Adapter) -> GpuKind {
+    match adapter.get_info().device_type {
+        DeviceType::DiscreteGpu => GpuKind::Discrete,
+        DeviceType::IntegratedGpu => GpuKind::Integrated,
+        DeviceType::VirtualGpu => GpuKind::Virtual,
+        DeviceType::Other => GpuKind::Other,
+        DeviceType::Cpu => GpuKind::Software,
+    }
+}
+
+fn info(index: usize, adapter: &wgpu::Adapter) -> GpuInfo {
+    let info = adapter.get_info();
+    GpuInfo {
+        index,
+        name: info.name,
+        kind: kind(adapter),
+        api: match info.backend {
+            Backend::Metal => "Metal",
+            Backend::Dx12 => "DX12",
+            _ => "Vulkan",
+        },
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        max_buffer: adapter.limits().max_buffer_size,
+    }
+}

@@ -1,0 +1,125 @@
+//! Buffers of a GPU. Those of intermediate results are used again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::device::Gpu;
+use crate::error::Result;
+
+/// The sizes of buffers are multiples of this number of bytes, so that more of them can be used again.
+const GRANULARITY: u64 = 4096;
+
+const USAGE: wgpu::BufferUsages =
+    wgpu::BufferUsages::STORAGE.union(wgpu::BufferUsages::COPY_SRC).union(wgpu::BufferUsages::COPY_DST);
+
+/// A buffer of a GPU. Its memory can be used again once no tensor refers to it.
+#[derive(Debug)]
+pub(crate) struct Buffer {
+    gpu: Gpu,
+    pub(super) raw: wgpu::Buffer,
+    reusable: bool,
+}
+
+/// A part of a buffer with f32 values.
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) buffer: Arc<Buffer>,
+    /// The index of the first value.
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+}
+
+/// The buffers that can be used again, by their size in bytes.
+#[derive(Default)]
+pub(super) struct Pool {
+    free: Mutex<BTreeMap<u64, Vec<wgpu::Buffer>>>,
+    /// The number of bytes of all buffers that a tensor or a weight refers to.
+    in_use: AtomicU64,
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let pool = &self.gpu.0.pool;
+        pool.in_use.fetch_sub(self.raw.size(), Ordering::Relaxed);
+        if self.reusable {
+            let mut free = pool.free.lock().unwrap_or_else(PoisonError::into_inner);
+            // Commands run in the order of their submission. So a command that still uses the buffer precedes the next one.
+            free.entry(self.raw.size()).or_default().push(self.raw.clone());
+        }
+    }
+}
+
+impl Buffer {
+    pub(crate) fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+}
+
+impl Gpu {
+    /// Creates a buffer for `values` f32 values, which it does not initialize.
+    pub(super) fn buffer(&self, values: usize) -> Result<View> {
+        let size = (values as u64 * 4).max(16).next_multiple_of(GRANULARITY);
+        let pool = &self.0.pool;
+        let reused = {
+            let mut free = pool.free.lock().unwrap_or_else(PoisonError::into_inner);
+            free.range_mut(size..=size + size / 4).find_map(|(_, buffers)| buffers.pop())
+        };
+        let raw = match reused {
+            Some(raw) => raw,
+            None => self.allocate(size, false)?,
+        };
+        Ok(View { buffer: self.owned(raw, true), start: 0, len: values })
+    }
+
+    /// Creates a buffer with a copy of `bytes`.
+    pub(super) fn upload(&self, bytes: &[u8]) -> Result<Arc<Buffer>> {
+        let size = (bytes.len() as u64).max(16).next_multiple_of(GRANULARITY);
+        let raw = self.allocate(size, true)?;
+        let mut mapped = raw.get_mapped_range_mut(..size).map_err(|error| self.error(error))?;
+        mapped.slice(..bytes.len()).copy_from_slice(bytes);
+        drop(mapped);
+        raw.unmap();
+        Ok(self.owned(raw, false))
+    }
+
+    fn owned(&self, raw: wgpu::Buffer, reusable: bool) -> Arc<Buffer> {
+        self.0.pool.in_use.fetch_add(raw.size(), Ordering::Relaxed);
+        Arc::new(Buffer { gpu: self.clone(), raw, reusable })
+    }
+
+    fn allocate(&self, size: u64, mapped: bool) -> Result<wgpu::Buffer> {
+        let max = self.0.limits.max_buffer_size;
+        if size > max {
+            return Err(self.error(format!("a buffer of {size} bytes is needed, but its driver allows {max}")));
+        }
+        let create = || {
+            let out_of_memory = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
+            let descriptor = wgpu::BufferDescriptor { label: None, size, usage: USAGE, mapped_at_creation: mapped };
+            let buffer = self.0.device.create_buffer(&descriptor);
+            match pollster::block_on(out_of_memory.pop()) {
+                Some(_) => None,
+                None => Some(buffer),
+            }
+        };
+        if let Some(buffer) = create() {
+            return Ok(buffer);
+        }
+        self.trim()?;
+        let used = self.in_use();
+        let error =
+            || self.error(format!("its memory is full: {size} more bytes are needed, and {used} bytes are in use"));
+        create().ok_or_else(error)
+    }
+
+    /// Frees the buffers that nothing refers to.
+    pub(crate) fn trim(&self) -> Result<()> {
+        self.0.pool.free.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.wait()
+    }
+
+    /// Returns the number of bytes of all buffers that a tensor or a weight refers to.
+    pub(crate) fn in_use(&self) -> u64 {
+        self.0.pool.in_use.load(Ordering::Relaxed)
+    }
+}

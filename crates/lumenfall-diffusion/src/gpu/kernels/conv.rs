@@ -1,0 +1,58 @@
+//! Convolutions, as products whose left factor is read from the image.
+
+use super::product::{Left, Right, product};
+use super::shape::aligned;
+use crate::error::Result;
+use crate::gpu::GpuWeight;
+use crate::kernels::ConvShape;
+use crate::tensor::Tensor;
+
+/// Convolves an image `[height, width, in]` in which each pixel is repeated `repeat` times in both directions.
+///
+/// The weight is `[out, kernel, kernel, in]`.
+pub(crate) fn conv2d(
+    weight: &GpuWeight,
+    x: &Tensor,
+    shape: ConvShape,
+    repeat: usize,
+    [channels, outputs]: [usize; 2],
+    bias: &Tensor,
+) -> Result<Tensor> {
+    let gpu = weight.gpu();
+    let [height, width, _] = x.dims()?;
+    let ConvShape { kernel, stride, padding_before, .. } = shape;
+    let [new_height, new_width] = [height, width].map(|side| shape.output_side(repeat * side));
+    let vectors = channels.is_multiple_of(4);
+    let view = x.view(gpu)?;
+    let view = if vectors { aligned(gpu, view)? } else { view };
+    let (element, step) = if vectors { ("vec4<f32>", 4) } else { ("f32", 1) };
+    // Returns the value, or the vector of values, of an input channel at a kernel element.
+    let read = format!(
+        "fn x1(m: u32, k: u32) -> {element} {{
+    let tap = k / p.channels;
+    let row = i32(m / p.new_width * {stride}u + tap / {kernel}u) - {padding_before};
+    let column = i32(m % p.new_width * {stride}u + tap % {kernel}u) - {padding_before};
+    if (k >= p.inputs || row < 0 || row >= i32({repeat}u * p.height) || column < 0 || column >= i32({repeat}u * p.width)) {{
+        return {element}();
+    }}
+    let pixel = u32(row) / {repeat}u * p.width + u32(column) / {repeat}u;
+    return x[(p.x + pixel * p.channels + k % p.channels) / {step}u];
+}}"
+    );
+    let four = match vectors {
+        true => "return x1(m, k);",
+        false => "return vec4(x1(m, k), x1(m, k + 1u), x1(m, k + 2u), x1(m, k + 3u));",
+    };
+    let left = Left {
+        view: &view,
+        rows: new_height * new_width,
+        element,
+        name: format!("image {vectors} {kernel} {stride} {padding_before} {repeat}"),
+        source: format!("{read}\nfn x4(m: u32, k: u32) -> vec4<f32> {{ {four} }}"),
+        fields: "height: u32, width: u32, channels: u32, new_width: u32,",
+        parameters: [height, width, channels, new_width].map(|size| size as u32).to_vec(),
+    };
+    let inputs = kernel * kernel * channels;
+    let right = Right::weight(weight, inputs, outputs);
+    Tensor::on_gpu(product(gpu, &left, right, Some(bias), None)?, &[new_height, new_width, outputs])
+}

@@ -1,0 +1,60 @@
+//! Sums, products and activation functions.
+
+use super::{Call, activation, spread};
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::kernels::Activation;
+use crate::tensor::Tensor;
+
+/// Computes `x + gate * y`. The gate is repeated for each row.
+pub(crate) fn gated_residual(gpu: &Gpu, x: &Tensor, y: &Tensor, gate: &Tensor) -> Result<Tensor> {
+    combine(gpu, "x[p.x + i] + gate[p.gate + i % p.width] * y[p.y + i]", None, [x, y, gate], gate.len())
+}
+
+/// Computes `x + y`.
+pub(crate) fn add(gpu: &Gpu, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    combine(gpu, "x[p.x + i] + y[p.y + i]", None, [x, y, y], x.width())
+}
+
+/// Computes the elementwise product `x * y`.
+pub(crate) fn multiply(gpu: &Gpu, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    combine(gpu, "x[p.x + i] * y[p.y + i]", None, [x, y, y], x.width())
+}
+
+/// Applies an activation function to every value.
+pub(crate) fn activate(gpu: &Gpu, x: &Tensor, activation: Activation) -> Result<Tensor> {
+    combine(gpu, "act(x[p.x + i])", Some(activation), [x, x, x], x.width())
+}
+
+/// Computes `scale * x + shift`, each repeated for each row, and then SiLU if `silu` is true. `affine` is `[2, width]`:
+/// all scales and then all shifts.
+pub(super) fn affine(gpu: &Gpu, x: &Tensor, affine: &Tensor, silu: bool) -> Result<Tensor> {
+    let expression = "act(y[p.y + i % p.width] * x[p.x + i] + y[p.y + p.width + i % p.width])";
+    combine(gpu, expression, silu.then_some(Activation::Silu), [x, affine, x], x.width())
+}
+
+fn combine(
+    gpu: &Gpu,
+    expression: &str,
+    function: Option<Activation>,
+    [x, y, gate]: [&Tensor; 3],
+    width: usize,
+) -> Result<Tensor> {
+    let count = x.len();
+    let [x_view, y, gate] = [x.view(gpu)?, y.view(gpu)?, gate.view(gpu)?];
+    let out = gpu.buffer(count)?;
+    let source = || {
+        let template = include_str!("elementwise.wgsl");
+        template.replace("$EXPRESSION", expression).replace("$ACT", activation(function))
+    };
+    gpu.call(&Call {
+        name: format!("elementwise {expression} {function:?}"),
+        source: &source,
+        inputs: &[(&x_view).into(), (&y).into(), (&gate).into()],
+        output: &out.buffer,
+        parameters: &[count as u32, width as u32],
+        workgroups: spread(count.div_ceil(256) as u64),
+        operations: count as u64,
+    })?;
+    Tensor::on_gpu(out, x.shape())
+}
