@@ -126,7 +126,7 @@ mod tests {
         let mut pipeline = golden();
         let fixed = pipeline.fixed_bytes();
         let mut large = parameters();
-        (large.width, large.height, large.steps) = (Some(192), Some(192), Some(1));
+        (large.width, large.height, large.steps, large.t5_tokens) = (Some(192), Some(192), Some(1), Some(16));
         let needed = pipeline.plan(&large, false).unwrap().needed();
         pipeline.memory = gib(needed + fixed);
         pipeline.generate(&large, Callbacks::none()).unwrap();
