@@ -107,5 +107,10 @@ struct Readme;
 #[doc = include_str!("../docs/remote.md")]
 struct RemoteGuide;
 
+/// Compiles the examples of the guide to the local backend.
+#[cfg(all(doctest, feature = "local"))]
+#[doc = include_str!("../docs/local.md")]
+struct LocalGuide;
+
 // Generated code uses the path `::lumenfall`, here and in a user's crate.
 extern crate self as lumenfall;

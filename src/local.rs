@@ -3,32 +3,40 @@
 mod builder;
 mod options;
 mod recipe;
+mod settings;
 mod worker;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use lumenfall_diffusion as diffusion;
 use lumenfall_diffusion::LoadOptions;
-use lumenfall_diffusion::{Callbacks, DEFAULT_STRENGTH, ModelFiles, Pipeline, PipelineOutput, RgbImage};
-pub use lumenfall_diffusion::{Device, GpuChoice, MemoryBudget, ModelSummary, PartKind, PartSummary, WithoutT5};
+use lumenfall_diffusion::{
+    Callbacks, DEFAULT_STRENGTH, FileFormat, Mask, ModelFiles, Pipeline, PipelineOutput, Preview, RgbImage,
+};
+pub use lumenfall_diffusion::{
+    CudaCard, Device, DynamicShift, GpuChoice, GuidanceMethod, MemoryBudget, ModelSummary, Noise, PartKind,
+    PartSummary, Sampler, Schedule, Shift, SkipLayers, SkipWindow, TimeShift, WithoutT5,
+};
 #[cfg(feature = "gpu")]
 #[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]
 pub use lumenfall_diffusion::{GpuInfo, GpuKind};
 
 use crate::backend::{
-    Backend, BoxFuture, ByteStream, Capabilities, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata, Output,
-    Progress, Request, RequestContext, before, no_urls,
+    Backend, BoxFuture, ByteStream, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
+    Output, Progress, Request, RequestContext, before, no_urls,
 };
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 use crate::images::typed::check;
+use crate::values::Size;
 pub use builder::LocalBuilder;
 use options::LocalRequest;
 pub use recipe::Recipe;
+pub use settings::{AtDeadline, Latents, LocalOptions};
 use worker::Worker;
 
 /// The name and version of this program in metadata.
@@ -60,6 +68,8 @@ struct Model {
     files: ModelFiles,
     fingerprint: String,
     options: LoadOptions,
+    /// The options of requests that do not set them.
+    defaults: LocalOptions,
     pipeline: Pipeline,
     /// Whether a request has run, so that the weights have been read.
     has_run: AtomicBool,
@@ -119,7 +129,7 @@ impl Local {
     /// # Errors
     /// The same as [`Client::demo`].
     pub fn demo() -> Result<Self, Error> {
-        Self::new("demo".into(), diffusion::demo_files(), LoadOptions::default())
+        Self::new("demo".into(), diffusion::demo_files(), LoadOptions::default(), LocalOptions::default())
     }
 
     /// Returns the GPUs of this machine, the most suitable one first. [`LocalBuilder::device`] selects one.
@@ -171,10 +181,10 @@ impl Local {
         LocalBuilder::new(path)
     }
 
-    fn new(name: String, files: ModelFiles, options: LoadOptions) -> Result<Self, Error> {
+    fn new(name: String, files: ModelFiles, options: LoadOptions, defaults: LocalOptions) -> Result<Self, Error> {
         let pipeline = Pipeline::open(&files, &options)?;
         let fingerprint = files.fingerprint()?;
-        let model = Model { name, files, fingerprint, options, pipeline, has_run: AtomicBool::new(false) };
+        let model = Model { name, files, fingerprint, options, defaults, pipeline, has_run: AtomicBool::new(false) };
         Ok(Self { model: Arc::new(model), id: SCHEMA.id.to_owned(), metadata: true, worker: Worker::start()? })
     }
 
@@ -188,13 +198,31 @@ impl Local {
         let started = Instant::now();
         let model = self.model.clone();
         let with_recipe = self.metadata;
+        let stop_at = context.deadline.filter(|_| request.local.at_deadline == Some(AtDeadline::BestImage));
         let on_progress = |event| context.report(event);
         let job = self.worker.run(on_progress, move |is_cancelled, report| {
             if !model.has_run.swap(true, Ordering::Relaxed) {
                 report(Progress::Loading);
             }
             let on_progress = |event| from_pipeline(event).into_iter().for_each(report);
-            let output = compute(&model.pipeline, &request, Callbacks::new(is_cancelled, &on_progress))?;
+            let previews = AtomicU32::new(0);
+            let on_preview = |preview: Preview<'_>| {
+                if let Ok(file) = preview.image.encode(FileFormat::Png) {
+                    let index = previews.fetch_add(1, Ordering::Relaxed);
+                    report(Progress::PartialImage { index, content: Content::Bytes(file.into()) });
+                }
+            };
+            let mut callbacks = Callbacks::new(is_cancelled, &on_progress);
+            if let Some(every) = request.local.preview_every {
+                callbacks = callbacks.with_previews(every, &on_preview);
+            }
+            if let Some(stop_at) = stop_at {
+                if stop_at <= Instant::now() {
+                    return Err(late());
+                }
+                callbacks = callbacks.with_deadline(stop_at);
+            }
+            let output = compute(&model.pipeline, &request, callbacks)?;
             model.encode(&output, &request, with_recipe, started)
         });
         job.await
@@ -220,7 +248,11 @@ impl Model {
                 fingerprint: self.fingerprint.clone(),
                 request: request.of_image(&output.parameters, seed),
             };
-            let file = match with_recipe.then(|| image.encode_with(request.format, &recipe.to_file_metadata())) {
+            // An image that was stopped at a deadline cannot be repeated.
+            let is_complete = output.steps.get(images.len()) == Some(&output.planned_steps);
+            let file = match (with_recipe && is_complete)
+                .then(|| image.encode_with(request.format, &recipe.to_file_metadata()))
+            {
                 Some(Ok(file)) => file,
                 Some(Err(error)) => {
                     let file = image.encode(request.format)?;
@@ -235,10 +267,10 @@ impl Model {
             backend: "local".into(),
             model: Some(self.name.clone()),
             fingerprint: Some(self.fingerprint.clone()),
-            size: parameters.size,
+            size: output.images.first().map(|image| Size::Pixels { width: image.width(), height: image.height() }),
             output_format: parameters.output_format,
             parameters: Some(parameters),
-            steps: Some(output.steps),
+            steps: output.steps.iter().min().copied(),
             attempts: 1,
             generator: Some(GENERATOR.into()),
             cost: Some(Cost::nothing()),
@@ -261,25 +293,39 @@ impl Local {
         self.validate(&request)?;
         match request {
             Request::Generate(GenerateSpec { model, prompt, options }) => {
-                let request = LocalRequest::new(model, prompt, options)?;
+                let request = LocalRequest::new(model, prompt, options, &self.model.defaults)?;
                 self.run(request, context, |pipeline, request, callbacks| {
                     pipeline.generate(&request.parameters(pipeline, None), callbacks)
                 })
                 .await
             }
-            // `check` rejects masks and more than one image.
-            Request::Edit(EditSpec { model, images, mask: _, prompt, options }) => {
+            // `check` rejects more than one image.
+            Request::Edit(EditSpec { model, images, mask, prompt, options }) => {
                 let Some(image) = images.first() else {
                     let message = "the edit has no image; the local backend requires one per edit";
                     return Err(Error::new(ErrorKind::InvalidRequest, message).with_parameter("image"));
                 };
-                let mut request = LocalRequest::new(model, prompt.unwrap_or_default(), options)?;
+                let mut request = LocalRequest::new(model, prompt.unwrap_or_default(), options, &self.model.defaults)?;
                 let strength = *request.strength.get_or_insert(DEFAULT_STRENGTH);
-                let file = image.read().await?;
+                let files = async {
+                    let mask = match &mask {
+                        Some(mask) => Some(mask.read().await.map_err(|error| error.with_parameter("mask"))?),
+                        None => None,
+                    };
+                    Ok::<_, Error>((image.read().await?, mask))
+                };
+                // A request that ends at its deadline with the best image has no other limit.
+                let (file, mask) = before(context.deadline, late, files).await??;
                 self.run(request, context, move |pipeline, request, callbacks| {
-                    let source = RgbImage::decode(&file)?;
+                    let Some(mask) = mask else {
+                        let source = RgbImage::decode(&file)?;
+                        let parameters = request.parameters(pipeline, Some((source.width(), source.height())));
+                        return pipeline.edit(&source, strength, &parameters, callbacks);
+                    };
+                    // The colours of transparent pixels belong to the source, which may be its own mask.
+                    let (source, _) = RgbImage::decode_with_alpha(&file)?;
                     let parameters = request.parameters(pipeline, Some((source.width(), source.height())));
-                    pipeline.edit(&source, strength, &parameters, callbacks)
+                    pipeline.inpaint(&source, &Mask::decode(&mask)?, strength, &parameters, callbacks)
                 })
                 .await
             }
@@ -295,14 +341,14 @@ impl Backend for Local {
     /// Returns the folder, the model's [fingerprint](Metadata::fingerprint), the options that change files, and this crate's
     /// version, because versions may round differently.
     fn identity(&self) -> String {
-        let Model { files, fingerprint, options, .. } = &*self.model;
+        let Model { files, fingerprint, options, defaults, .. } = &*self.model;
         let folder = match files {
             ModelFiles::Folder(folder) => folder.canonicalize().unwrap_or_else(|_| folder.clone()),
             ModelFiles::Embedded(_) | ModelFiles::Parts(_) => PathBuf::new(),
         };
         let LoadOptions { without_t5, .. } = options;
         let metadata = self.metadata;
-        format!("local {} {folder:?} {fingerprint} {without_t5:?} {metadata}", env!("CARGO_PKG_VERSION"))
+        format!("local {} {folder:?} {fingerprint} {without_t5:?} {metadata} {defaults:?}", env!("CARGO_PKG_VERSION"))
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -310,6 +356,7 @@ impl Backend for Local {
         Capabilities {
             generate: true,
             edit: true,
+            mask: true,
             estimate: true,
             free: true,
             fingerprint: Some(self.model.fingerprint.clone()),
@@ -317,7 +364,8 @@ impl Backend for Local {
             size_step: sizes.multiple,
             max_size: Some((sizes.max, sizes.max)),
             max_input_images: Some(1),
-            controls: vec!["seed", "steps", "guidance", "negative_prompt", "strength"],
+            controls: vec!["seed", "steps", "guidance", "negative_prompt", "strength", "skip_layer_guidance"],
+            local_options: true,
             models: Some(vec![self.id.clone()]),
             ..Capabilities::none()
         }
@@ -325,14 +373,16 @@ impl Backend for Local {
 
     /// Also checks the options that are not part of the capabilities.
     fn check(&self, request: &Request) -> Result<(), Error> {
-        LocalRequest::new(String::new(), String::new(), request.options().clone())?;
+        LocalRequest::new(String::new(), String::new(), request.options().clone(), &self.model.defaults)?;
         self.capabilities().check(self.name(), request)
     }
 
     fn send<'a>(&'a self, request: Request, context: RequestContext) -> BoxFuture<'a, Result<Output, Error>> {
         Box::pin(async move {
-            let message = "the deadline passed; allow more time or request fewer steps";
-            let late = || Error::new(ErrorKind::Timeout, message);
+            let requested = request.options().local.at_deadline.or(self.model.defaults.at_deadline);
+            if requested == Some(AtDeadline::BestImage) {
+                return self.execute(request, &context).await;
+            }
             before(context.deadline, late, self.execute(request, &context)).await?
         })
     }
@@ -347,10 +397,16 @@ impl Backend for Local {
     }
 }
 
+fn late() -> Error {
+    Error::new(ErrorKind::Timeout, "the deadline passed; allow more time or request fewer steps")
+}
+
 fn from_pipeline(progress: diffusion::Progress) -> Option<Progress> {
     match progress {
         diffusion::Progress::EncodingPrompt => Some(Progress::EncodingPrompt),
-        diffusion::Progress::Step { image, step, steps } => Some(Progress::Step { image, step, steps }),
+        diffusion::Progress::Step { image, step, steps, sigma, remaining } => {
+            Some(Progress::Step { image, step, steps, sigma, remaining })
+        }
         diffusion::Progress::Decoding { image } => Some(Progress::Decoding { image }),
         _ => None,
     }
@@ -366,6 +422,10 @@ impl From<diffusion::Error> for Error {
             E::File { .. } => (ErrorKind::Io, None),
             E::Image(_) => (ErrorKind::InvalidRequest, Some("image")),
             E::Tokenizer(_) => (ErrorKind::InvalidRequest, Some("prompt")),
+            // The layers are those of this model, so another backend may support them.
+            E::Parameter { parameter: parameter @ "skip_layer_guidance", .. } => {
+                (ErrorKind::Unsupported, Some(*parameter))
+            }
             // The schema allows other sizes, so another backend may support them.
             E::Parameter { parameter: "width" | "height", .. } => (ErrorKind::Unsupported, Some("size")),
             // Another backend may have more memory.

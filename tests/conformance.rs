@@ -3,6 +3,8 @@
 // Clippy allows these only in functions that are marked as tests.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
+use std::time::Duration;
+
 use futures_util::stream;
 use lumenfall::backend::{
     Backend, BoxFuture, ByteStream, Capabilities, Content, EditSpec, Estimate, GenerateSpec, Output, Progress, Request,
@@ -109,7 +111,7 @@ fn nameless(_: &str) -> Error {
 }
 
 fn step(image: u32, step: u32, steps: u32) -> Progress {
-    Progress::Step { image, step, steps }
+    Progress::Step { image, step, steps, sigma: 0.5, remaining: Duration::ZERO }
 }
 
 #[tokio::test]

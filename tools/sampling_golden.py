@@ -37,6 +37,7 @@ SAMPLED = [1, 2, 8]
 STRENGTH = 0.6
 VALUES = 64
 SHIFT = 3.0
+SEED = 7
 FLOW = {
     "use_flow_sigmas": True,
     "flow_shift": SHIFT,
@@ -287,6 +288,47 @@ def images(folder):
         yield name, result.images
 
 
+def prompted(folder):
+    """Yields the latents of diffusers' whole pipeline after 8 steps from a prompt and a seed, or from given latents."""
+    pipeline = StableDiffusion3Pipeline.from_pretrained(folder / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    euler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
+    skip_layers = {"skip_guidance_layers": [1], "skip_layer_guidance_stop": 0.5}
+    latents = torch.randn(
+        1, 16, 4, 6, generator=torch.Generator().manual_seed(SEED + 1)
+    )
+    yield "own_latents", latents
+    for name, scheduler, options in (
+        ("euler", euler, {}),
+        ("heun", FlowMatchHeunDiscreteScheduler(shift=SHIFT), {}),
+        ("dpmpp_2m_flow", DPMSolverMultistepScheduler(**FLOW), {}),
+        ("uni_pc", UniPCMultistepScheduler(**FLOW), {}),
+        ("lcm", FlowMatchLCMScheduler(shift=SHIFT), {"guidance_scale": 1.0}),
+        ("skip_layers", euler, skip_layers),
+        ("latents", euler, {"latents": latents}),
+    ):
+        pipeline.scheduler = scheduler
+        own = torch.Generator().manual_seed(SEED)
+
+        # The pipeline does not pass its generator to the scheduler.
+        def draw(shape, own=own, **_):
+            return torch.randn(shape, generator=own)
+
+        with mock.patch.object(scheduling_flow_match_lcm, "randn_tensor", draw):
+            result = pipeline(
+                "a red circle",
+                negative_prompt="blue",
+                height=32,
+                width=48,
+                num_inference_steps=8,
+                generator=own,
+                max_sequence_length=32,
+                output_type="latent",
+                **{"guidance_scale": 4.5} | options,
+            )
+        yield name, result.images
+
+
 def philox(counter, key):
     """Philox4x32-10 of a counter of four words and a key of two words."""
     counter, key = list(counter), list(key)
@@ -362,6 +404,7 @@ def main():
     }
     tensors |= {f"guidance.{name}": results for name, results in guiders(*predictions)}
     tensors |= {f"image.{name}": value for name, value in images(folder)}
+    tensors |= {f"prompt.{name}": value for name, value in prompted(folder)}
     for seed in (0, 2**64 - 5):
         tensors[f"portable.{seed}"] = portable_noise(seed, 200)
         tensors[f"cuda.{seed}.first"], tensors[f"cuda.{seed}.second"] = cuda_noise(

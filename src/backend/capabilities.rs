@@ -46,6 +46,8 @@ pub struct Capabilities {
     pub max_input_images: Option<u32>,
     /// The supported controls of [`Sampling`], by the names of their fields. [`ALL_CONTROLS`](Self::ALL_CONTROLS) lists all.
     pub controls: Vec<&'static str>,
+    /// The options of [`LocalOptions`](crate::local::LocalOptions), which only the local backend has.
+    pub local_options: bool,
     /// The ids of the models that it runs. `None` if it accepts any model.
     pub models: Option<Vec<String>>,
     /// The hash that identifies the files of a local model; see [`Metadata::fingerprint`](super::Metadata::fingerprint).
@@ -71,6 +73,7 @@ impl Capabilities {
             max_size: None,
             max_input_images: None,
             controls: Vec::new(),
+            local_options: false,
             models: None,
             fingerprint: None,
         }
@@ -134,6 +137,10 @@ impl Capabilities {
             ("strength", strength.is_some()),
             ("skip_layer_guidance", skip_layer_guidance.is_some()),
         ];
+        #[cfg(feature = "local")]
+        if let Some(name) = options.local.first_set().filter(|_| !self.local_options) {
+            return Err(unsupported(backend, &name, &"is an option of the local backend; leave it out"));
+        }
         match is_set.iter().find(|(name, is_set)| *is_set && !self.controls.contains(name)) {
             Some((name, _)) => Err(unsupported(backend, name, &"is not supported; leave it out")),
             None => Ok(()),
@@ -178,6 +185,7 @@ impl Capabilities {
             max_size: self.max_size.zip(other.max_size).map(|(one, other)| (one.0.max(other.0), one.1.max(other.1))),
             max_input_images: self.max_input_images.zip(other.max_input_images).map(|(one, other)| one.max(other)),
             controls: merged(self.controls, other.controls),
+            local_options: self.local_options || other.local_options,
             models: self.models.zip(other.models).map(|(one, other)| merged(one, other)),
             // Any of the backends may run a request.
             fingerprint: self.fingerprint.filter(|one| other.fingerprint.as_ref() == Some(one)),

@@ -172,7 +172,7 @@ pub struct Metadata {
     /// The name and version of the program that computed the images.
     pub generator: Option<String>,
     /// The number of denoising steps that were computed. For an edit it is lower than the parameter `steps`, unless its strength
-    /// is 1.
+    /// is 1. It is that of the image with the fewest if a local request ended at its deadline.
     pub steps: Option<u32>,
     /// The duration of the request.
     #[serde(with = "seconds")]

@@ -10,6 +10,8 @@ use serde_json::{Map, Value, json};
 use super::serde_form::{json_text_in_binary_formats, seconds};
 use super::{Content, ModelApi};
 use crate::error::{Error, ErrorKind};
+#[cfg(feature = "local")]
+use crate::local::LocalOptions;
 use crate::retry::RetryPolicy;
 use crate::setters::setters;
 use crate::timer;
@@ -138,6 +140,10 @@ pub struct Options {
     /// The parameters of the diffusion process.
     #[serde(skip_serializing_if = "Sampling::is_default")]
     pub sampling: Sampling,
+    /// Options that only the [local backend](crate::local::Local) has.
+    #[cfg(feature = "local")]
+    #[serde(skip_serializing_if = "LocalOptions::is_default")]
+    pub local: LocalOptions,
     /// Parameters that have no field here; they are sent unmodified.
     #[serde(skip_serializing_if = "Map::is_empty")]
     pub extra: Map<String, Value>,
@@ -170,6 +176,14 @@ impl Options {
         self
     }
 
+    /// Sets [`local`](Self::local).
+    #[cfg(feature = "local")]
+    #[must_use]
+    pub fn with_local(mut self, local: LocalOptions) -> Self {
+        self.local = local;
+        self
+    }
+
     /// Adds a parameter to [`extra`](Self::extra).
     #[must_use]
     pub fn with_extra(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
@@ -190,7 +204,7 @@ pub(crate) struct Parameter {
 }
 
 impl Options {
-    /// Returns the parameters that are set, except `provider` and `extra`.
+    /// Returns the parameters that are set, except `provider`, `local` and `extra`.
     ///
     /// This is the only list of the fields and their names in the API. It destructures without `..`, so a new field does
     /// not compile until it is added here, and every backend must then support it or reject it by name.
@@ -206,6 +220,9 @@ impl Options {
             n,
             user,
             sampling,
+            // `Capabilities::check` refuses them for all backends except the local one.
+            #[cfg(feature = "local")]
+                local: _,
             extra: _,
         } = self;
         let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance } = sampling;
@@ -377,7 +394,8 @@ pub enum Progress {
         wait: Duration,
     },
     /// A preview of an image, which the service sends while it generates the image. Servers with the OpenAI images API do so
-    /// if the extra parameters `stream` and `partial_images` ask for it.
+    /// if the extra parameters `stream` and `partial_images` ask for it. The local backend sends small previews if the local option
+    /// `preview_every` asks for it, each after the [`Step`](Self::Step) that it belongs to.
     PartialImage {
         /// The number of the preview, from 0.
         index: u32,
@@ -397,6 +415,11 @@ pub enum Progress {
         step: u32,
         /// The total number of steps of this image.
         steps: u32,
+        /// The noise level after the step, 0 after the last step.
+        sigma: f32,
+        /// An estimate of the time until the request ends, from the duration of its steps so far.
+        #[serde(rename = "remaining_seconds", serialize_with = "seconds::serialize")]
+        remaining: Duration,
     },
     /// The latents are decoded to pixels.
     Decoding {

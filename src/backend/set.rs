@@ -45,6 +45,8 @@ impl Options {
             "negative_prompt" => sampling.negative_prompt = parse(name, value)?,
             "strength" => sampling.strength = parse(name, value)?,
             "skip_layer_guidance" => sampling.skip_layer_guidance = parse(name, value)?,
+            #[cfg(feature = "local")]
+            "local" => self.local = parse(name, value)?.unwrap_or_default(),
             _ if value.is_null() => drop(self.extra.remove(name)),
             _ => drop(self.extra.insert(name.to_owned(), value)),
         }

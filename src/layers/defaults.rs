@@ -13,7 +13,7 @@ use crate::values::{OutputFormat, Sampling};
 ///
 /// A parameter of a request takes precedence over the default. So does a parameter that excludes it: a default `size` is not used
 /// in a request with `aspect_ratio` or `resolution`, and the reverse. Two defaults are used only where they apply:
-/// `output_compression` if the file format is lossy, and `strength` in edits. Parameters of [`Options::extra`] are merged by name.
+/// `output_compression` if the file format is lossy, and `strength` in edits. Parameters of [`Options::extra`] and options of the local backend are merged by name.
 ///
 /// The request and its defaults together are checked against the schema of the model, if this crate contains it. The builder
 /// does not know the defaults: methods that do not use the backend, such as `published_price()`, ignore them.
@@ -93,6 +93,8 @@ fn merge(options: &mut Options, defaults: Options, is_edit: bool) {
         n,
         user,
         sampling,
+        #[cfg(feature = "local")]
+        local,
         extra,
     } = defaults;
     let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance } = sampling;
@@ -111,6 +113,8 @@ fn merge(options: &mut Options, defaults: Options, is_edit: bool) {
     }
     options.n = options.n.or(n);
     options.user = options.user.take().or(user);
+    #[cfg(feature = "local")]
+    options.local.merge(local);
     for (name, value) in extra {
         options.extra.entry(name).or_insert(value);
     }

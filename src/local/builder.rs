@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use lumenfall_diffusion::{Device, LoadOptions, MemoryBudget, ModelFiles, PartFiles, PartKind, WithoutT5};
 
-use super::Local;
+use super::{Local, LocalOptions};
 use crate::error::Error;
 use crate::values::expand_home;
 
@@ -29,12 +29,13 @@ pub struct LocalBuilder {
     path: PathBuf,
     parts: PartFiles,
     options: LoadOptions,
+    defaults: LocalOptions,
 }
 
 impl LocalBuilder {
     pub(super) fn new(path: impl AsRef<Path>) -> Self {
         let path = expand_home(path.as_ref()).into_owned();
-        Self { path, parts: PartFiles::default(), options: LoadOptions::default() }
+        Self { path, parts: PartFiles::default(), options: LoadOptions::default(), defaults: LocalOptions::default() }
     }
 
     /// Sets the file of one part. The others are found as by [`Local::open`].
@@ -68,6 +69,12 @@ impl LocalBuilder {
         self
     }
 
+    /// Sets the options of requests that do not set them, and replaces those that were set before.
+    pub fn defaults(mut self, defaults: LocalOptions) -> Self {
+        self.defaults = defaults;
+        self
+    }
+
     /// Opens the model.
     ///
     /// # Errors
@@ -76,6 +83,6 @@ impl LocalBuilder {
         let name = if self.path.is_file() { self.path.file_stem() } else { self.path.file_name() };
         let name = name.map_or("local".into(), |name| name.to_string_lossy().into_owned());
         let files = ModelFiles::find_with(&self.path, self.parts)?;
-        Local::new(name, files, self.options)
+        Local::new(name, files, self.options, self.defaults)
     }
 }

@@ -1,10 +1,12 @@
 //! Conversion of a request to the parameters of the pipeline.
 
-use lumenfall_diffusion::{FileFormat, Parameters, Pipeline};
+use lumenfall_diffusion::{FileFormat, Parameters, Pipeline, Sampler};
 
+use super::LocalOptions;
+use super::settings::Latents;
 use crate::backend::{EditSpec, GenerateSpec, Options, Request};
 use crate::error::{Error, ErrorKind};
-use crate::values::{AspectRatio, OutputFormat, Resolution, Sampling, Size};
+use crate::values::{AspectRatio, OutputFormat, Resolution, Sampling, Size, SkipLayerGuidance};
 
 /// The default quality of JPEG files.
 const JPEG_QUALITY: u32 = 90;
@@ -26,12 +28,16 @@ pub(super) struct LocalRequest {
     resolution: Option<Resolution>,
     /// Set for every edit, and for no other request.
     pub(super) strength: Option<f32>,
+    skip_layer_guidance: Option<SkipLayerGuidance>,
+    /// The options of the request, and the defaults of those that it left out.
+    pub(super) local: LocalOptions,
     pub(super) format: FileFormat,
 }
 
 impl LocalRequest {
-    /// Converts a request. The patterns have no `..`, so a new option does not compile until it is used or refused here.
-    pub(super) fn new(model: String, prompt: String, options: Options) -> Result<Self, Error> {
+    /// Converts a request, with the backend's defaults. The patterns have no `..`, so a new option does not compile until it is
+    /// used or refused here.
+    pub(super) fn new(model: String, prompt: String, options: Options, defaults: &LocalOptions) -> Result<Self, Error> {
         let Options {
             provider,
             size,
@@ -45,10 +51,11 @@ impl LocalRequest {
             // A name for the statistics of a remote service.
             user: _,
             sampling,
+            mut local,
             extra,
         } = options;
         let Sampling { seed, steps, guidance, negative_prompt, strength, skip_layer_guidance } = sampling;
-        let refused = provider.map(|_| "provider").or(skip_layer_guidance.map(|_| "skip_layer_guidance"));
+        let refused = provider.map(|_| "provider");
         if let Some(name) = refused.or(extra.keys().next().map(String::as_str)) {
             return Err(unsupported(name, "is not supported by the local backend; leave it out"));
         }
@@ -56,11 +63,12 @@ impl LocalRequest {
         let mut parameters = Parameters::new(prompt);
         parameters.negative_prompt = negative_prompt;
         parameters.steps = steps;
-        parameters.guidance = guidance;
+        local.merge(defaults.clone());
+        local.apply(&mut parameters, guidance, skip_layer_guidance.as_ref())?;
         // 32 bits are easy to type, and the noise does not depend on the others.
         parameters.seed = seed.unwrap_or_else(|| fastrand::u32(..).into());
         parameters.count = n.unwrap_or(1);
-        Ok(Self { model, parameters, size, aspect_ratio, resolution, strength, format })
+        Ok(Self { model, parameters, size, aspect_ratio, resolution, strength, skip_layer_guidance, local, format })
     }
 
     /// Returns the parameters with the size that the request implies. `source` is the size of the image to edit.
@@ -103,10 +111,18 @@ impl LocalRequest {
             sampling: Sampling {
                 seed: Some(parameters.seed),
                 steps: parameters.steps,
-                guidance: parameters.guidance,
+                guidance: Some(parameters.guidance.scale),
                 negative_prompt: parameters.negative_prompt.clone(),
                 strength: self.strength,
-                skip_layer_guidance: None,
+                skip_layer_guidance: self.skip_layer_guidance.clone(),
+            },
+            local: LocalOptions {
+                // The sampler may be that of the model.
+                sampler: self.local.sampler.or(parameters.sampler.filter(|sampler| *sampler != Sampler::default())),
+                // Previews and deadlines do not belong to the image.
+                preview_every: None,
+                at_deadline: None,
+                ..self.local.clone()
             },
             ..Options::default()
         }
@@ -116,6 +132,11 @@ impl LocalRequest {
     pub(super) fn of_image(&self, parameters: &Parameters, seed: u64) -> Request {
         let mut options = self.used(parameters).with_n(1);
         options.sampling.seed = Some(seed);
+        options.local.latents = options.local.latents.take().map(|latents| {
+            let len = latents.values().len() / (parameters.count as usize).max(1);
+            let index = seed.wrapping_sub(parameters.seed) as usize;
+            Latents::new(latents.values().chunks(len.max(1)).nth(index).unwrap_or_default())
+        });
         let (model, prompt) = (self.model.clone(), parameters.prompt.clone());
         match self.strength {
             Some(_) => {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lumenfall_diffusion::{FileMetadata, read_metadata};
+use lumenfall_diffusion::{FileMetadata, Sampler, read_metadata};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, GenerateSpec, Options, Request};
@@ -91,13 +91,13 @@ impl Recipe {
             Request::Generate(spec) => (spec.prompt.as_str(), &spec.options),
             Request::Edit(spec) => (spec.prompt.as_deref().unwrap_or_default(), &spec.options),
         };
-        let Options { size, sampling, .. } = options;
+        let Options { size, sampling, local, .. } = options;
         let negative_prompt = sampling.negative_prompt.as_deref().filter(|text| !text.is_empty());
         let negative_prompt = negative_prompt.map(|text| format!("Negative prompt: {text}\n")).unwrap_or_default();
         let hash: String = self.fingerprint.chars().take(10).collect();
         let values = [
             ("Steps", sampling.steps.map(|steps| steps.to_string())),
-            ("Sampler", Some("Euler".into())),
+            ("Sampler", Some(sampler_name(local.sampler.unwrap_or_default()).into())),
             ("CFG scale", sampling.guidance.map(|guidance| guidance.to_string())),
             ("Seed", sampling.seed.map(|seed| seed.to_string())),
             ("Size", size.map(|size| size.to_string())),
@@ -109,6 +109,18 @@ impl Recipe {
         let pair = |(name, value): (_, Option<String>)| value.map(|value| format!("{name}: {}", quoted(value)));
         let values: Vec<_> = values.into_iter().filter_map(pair).collect();
         format!("{prompt}\n{negative_prompt}{}", values.join(", "))
+    }
+}
+
+/// Returns the name of a sampler in AUTOMATIC1111's web interface.
+fn sampler_name(sampler: Sampler) -> &'static str {
+    match sampler {
+        Sampler::Heun => "Heun",
+        Sampler::Dpmpp2m | Sampler::Dpmpp2mFlow => "DPM++ 2M",
+        Sampler::UniPc => "UniPC",
+        Sampler::EulerAncestral => "Euler a",
+        Sampler::Lcm => "LCM",
+        _ => "Euler",
     }
 }
 

@@ -277,7 +277,7 @@ fn is_ordered(reports: &[Progress], images: usize) -> bool {
     let exists = |image: u32| (image as usize) < images;
     reports.iter().all(|report| match *report {
         Progress::Loading | Progress::EncodingPrompt => steps_of.is_empty() && decoded.is_empty(),
-        Progress::Step { image, step, steps } => {
+        Progress::Step { image, step, steps, .. } => {
             let last = steps_of.insert(image, (step, steps));
             let is_next = last.is_none_or(|(last, all)| last < step && all == steps);
             exists(image) && !decoded.contains(&image) && (1..=steps).contains(&step) && is_next

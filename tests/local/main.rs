@@ -4,10 +4,13 @@
 
 mod demo;
 mod formats;
+mod inpainting;
 mod metadata;
+mod options;
 mod recipes;
 mod refusals;
 mod requests;
+mod schema;
 
 use lumenfall::backend::GenerateSpec;
 use lumenfall::{Client, Size};

@@ -5,6 +5,7 @@ use lumenfall::backend::{Backend, EditSpec, GenerateSpec, RequestContext};
 use lumenfall::local::Local;
 use lumenfall::{Client, ErrorKind, Input, Size, SkipLayerGuidance};
 
+use crate::inpainting::mask;
 use crate::{client, spec};
 
 #[tokio::test]
@@ -17,7 +18,7 @@ async fn options_that_are_unsupported_or_out_of_range_are_refused_by_name() {
     let cases: [Case; 9] = [
         (Unsupported, "model", "it runs stable-diffusion-3.5-medium", |spec| spec.model = "another".into()),
         (Unsupported, "provider", leave_out, |spec| spec.options.provider = Some("fal".into())),
-        (Unsupported, "skip_layer_guidance", leave_out, |spec| {
+        (Unsupported, "skip_layer_guidance", "has layer 7; the model has layers 0 to 2", |spec| {
             spec.options.sampling.skip_layer_guidance = Some(SkipLayerGuidance::default());
         }),
         (Unsupported, "scheduler", leave_out, |spec| {
@@ -39,7 +40,7 @@ async fn options_that_are_unsupported_or_out_of_range_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn an_edit_needs_one_readable_image_and_no_mask() {
+async fn an_edit_needs_one_readable_image_and_a_mask_that_fits() {
     let client = client();
     let folder = tempfile::tempdir().unwrap();
     let file = |name| Input::path(folder.path().join(name));
@@ -48,7 +49,9 @@ async fn an_edit_needs_one_readable_image_and_no_mask() {
     let image = || Input::bytes(png.clone());
     let truncated = Input::bytes(png.slice(..png.len() / 2));
     for (images, mask, kind, parameter, message) in [
-        (vec![image()], Some(image()), Unsupported, "mask", "leave the mask out"),
+        (vec![image()], Some(image()), InvalidRequest, "mask", "has no transparent pixel"),
+        (vec![image()], Some(mask(16, 32)), InvalidRequest, "mask", "has 16x32 pixels, but the image has 32x32"),
+        (vec![image()], Some(file("missing.png")), Io, "mask", "missing.png"),
         (vec![image(), image()], None, Unsupported, "image", "has 2 images; it supports at most 1"),
         (vec![file("notes.png")], None, InvalidRequest, "image", "notes.png"),
         (vec![file("missing.png")], None, Io, "image", "missing.png"),

@@ -79,9 +79,20 @@ async fn progress_is_reported_in_order() {
     let record = events.clone();
     let request = client().images().generate_spec(spec(|spec| spec.options.sampling.steps = Some(2)));
     request.on_progress(move |event| record.lock().unwrap().push(event)).send().await.unwrap();
-    let step = |step| Progress::Step { image: 0, step, steps: 2 };
+    let mut events = events.lock().unwrap();
+    let mut sigmas = Vec::new();
+    for event in events.iter_mut() {
+        if let Progress::Step { sigma, remaining, .. } = event {
+            sigmas.push(std::mem::take(sigma));
+            assert!(*remaining > Duration::ZERO, "the image has not been decoded");
+            *remaining = Duration::ZERO;
+        }
+    }
+    let step = |step| Progress::Step { image: 0, step, steps: 2, sigma: 0.0, remaining: Duration::ZERO };
     let expected = [Progress::Loading, Progress::EncodingPrompt, step(1), step(2), Progress::Decoding { image: 0 }];
-    assert_eq!(*events.lock().unwrap(), expected);
+    assert_eq!(*events, expected);
+    // The second of two sigmas of Stable Diffusion 3.5.
+    assert!((sigmas[0] - 0.0089286).abs() < 1e-6 && sigmas[1] == 0.0, "{sigmas:?}");
 }
 
 #[tokio::test]

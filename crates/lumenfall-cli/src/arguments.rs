@@ -169,17 +169,26 @@ fn set_option(options: &mut Options, name: &str, parser: &mut Parser) -> Result<
         "negative-prompt" => sampling.negative_prompt = Some(text(parser)?),
         "strength" => sampling.strength = decimal(name, parser)?,
         "skip-layer-guidance" => sampling.skip_layer_guidance = Some(SkipLayerGuidance::default()),
+        "local" => {
+            let (name, value) = pair(name, parser)?;
+            options.local.set(&name, value)?;
+        }
         "extra" => {
-            let pair = text(parser)?;
-            let Some((key, value)) = pair.split_once('=') else {
-                return Err(usage(format!("--extra {pair:?} is malformed; write it as NAME=VALUE")));
-            };
-            let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
-            options.extra.insert(key.to_owned(), value);
+            let (name, value) = pair(name, parser)?;
+            options.extra.insert(name, value);
         }
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+/// Parses the value of the option `name` as a name and a value in JSON or text.
+fn pair(name: &str, parser: &mut Parser) -> Result<(String, Value), Error> {
+    let pair = text(parser)?;
+    let Some((key, value)) = pair.split_once('=') else {
+        return Err(usage(format!("--{name} {pair:?} is malformed; write it as NAME=VALUE")));
+    };
+    Ok((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))))
 }
 
 fn text(parser: &mut Parser) -> Result<String, Error> {

@@ -30,6 +30,7 @@ Request:
   --skip-layer-guidance      Use skip layer guidance
   --provider NAME            Run the request at this provider of the gateway
   --user NAME                Your name for the end user
+  --local NAME=VALUE         An option of the local backend, as JSON or text, such as sampler=dpmpp_2m
   --extra NAME=VALUE         Any other parameter, as JSON or text
   --timeout SECONDS          Give up after this time
 

@@ -53,7 +53,9 @@ fn describe(progress: &Progress) -> Option<String> {
         Progress::Running => "generating".into(),
         Progress::Loading => "loading the model".into(),
         Progress::EncodingPrompt => "encoding the prompt".into(),
-        Progress::Step { image, step, steps } => format!("image {}: step {step} of {steps}", image + 1),
+        Progress::Step { image, step, steps, remaining, .. } => {
+            format!("image {}: step {step} of {steps}, {} s left", image + 1, remaining.as_secs_f32().ceil())
+        }
         Progress::Decoding { image } => format!("image {}: decoding", image + 1),
         _ => return None,
     })

@@ -1,19 +1,19 @@
-//! The denoiser with classifier-free guidance, for one request.
+//! The denoiser with guidance, for one request.
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::models::mmdit::CONDITIONS;
 use crate::models::{Conditioning, Mmdit, Modulations};
 use crate::parameters::Callbacks;
+use crate::sampling::{Forward, Guide, Point, Step};
 use crate::tensor::Tensor;
 
-/// The denoiser for the prompts and timesteps of one request.
+/// The denoiser for the prompts and steps of one request.
 pub(crate) struct GuidedDenoiser<'a> {
     denoiser: &'a Mmdit,
     /// The prompt and, with guidance, the negative prompt.
     prompts: Vec<Prompt>,
-    scale: f32,
     timesteps: Vec<f32>,
     /// The index of the first timestep, and the modulation from there on.
     window: Mutex<Option<(usize, Modulations)>>,
@@ -28,44 +28,53 @@ struct Prompt {
 }
 
 impl<'a> GuidedDenoiser<'a> {
-    /// Prepares the denoiser for timesteps (1000 * sigma).
-    ///
-    /// With two prompts, it computes `negative + scale * (positive − negative)`.
+    /// Prepares the denoiser for the steps of a request. `prompts` has the negative prompt in second place, if a step needs it.
     pub(crate) fn new(
         denoiser: &'a Mmdit,
         prompts: &[Conditioning],
-        scale: f32,
-        timesteps: Vec<f32>,
+        steps: &[Step],
         callbacks: Callbacks<'a>,
     ) -> Result<Self> {
         let embed = |prompt: &Conditioning| {
             Ok(Prompt { context: denoiser.embed_context(prompt)?, pooled: prompt.pooled.clone() })
         };
         let prompts = prompts.iter().map(embed).collect::<Result<_>>()?;
-        Ok(Self { denoiser, prompts, scale, timesteps, window: Mutex::new(None), callbacks })
+        let timesteps = steps.iter().map(|step| step.timestep).collect();
+        Ok(Self { denoiser, prompts, timesteps, window: Mutex::new(None), callbacks })
     }
 
-    /// Predicts the velocity of a latent `[channels, height, width]` at the timestep with an index.
-    pub(crate) fn velocity(&self, latent: &Tensor, timestep: usize) -> Result<Tensor> {
-        let check_cancelled = || self.callbacks.check_cancelled();
+    /// Predicts the velocity of a latent of the shape `[channels, height, width]`.
+    pub(crate) fn velocity(
+        &self,
+        guide: &mut Guide<'_>,
+        latent: &[f32],
+        shape: &[usize; 3],
+        point: Point,
+    ) -> Result<Vec<f32>> {
+        let latent = Tensor::new(latent.to_vec(), shape)?;
+        guide.velocity(point.step, latent.len(), &mut |forward| self.forward(&latent, point.step, forward))
+    }
+
+    fn forward(&self, latent: &Tensor, step: usize, forward: Forward<'_>) -> Result<Vec<f32>> {
+        let (index, skipped) = match forward {
+            Forward::Conditional => (0, &[][..]),
+            Forward::Unconditional => (1, &[][..]),
+            Forward::Skipping(layers) => (0, layers),
+        };
+        let prompt = self.prompts.get(index);
+        let prompt = prompt.ok_or_else(|| Error::Compute("a step needs a prompt that is not encoded".into()))?;
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let steps = (CONDITIONS / self.prompts.len().max(1)).max(1);
         let (first, modulations) = match window.take() {
-            Some((first, modulations)) if (first..first + steps).contains(&timestep) => (first, modulations),
-            _ => (timestep, self.modulations(timestep, steps)?),
+            Some((first, modulations)) if (first..first + steps).contains(&step) => (first, modulations),
+            _ => (step, self.modulations(step, steps)?),
         };
         let (first, modulations) = window.insert((first, modulations));
-        let predict = |index: usize, prompt: &Prompt| {
-            let condition = (timestep - *first) * self.prompts.len() + index;
-            self.denoiser.forward(latent, &prompt.context, modulations, condition, &[], &check_cancelled)
-        };
-        let mut predictions = self.prompts.iter().enumerate().map(|(index, prompt)| predict(index, prompt));
-        match (predictions.next().transpose()?, predictions.next().transpose()?) {
-            (Some(positive), Some(negative)) => {
-                positive.zip_with(&negative, |positive, negative| negative + (positive - negative) * self.scale)
-            }
-            (positive, _) => positive.map_or_else(|| Ok(latent.clone()), Ok),
-        }
+        let condition = (step - *first) * self.prompts.len() + index;
+        let check_cancelled = || self.callbacks.check_cancelled();
+        let velocity =
+            self.denoiser.forward(latent, &prompt.context, modulations, condition, skipped, &check_cancelled)?;
+        Ok(velocity.into_values())
     }
 
     /// Computes the modulation of up to `steps` timesteps for each prompt.

@@ -26,6 +26,7 @@ compile_error!("lumenfall-diffusion needs a 64-bit target, because weight files 
 #[doc(hidden)]
 pub mod bench;
 mod checkpoint;
+mod clock;
 mod demo;
 mod device;
 mod error;
@@ -37,10 +38,14 @@ mod guided;
 mod image;
 mod kernels;
 mod layers;
+mod mask;
 mod models;
 mod parameters;
 mod pipeline;
 mod placement;
+mod preview;
+mod request;
+mod run;
 mod sampling;
 mod tensor;
 mod text;
@@ -53,8 +58,10 @@ pub use error::{Error, Result};
 #[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]
 pub use gpu::{GpuInfo, GpuKind, devices};
 pub use image::{FileFormat, FileMetadata, RgbImage, read_metadata};
+pub use mask::Mask;
 pub use parameters::{
-    Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Progress,
+    Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Preview,
+    Progress,
 };
 pub use pipeline::{ModelSummary, PartSummary, Pipeline, Sizes};
 pub use placement::MemoryBudget;

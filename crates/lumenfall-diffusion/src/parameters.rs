@@ -1,10 +1,12 @@
 //! The inputs of the pipeline, its callbacks and its output.
 
+use std::time::{Duration, Instant};
+
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::RgbImage;
 use crate::placement::MemoryBudget;
-use crate::tensor::Tensor;
+use crate::sampling::{Guidance, Noise, Sampler, ScheduleOptions};
 use crate::text::WithoutT5;
 
 /// The default number of denoising steps.
@@ -31,6 +33,15 @@ pub struct LoadOptions {
 }
 
 /// The parameters of a request. A field that is `None` has the model's default.
+///
+/// ```
+/// use lumenfall_diffusion::{Guidance, Parameters, Sampler, Schedule};
+///
+/// let mut parameters = Parameters::new("a lighthouse at dusk");
+/// parameters.sampler = Some(Sampler::Dpmpp2m);
+/// parameters.schedule.schedule = Some(Schedule::Karras);
+/// parameters.guidance = Guidance::new(5.0);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Parameters {
@@ -42,10 +53,20 @@ pub struct Parameters {
     pub width: Option<u32>,
     /// The height in pixels, a multiple of 16 for Stable Diffusion 3.5.
     pub height: Option<u32>,
-    /// The number of denoising steps. Default: [`DEFAULT_STEPS`].
+    /// The number of denoising steps. Default: [`DEFAULT_STEPS`], or the number of sigmas of
+    /// [`Schedule::Sigmas`](crate::Schedule::Sigmas).
     pub steps: Option<u32>,
-    /// The scale of classifier-free guidance. Default: [`DEFAULT_GUIDANCE`]. 1 switches guidance off.
-    pub guidance: Option<f32>,
+    /// The sampler. Default: that of the model's `scheduler_config.json`, Euler for Stable Diffusion 3.5.
+    pub sampler: Option<Sampler>,
+    /// The noise levels of the steps.
+    pub schedule: ScheduleOptions,
+    /// Guidance. A scale of 1 switches it off; each step then runs the model once.
+    pub guidance: Guidance,
+    /// The random numbers that a seed stands for.
+    pub noise: Noise,
+    /// The initial latents in place of those of the seeds, as `latents` of diffusers: for each image, `channels * height / 8 *
+    /// width / 8` values in this order. An edit uses them as the noise that it adds to the source.
+    pub latents: Option<Vec<f32>>,
     /// The seed of the first image. Image `i` uses `seed + i`.
     pub seed: u64,
     /// The number of images, at least 1.
@@ -59,20 +80,10 @@ impl Parameters {
     pub fn new(prompt: impl Into<String>) -> Self {
         Self { prompt: prompt.into(), count: 1, ..Self::default() }
     }
-
-    /// Returns the number of steps, or its default.
-    pub(crate) fn steps(&self) -> u32 {
-        self.steps.unwrap_or(DEFAULT_STEPS)
-    }
-
-    /// Returns the scale of guidance, or its default.
-    pub(crate) fn guidance(&self) -> f32 {
-        self.guidance.unwrap_or(DEFAULT_GUIDANCE)
-    }
 }
 
 /// The progress of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Progress {
     /// The pipeline starts to encode the prompt.
@@ -85,6 +96,10 @@ pub enum Progress {
         step: u32,
         /// The total number of steps.
         steps: u32,
+        /// The noise level after the step, 0 after the last step.
+        sigma: f32,
+        /// An estimate of the time until the request ends, from the duration of its steps so far.
+        remaining: Duration,
     },
     /// The pipeline starts to decode a latent.
     Decoding {
@@ -93,12 +108,33 @@ pub enum Progress {
     },
 }
 
+/// A preview of an image.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Preview<'a> {
+    /// The index of the image, from 0.
+    pub index: u32,
+    /// The number of completed steps, from 1.
+    pub step: u32,
+    /// The preview, with a pixel for each 8x8 pixels of the image.
+    pub image: &'a RgbImage,
+}
+
 /// Functions that the pipeline calls while it computes.
 #[derive(Clone, Copy)]
 pub struct Callbacks<'a> {
     is_cancelled: &'a (dyn Fn() -> bool + Sync),
     on_progress: &'a (dyn Fn(Progress) + Sync),
-    on_latent: &'a (dyn Fn(&Tensor) + Sync),
+    /// When a request must end with what it has computed so far.
+    pub(crate) stop_at: Option<Instant>,
+    previews: Option<Previews<'a>>,
+    on_latent: &'a (dyn Fn(&[f32]) + Sync),
+}
+
+#[derive(Clone, Copy)]
+struct Previews<'a> {
+    every: u32,
+    on_preview: &'a (dyn Fn(Preview<'_>) + Sync),
 }
 
 impl<'a> Callbacks<'a> {
@@ -107,7 +143,7 @@ impl<'a> Callbacks<'a> {
     /// The pipeline calls `is_cancelled` before each transformer block and returns [`Error::Cancelled`] once it returns
     /// true. It reports its progress to `on_progress`.
     pub fn new(is_cancelled: &'a (dyn Fn() -> bool + Sync), on_progress: &'a (dyn Fn(Progress) + Sync)) -> Self {
-        Self { is_cancelled, on_progress, on_latent: &|_| {} }
+        Self { is_cancelled, on_progress, stop_at: None, previews: None, on_latent: &|_| {} }
     }
 
     /// Returns callbacks that ignore the progress and never cancel.
@@ -115,10 +151,39 @@ impl<'a> Callbacks<'a> {
         Self::new(&|| false, &|_| {})
     }
 
+    /// Reports a preview after every `every` steps, except the last step.
+    ///
+    /// A preview is a linear projection of the image that the model predicted in a step. The projection is fitted to the model's
+    /// autoencoder when the first request needs it, which takes about as long as encoding an image of 336x336 pixels.
+    #[must_use]
+    pub fn with_previews(self, every: u32, on_preview: &'a (dyn Fn(Preview<'_>) + Sync)) -> Self {
+        Self { previews: Some(Previews { every, on_preview }), ..self }
+    }
+
+    /// Ends the request at about this time with the best images so far.
+    ///
+    /// After each step, it is estimated whether the next step and the decoding would end in time. If not, the result is the image
+    /// that the model predicted in this step. At least one step of the first image is computed, so a request can end later. Images
+    /// that have not been started are left out. [`PipelineOutput::steps`] has the number of steps of each image.
+    #[must_use]
+    pub fn with_deadline(self, stop_at: Instant) -> Self {
+        Self { stop_at: Some(stop_at), ..self }
+    }
+
     /// Sets a function that receives the initial latent and the latent after each step.
     #[cfg(test)]
-    pub(crate) fn with_latents(self, on_latent: &'a (dyn Fn(&Tensor) + Sync)) -> Self {
+    pub(crate) fn with_latents(self, on_latent: &'a (dyn Fn(&[f32]) + Sync)) -> Self {
         Self { on_latent, ..self }
+    }
+
+    /// Returns the function that gets a preview after a step.
+    pub(crate) fn preview_after(&self, step: usize) -> Option<&'a (dyn Fn(Preview<'_>) + Sync)> {
+        let Previews { every, on_preview } = self.previews?;
+        (every > 0 && step.is_multiple_of(every as usize)).then_some(on_preview)
+    }
+
+    pub(crate) fn has_previews(&self) -> bool {
+        self.previews.is_some()
     }
 
     pub(crate) fn check_cancelled(&self) -> Result<()> {
@@ -129,7 +194,7 @@ impl<'a> Callbacks<'a> {
         (self.on_progress)(progress);
     }
 
-    pub(crate) fn latent(&self, latent: &Tensor) {
+    pub(crate) fn latent(&self, latent: &[f32]) {
         (self.on_latent)(latent);
     }
 }
@@ -140,10 +205,13 @@ impl<'a> Callbacks<'a> {
 pub struct PipelineOutput {
     /// The images in the order of their seeds.
     pub images: Vec<RgbImage>,
-    /// The parameters that were used: those of the request, with the size, steps and guidance that it left out.
+    /// The parameters that were used: those of the request, with the size, steps and sampler that it left out.
     pub parameters: Parameters,
-    /// The number of denoising steps that were computed for each image: fewer than requested if an edit's strength is below 1.
-    pub steps: u32,
+    /// The number of denoising steps that were computed for each image: fewer than requested if an edit's strength is below 1, or
+    /// if the request ended at its [deadline](Callbacks::with_deadline).
+    pub steps: Vec<u32>,
+    /// The number of steps of an image that did not end at a deadline.
+    pub planned_steps: u32,
     /// Problems that did not stop the request, such as a truncated prompt.
     pub warnings: Vec<String>,
 }

@@ -3,15 +3,23 @@
 mod memory;
 mod summary;
 
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::scheduler::SchedulerConfig;
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::guided::GuidedDenoiser;
 use crate::image::RgbImage;
+use crate::mask::Mask;
 use crate::models::{Conditioning, Mmdit, Vae};
-use crate::parameters::{Callbacks, DEFAULT_GUIDANCE, LoadOptions, Parameters, PipelineOutput, Progress};
+use crate::parameters::{Callbacks, LoadOptions, Parameters, PipelineOutput, Progress};
 use crate::placement::{MemoryBudget, Phase, Plan};
-use crate::sampling::{Generator, Scheduler, Step};
+use crate::preview::Projection;
+use crate::request::{ModelFacts, Request};
+use crate::run::{Area, Run};
+use crate::sampling::{NoiseStream, combine};
 use crate::tensor::Tensor;
 use crate::text::TextEncoders;
 use crate::weights::ModelFiles;
@@ -28,6 +36,8 @@ pub struct Pipeline {
     memory: MemoryBudget,
     /// Why the CPU computes although a GPU was preferred.
     fallback: Option<String>,
+    /// The projection of previews, after the first request with previews.
+    projection: Mutex<Option<Arc<Projection>>>,
 }
 
 /// The sizes of the images that a model can generate.
@@ -62,7 +72,8 @@ impl Pipeline {
         let joint_width = denoiser.config.joint_attention_dim;
         let text = TextEncoders::open(clip_l, clip_g, t5, joint_width, options.without_t5)?;
         let (vae, denoiser) = (Vae::open(vae)?, Mmdit::open(denoiser)?);
-        Ok(Self { text, denoiser, vae, scheduler, threads, memory: options.memory, fallback })
+        let projection = Mutex::default();
+        Ok(Self { text, denoiser, vae, scheduler, threads, memory: options.memory, fallback, projection })
     }
 
     /// Returns the sizes of the images that the model can generate.
@@ -92,11 +103,9 @@ impl Pipeline {
     pub fn generate(&self, parameters: &Parameters, callbacks: Callbacks<'_>) -> Result<PipelineOutput> {
         let width = self.side("width", parameters.width.unwrap_or(self.default_side()))?;
         let height = self.side("height", parameters.height.unwrap_or(self.default_side()))?;
-        let scheduler = Scheduler::new(&self.scheduler, parameters.steps())?;
-        let shape = self.latent_shape(width, height);
-        let used = used(parameters, width, height);
-        let plan = self.plan(&used, false)?;
-        self.run(used, &plan, &scheduler, callbacks, |generator| noise(generator, shape))
+        let request = self.request(parameters, (width, height), None)?;
+        let plan = self.plan(&request.parameters, false)?;
+        self.run(&request, &plan, None, callbacks, |image, stream| Ok(request.initial_noise(image, stream)))
     }
 
     /// Edits an image according to a prompt, like diffusers' image-to-image pipeline.
@@ -114,52 +123,158 @@ impl Pipeline {
         parameters: &Parameters,
         callbacks: Callbacks<'_>,
     ) -> Result<PipelineOutput> {
-        let supported = |side: u32| (side - side % self.side_multiple()).max(self.side_multiple());
-        let width = self.side("width", parameters.width.unwrap_or(supported(source.width())))?;
-        let height = self.side("height", parameters.height.unwrap_or(supported(source.height())))?;
-        let scheduler = Scheduler::new(&self.scheduler, parameters.steps())?.for_strength(strength)?;
-        let used = used(parameters, width, height);
-        let plan = self.plan(&used, true)?;
+        let width = self.side("width", parameters.width.unwrap_or(self.supported(source.width())))?;
+        let height = self.side("height", parameters.height.unwrap_or(self.supported(source.height())))?;
+        let request = self.request(parameters, (width, height), Some(strength))?;
+        let plan = self.plan(&request.parameters, true)?;
         self.enter(Phase::Encode, &plan);
         let source = source.resized(width, height)?.to_tensor()?;
         let posterior = self.install(|| self.vae.encode(&source, &|| callbacks.check_cancelled()))?;
-        let shape = self.latent_shape(width, height);
-        let sigma = scheduler.initial_sigma();
-        self.run(used, &plan, &scheduler, callbacks, |generator| {
+        let sigma = request.initial_sigma();
+        self.run(&request, &plan, None, callbacks, |image, stream| {
             // As in diffusers, one generator first draws the latent and then the noise.
-            let latent = self.vae.normalize(posterior.sample(&noise(generator, shape)?)?);
-            noise(generator, shape)?.zip_with(&latent, |noise, latent| noise * sigma + latent * (1.0 - sigma))
+            let noise = Tensor::new(stream.normal(request.latent_len()), &request.shape)?;
+            let latent = self.vae.normalize(posterior.sample(&noise)?).into_values();
+            let noise = request.initial_noise(image, stream);
+            Ok(combine(&noise, sigma, &latent, 1.0 - sigma))
         })
     }
 
+    /// Returns the projection of previews.
+    fn projection(&self, callbacks: Callbacks<'_>) -> Result<Arc<Projection>> {
+        let mut projection = self.projection.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*projection {
+            Some(projection) => Ok(Arc::clone(projection)),
+            None => {
+                let fitted = Projection::fit(&self.vae, &|| callbacks.check_cancelled())?;
+                Ok(Arc::clone(projection.insert(Arc::new(fitted))))
+            }
+        }
+    }
+
+    /// Redraws a part of an image according to a prompt (inpainting).
+    ///
+    /// The result has the size of `source`. Pixels where the mask is transparent are drawn, those where it is opaque equal the source
+    /// exactly, and those in between are blended. With random numbers of a seed and `strength`, the drawn part begins like that of
+    /// [`edit`](Self::edit). Width and height in `parameters` must be left out or be those of `source`. If the model does not support
+    /// that size, the part is drawn at the next smaller one and scaled.
+    ///
+    /// # Errors
+    /// Returns [`Error::Parameter`] if the mask has another size than the source or no transparent pixel, or if a parameter is out of
+    /// range, and [`Error::Cancelled`] if the caller cancels.
+    pub fn inpaint(
+        &self,
+        source: &RgbImage,
+        mask: &Mask,
+        strength: f32,
+        parameters: &Parameters,
+        callbacks: Callbacks<'_>,
+    ) -> Result<PipelineOutput> {
+        let (width, height) = (source.width(), source.height());
+        mask.check(source)?;
+        for (name, requested, size) in [("width", parameters.width, width), ("height", parameters.height, height)] {
+            if let Some(requested) = requested.filter(|requested| *requested != size) {
+                let reason = format!(
+                    "is {requested}, but with a mask the result has the source's size, {width}x{height}; leave it out"
+                );
+                return Err(Error::parameter(name, reason));
+            }
+        }
+        let size = (self.side("width", self.supported(width))?, self.side("height", self.supported(height))?);
+        let request = self.request(parameters, size, Some(strength))?;
+        let plan = self.plan(&request.parameters, true)?;
+        self.enter(Phase::Encode, &plan);
+        let tensor = source.resized(size.0, size.1)?.to_tensor()?;
+        let posterior = self.install(|| self.vae.encode(&tensor, &|| callbacks.check_cancelled()))?;
+        let [_, rows, columns] = request.shape;
+        let latent = self.vae.normalize(posterior.mean).into_values();
+        let area = Area { source: latent, drawn: mask.drawn(columns, rows) };
+        let sigma = request.initial_sigma();
+        let mut output = self.run(&request, &plan, Some(&area), callbacks, |image, stream| {
+            let noise = request.initial_noise(image, stream);
+            Ok(combine(&noise, sigma, &area.source, 1.0 - sigma))
+        })?;
+        for image in &mut output.images {
+            *image = mask.composite(source, &image.resized(width, height)?)?;
+        }
+        // The size of the computation is not that of the request.
+        (output.parameters.width, output.parameters.height) = (parameters.width, parameters.height);
+        Ok(output)
+    }
+
+    /// Returns the normalized mean of the latent of an image.
+    #[cfg(test)]
+    pub(crate) fn encoded_mean(&self, image: &Tensor) -> Vec<f32> {
+        let posterior = self.vae.encode(image, &|| Ok(())).unwrap();
+        self.vae.normalize(posterior.mean).into_values()
+    }
+
+    /// Rounds a side down to a supported one.
+    fn supported(&self, side: u32) -> u32 {
+        (side - side % self.side_multiple()).max(self.side_multiple())
+    }
+
+    /// Checks the parameters of a request.
+    fn request(&self, parameters: &Parameters, (width, height): (u32, u32), strength: Option<f32>) -> Result<Request> {
+        let config = self.denoiser.config();
+        let model = ModelFacts {
+            scheduler: &self.scheduler,
+            latent: self.latent_shape(width, height),
+            patch: config.patch_size,
+            blocks: config.num_layers,
+        };
+        let parameters = Parameters { width: Some(width), height: Some(height), ..parameters.clone() };
+        Request::new(parameters, strength, &model)
+    }
+
+    /// Computes the images of a request. `initial_latent` gets the index of the image and its random numbers. `area` is the part
+    /// of the image to draw, if the rest is kept.
     fn run(
         &self,
-        parameters: Parameters,
+        request: &Request,
         plan: &Plan,
-        scheduler: &Scheduler,
+        area: Option<&Area>,
         callbacks: Callbacks<'_>,
-        initial_latent: impl Fn(&mut Generator) -> Result<Tensor> + Sync,
+        initial_latent: impl Fn(u32, &mut NoiseStream) -> Result<Vec<f32>> + Sync,
     ) -> Result<PipelineOutput> {
-        if parameters.count == 0 {
-            return Err(Error::parameter("n", "is 0; request at least 1 image"));
-        }
         self.install(|| {
             let mut warnings = Vec::from_iter(self.fallback.clone());
             self.enter(Phase::Text, plan);
-            let prompts = self.encode(&parameters, &mut warnings, callbacks)?;
-            let steps = scheduler.steps();
-            let timesteps = steps.iter().map(|step| step.timestep).collect();
-            let denoiser = GuidedDenoiser::new(&self.denoiser, &prompts, parameters.guidance(), timesteps, callbacks)?;
-            let mut images = Vec::new();
-            for image in 0..parameters.count {
-                let latent = initial_latent(&mut Generator::new(parameters.seed.wrapping_add(u64::from(image))))?;
+            let prompts = self.encode(request, &mut warnings, callbacks)?;
+            let denoiser = GuidedDenoiser::new(&self.denoiser, &prompts, &request.steps, callbacks)?;
+            let projection = if callbacks.has_previews() { Some(self.projection(callbacks)?) } else { None };
+            let mut clock = Clock::start(request);
+            let (mut images, mut steps) = (Vec::new(), Vec::new());
+            for image in 0..request.parameters.count {
+                let mut stream = request.noise_stream(image)?;
+                let latent = initial_latent(image, &mut stream)?;
                 self.enter(Phase::Denoise, plan);
-                let latent = denoise(&denoiser, latent, &steps, image, callbacks)?;
+                let run =
+                    Run { denoiser: &denoiser, request, area, projection: projection.as_deref(), image, callbacks };
+                let (latent, completed) = run.denoise(latent, stream, &mut clock)?;
+                if completed < request.steps.len() {
+                    let all = request.steps.len();
+                    warnings
+                        .push(format!("image {image} is that of step {completed} of {all}, because of the deadline"));
+                }
                 callbacks.progress(Progress::Decoding { image });
                 self.enter(Phase::Decode, plan);
+                let latent = Tensor::new(latent, &request.shape)?;
                 images.push(RgbImage::from_tensor(&self.vae.decode(&latent, &|| callbacks.check_cancelled())?)?);
+                steps.push(completed as u32);
+                clock.advance(1);
+                let (images, count) = (image + 1, request.parameters.count);
+                if images < count
+                    && (completed < request.steps.len()
+                        || callbacks.stop_at.is_some_and(|stop_at| stop_at <= Instant::now()))
+                {
+                    warnings
+                        .push(format!("the deadline passed after {images} of {count} images; the others are missing"));
+                    break;
+                }
             }
-            Ok(PipelineOutput { images, parameters, steps: steps.len() as u32, warnings })
+            let (parameters, planned_steps) = (request.parameters.clone(), request.steps.len() as u32);
+            Ok(PipelineOutput { images, parameters, steps, planned_steps, warnings })
         })
     }
 
@@ -174,27 +289,18 @@ impl Pipeline {
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    /// Encodes the prompt and, with guidance, the negative prompt.
+    /// Encodes the prompt and, if guidance needs it, the negative prompt.
     fn encode(
         &self,
-        parameters: &Parameters,
+        request: &Request,
         warnings: &mut Vec<String>,
         callbacks: Callbacks<'_>,
     ) -> Result<Vec<Conditioning>> {
-        let scale = parameters.guidance();
-        if !scale.is_finite() || scale < 0.0 {
-            let reason = format!("is {scale}; use 1 (no guidance) or more ({DEFAULT_GUIDANCE} is a good default)");
-            return Err(Error::parameter("guidance", reason));
-        }
-        let negative = parameters.negative_prompt.as_deref().unwrap_or("");
-        if scale <= 1.0 && !negative.is_empty() {
-            let reason = format!("has no effect with a guidance of {scale}; set `guidance` to a value above 1");
-            return Err(Error::parameter("negative_prompt", reason));
-        }
         callbacks.progress(Progress::EncodingPrompt);
-        let prompts = [parameters.prompt.as_str(), negative];
-        let (prompts, _) = prompts.split_at(if scale > 1.0 { 2 } else { 1 });
-        let encoded = self.text.encode(prompts, parameters.t5_tokens, &|| callbacks.check_cancelled())?;
+        let Parameters { prompt, negative_prompt, t5_tokens, .. } = &request.parameters;
+        let prompts = [prompt.as_str(), negative_prompt.as_deref().unwrap_or("")];
+        let (prompts, _) = prompts.split_at(if request.guidance.uses_negative_prompt() { 2 } else { 1 });
+        let encoded = self.text.encode(prompts, *t5_tokens, &|| callbacks.check_cancelled())?;
         Ok(encoded
             .into_iter()
             .map(|prompt| {
@@ -217,37 +323,5 @@ impl Pipeline {
     fn latent_shape(&self, width: u32, height: u32) -> [usize; 3] {
         let downscale = self.vae.config().downscale();
         [self.denoiser.config().in_channels, height as usize / downscale, width as usize / downscale]
-    }
-}
-
-fn denoise(
-    denoiser: &GuidedDenoiser<'_>,
-    mut latent: Tensor,
-    steps: &[Step],
-    image: u32,
-    callbacks: Callbacks<'_>,
-) -> Result<Tensor> {
-    callbacks.latent(&latent);
-    for (index, step) in steps.iter().enumerate() {
-        let velocity = denoiser.velocity(&latent, index)?;
-        latent = latent.zip_with(&velocity, |latent, velocity| latent + velocity * (step.next_sigma - step.sigma))?;
-        callbacks.latent(&latent);
-        callbacks.progress(Progress::Step { image, step: index as u32 + 1, steps: steps.len() as u32 });
-    }
-    Ok(latent)
-}
-
-fn noise(generator: &mut Generator, shape: [usize; 3]) -> Result<Tensor> {
-    Tensor::new(generator.normal(shape.iter().product()), &shape)
-}
-
-/// Returns the parameters of a request with its defaults.
-fn used(parameters: &Parameters, width: u32, height: u32) -> Parameters {
-    Parameters {
-        width: Some(width),
-        height: Some(height),
-        steps: Some(parameters.steps()),
-        guidance: Some(parameters.guidance()),
-        ..parameters.clone()
     }
 }

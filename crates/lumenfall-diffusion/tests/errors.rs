@@ -183,9 +183,9 @@ fn parameters_out_of_range_are_refused_by_name() {
         ("height", side, |p| p.height = Some(33)),
         ("width", side, |p| p.width = Some(4000)),
         ("n", "request at least 1 image", |p| p.count = 0),
-        ("guidance", guidance, |p| p.guidance = Some(f32::NAN)),
+        ("guidance", guidance, |p| p.guidance.scale = f32::NAN),
         ("negative_prompt", "set `guidance` to a value above 1", |p| {
-            (p.guidance, p.negative_prompt) = (Some(1.0), Some("blue".into()));
+            (p.guidance.scale, p.negative_prompt) = (1.0, Some("blue".into()));
         }),
     ];
     for (parameter, remedy, change) in cases {

@@ -290,7 +290,7 @@ fn check_sampling(mode: Mode, sampling: &Sampling) -> Result<(), Error> {
 /// Returns whether a parameter can be set for a model whose schema does not list it.
 fn applies_to_every_model(name: &str) -> bool {
     let is_control = matches!(name, "seed" | "num_inference_steps" | "guidance_scale" | "negative_prompt" | "strength");
-    is_control || matches!(name, "user" | "skip_layer_guidance")
+    is_control || matches!(name, "user" | "skip_layer_guidance" | "local")
 }
 
 /// Returns whether requests have a field for the parameter.

@@ -1,5 +1,27 @@
 //! The methods that every generated builder has, regardless of its schema.
 
+/// Emits the setter of local options, regardless of the features of the crate that contains the builder.
+#[cfg(feature = "local")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! local_method {
+    () => {
+        /// Sets the options of the local backend, and replaces those that were set before. Other backends reject them by name.
+        pub fn local(mut self, options: $crate::local::LocalOptions) -> Self {
+            self.draft.options_mut().local = options;
+            self
+        }
+    };
+}
+
+/// Emits nothing without the feature `local`.
+#[cfg(not(feature = "local"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! local_method {
+    () => {};
+}
+
 /// Emits the methods of every builder, and the listed setters. The code generator omits the setters of parameters that the
 /// model's schema contains.
 #[doc(hidden)]
@@ -21,6 +43,8 @@ macro_rules! shared_methods {
             self.draft.options_mut().sampling = sampling;
             self
         }
+
+        $crate::local_method!();
 
         /// Limits the duration of the whole call, including retries, from the call of `send()`.
         pub fn timeout(mut self, timeout: ::core::time::Duration) -> Self {

@@ -83,11 +83,9 @@ impl Pipeline {
 mod tests {
     use std::path::Path;
 
-    use super::super::noise;
     use super::*;
     use crate::parameters::{Callbacks, LoadOptions};
     use crate::placement::MemoryBudget;
-    use crate::sampling::Scheduler;
     use crate::weights::ModelFiles;
 
     fn golden() -> Pipeline {
@@ -113,10 +111,9 @@ mod tests {
         // Two blocks fit, which are the present one and the next one.
         let plan = Plan { phases: Vec::new(), blocks: vec![1; 3], budget: 2 };
         assert_eq!(plan.blocks(Phase::Denoise), 0);
-        let scheduler = Scheduler::new(&pipeline.scheduler, 2).unwrap();
-        let shape = pipeline.latent_shape(64, 48);
-        let output =
-            pipeline.run(parameters(), &plan, &scheduler, Callbacks::none(), |generator| noise(generator, shape));
+        let request = pipeline.request(&parameters(), (64, 48), None).unwrap();
+        let output = pipeline
+            .run(&request, &plan, None, Callbacks::none(), |image, stream| Ok(request.initial_noise(image, stream)));
         assert!(output.unwrap().images == expected);
         assert_eq!(pipeline.denoiser.bytes_in_use(), 0);
     }

@@ -28,6 +28,13 @@ pub struct Guidance {
     pub skip_layers: Option<SkipLayers>,
 }
 
+impl Guidance {
+    /// Returns plain guidance in all steps. A scale of 1 switches it off.
+    pub fn new(scale: f32) -> Self {
+        Self { scale, ..Self::default() }
+    }
+}
+
 impl Default for Guidance {
     fn default() -> Self {
         Self {
@@ -101,6 +108,11 @@ pub enum SkipWindow {
 }
 
 impl SkipLayers {
+    /// Returns skip-layer guidance without these transformer blocks. The named settings are those of published programs.
+    pub fn new(layers: Vec<usize>, scale: f32, window: SkipWindow) -> Self {
+        Self { layers, scale, window }
+    }
+
     /// The blocks that Stability AI recommends for Stable Diffusion 3.5 Medium.
     const MEDIUM: [usize; 3] = [7, 8, 9];
 
@@ -168,20 +180,23 @@ impl GuidanceMethod {
 impl SkipLayers {
     fn check(&self, blocks: usize) -> Result<()> {
         if self.layers.is_empty() {
-            return Err(Error::parameter("skip_layers", "has no layers; name at least one"));
+            return Err(Error::parameter("skip_layer_guidance", "has no layers; name at least one"));
         }
         if let Some(layer) = self.layers.iter().find(|layer| **layer >= blocks) {
             let last = blocks.saturating_sub(1);
             return Err(Error::parameter(
-                "skip_layers",
+                "skip_layer_guidance",
                 format!("has layer {layer}; the model has layers 0 to {last}"),
             ));
         }
         if !self.scale.is_finite() {
-            return Err(Error::parameter("skip_layers", format!("has the scale {}; use a finite number", self.scale)));
+            return Err(Error::parameter(
+                "skip_layer_guidance",
+                format!("has the scale {}; use a finite number", self.scale),
+            ));
         }
         let (SkipWindow::Steps { start, end } | SkipWindow::Sigma { start, end }) = self.window;
-        check_range("skip_layers start and end", start, end)
+        check_range("skip_layer_guidance start and end", start, end)
     }
 }
 

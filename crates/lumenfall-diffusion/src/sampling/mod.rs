@@ -2,9 +2,6 @@
 //!
 //! Nothing here depends on a tensor library. A latent and a prediction are slices of f32, and one call handles one image.
 
-// The pipeline still runs its own Euler loop. The tests use everything.
-#![cfg_attr(not(test), expect(dead_code, reason = "the pipeline does not use every part yet"))]
-
 mod guidance;
 mod guide;
 mod multistep;
@@ -16,15 +13,12 @@ mod sigmas;
 mod tests;
 
 pub use guidance::{Guidance, GuidanceMethod, SkipLayers, SkipWindow};
-#[cfg_attr(not(test), expect(unused_imports, reason = "the pipeline does not use every part yet"))]
-pub(crate) use guide::{Forward, GuidancePlan};
-#[cfg_attr(not(test), expect(unused_imports, reason = "the pipeline does not use every part yet"))]
+pub(crate) use guide::{Forward, GuidancePlan, Guide};
 pub(crate) use noise::NoiseStream;
 pub(crate) use noise::torch_cpu::Generator;
 pub use noise::{CudaCard, Noise};
 pub use sampler::Sampler;
-#[cfg_attr(not(test), expect(unused_imports, reason = "the pipeline does not use every part yet"))]
-pub(crate) use sampler::{Point, StepResult, Velocity, sample};
+pub(crate) use sampler::{Point, combine, sample};
 pub use schedule::{DynamicShift, Schedule, ScheduleOptions, Shift, TimeShift};
 pub(crate) use schedule::{Scheduler, Step};
 

@@ -140,6 +140,6 @@ fn ancestral(latent: &[f32], denoised: &[f32], step: &Step, noise: &[f32]) -> Ve
 }
 
 /// Returns `a·first + b·second`.
-pub(super) fn combine(first: &[f32], a: f32, second: &[f32], b: f32) -> Vec<f32> {
+pub(crate) fn combine(first: &[f32], a: f32, second: &[f32], b: f32) -> Vec<f32> {
     first.iter().zip(second).map(|(first, second)| a * first + b * second).collect()
 }

@@ -132,22 +132,6 @@ pub(crate) struct Step {
 }
 
 impl Scheduler {
-    /// Creates the steps of the Euler sampler with the model's own schedule.
-    ///
-    /// # Errors
-    /// Returns an error if the schedule depends on the image's size, or the sampler is not Euler.
-    pub(crate) fn new(config: &SchedulerConfig, steps: u32) -> Result<Self> {
-        let sampler = config.sampler();
-        if sampler != Sampler::Euler || matches!(config.shift(), Shift::Dynamic(_)) {
-            return Err(Error::parameter(
-                "steps",
-                "cannot be computed: scheduler_config.json has dynamic shifting or a sampler other than Euler, which is \
-                 not supported yet; use the file of Stable Diffusion 3.5",
-            ));
-        }
-        Self::with_options(config, &ScheduleOptions::default(), sampler, Some(steps), 0)
-    }
-
     /// Creates the steps of a request for an image of `tokens` tokens.
     ///
     /// `steps` must be `None` or their number for [`Schedule::Sigmas`]. For the other schedules, `None` means
@@ -225,11 +209,6 @@ impl Scheduler {
             ));
         }
         Ok(self)
-    }
-
-    /// Returns the sigma of the initial latent.
-    pub(crate) fn initial_sigma(&self) -> f32 {
-        self.steps.first().map_or(1.0, |step| step.sigma)
     }
 
     /// Returns the factor of the shift, which [`SkipWindow::Sigma`](super::SkipWindow::Sigma) needs.

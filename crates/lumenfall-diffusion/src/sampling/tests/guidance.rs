@@ -121,10 +121,10 @@ fn invalid_guidance_is_an_error() {
         (projected(f32::NAN, 1.0, None), "eta"),
         (projected(1.0, -1.0, None), "norm_threshold"),
         (projected(1.0, 1.0, Some(f32::INFINITY)), "momentum"),
-        (skip(&[], 1.0, all), "skip_layers"),
+        (skip(&[], 1.0, all), "skip_layer_guidance"),
         (skip(&[24], 1.0, all), "layer 24"),
         (skip(&[1], f32::NAN, all), "scale"),
-        (skip(&[1], 1.0, SkipWindow::Sigma { start: 0.3, end: 0.1 }), "skip_layers"),
+        (skip(&[1], 1.0, SkipWindow::Sigma { start: 0.3, end: 0.1 }), "skip_layer_guidance"),
     ] {
         let error = GuidancePlan::new(&guidance, &steps, 3.0, BLOCKS).unwrap_err().to_string();
         assert!(error.contains(parameter), "{error}");

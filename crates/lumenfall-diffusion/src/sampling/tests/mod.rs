@@ -11,6 +11,7 @@ use crate::weights::ModelFiles;
 mod guidance;
 mod model;
 mod noise;
+mod pipeline;
 mod sampler;
 mod schedule;
 

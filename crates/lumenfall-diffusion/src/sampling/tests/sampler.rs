@@ -1,6 +1,7 @@
 use std::ops::ControlFlow;
 
-use super::super::{Point, Sampler, Schedule, Step, StepResult, Velocity, sample};
+use super::super::sampler::{StepResult, Velocity};
+use super::super::{Point, Sampler, Schedule, Step, sample};
 use super::{Golden, SAMPLERS, TOLERANCE, assert_close, scheduler};
 use crate::error::{Error, Result};
 

@@ -109,8 +109,6 @@ fn unsupported_configurations_are_refused_by_name() {
     let negative = configuration(r#", "use_dynamic_shifting": true, "time_shift_type": "linear", "base_shift": -9.0"#);
     let error = Scheduler::with_options(&negative.unwrap(), &ScheduleOptions::default(), Sampler::Euler, Some(8), 256);
     assert!(error.unwrap_err().to_string().contains("`mu`"));
-    let stochastic = configuration(r#", "stochastic_sampling": true"#).unwrap();
-    assert!(Scheduler::new(&stochastic, 8).is_err());
 }
 
 #[test]
