@@ -78,6 +78,15 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
+fn a_t5_encoder_that_cannot_be_read_is_not_left_out() {
+    let model = model();
+    fs::remove_file(model.path().join("text_encoder_3/config.json")).unwrap();
+    assert_refused(&model, &["text_encoder_3/config.json"]);
+    fs::remove_dir_all(model.path().join("text_encoder_3")).unwrap();
+    pipeline(&model).unwrap();
+}
+
+#[test]
 fn a_truncated_weight_file_is_reported_with_both_lengths() {
     let model = model();
     let length = fs::metadata(model.path().join(DENOISER)).unwrap().len();
@@ -129,7 +138,11 @@ fn an_unsupported_configuration_is_reported_with_its_key() {
         ("vae", "\"in_channels\": 3", "\"in_channels\": 1", &["vae/config.json", "in_channels"]),
         ("text_encoder", "\"quick_gelu\"", "\"relu\"", &["text_encoder/config.json", "hidden_act"]),
         ("text_encoder_3", "\"gated-gelu\"", "\"relu\"", &["text_encoder_3/config.json", "feed_forward_proj"]),
+        ("transformer", "\"qk_norm\": \"rms_norm\"", "\"qk_norm\": null", &["is Stable Diffusion 3 Medium"]),
+        ("vae", "\"use_quant_conv\": false", "\"use_quant_conv\": true", &["vae/config.json", "use_quant_conv"]),
         // The file is corrupt.
+        ("transformer", "\"patch_size\": 2", "\"patch_size\": 9000000000", &["patch_size", "9000000000"]),
+        ("text_encoder_3", "\"relative_attention_num_buckets\": 32", "\"relative_attention_num_buckets\": 1", &["32"]),
         ("transformer", "{", "", &["transformer/config.json"]),
         ("transformer", "\"patch_size\": 2", "\"patch_size\": 0", &["transformer/config.json", "patch_size"]),
         ("transformer", "\"num_layers\": 3", "\"num_layers\": -3", &["transformer/config.json"]),

@@ -106,7 +106,7 @@ impl Checkpoint {
                 };
                 Error::malformed(path, reason)
             })?;
-            Ok(layout::weights(&container, &location))
+            layout::weights(&container, &location)
         };
         let clip = |kind: PartKind, tokenizer: &str| -> Result<Encoder<ClipConfig>> {
             let weights = open(kind)?;

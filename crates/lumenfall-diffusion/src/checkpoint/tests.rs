@@ -124,6 +124,47 @@ fn the_cache_of_the_hub_contains_a_snapshot() {
     assert_eq!(found(), "aaaa");
 }
 
+#[test]
+fn scaled_weights_have_their_scales_in_a_folder_too() {
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&golden("model"), copy.path());
+    let t5 = copy.path().join("text_encoder_3");
+    for name in ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"]
+    {
+        std::fs::remove_file(t5.join(name)).unwrap();
+    }
+    std::fs::copy(layout("t5xxl_fp8_scaled.safetensors"), t5.join("model.safetensors")).unwrap();
+    let scaled = generate(Checkpoint::open(&ModelFiles::Folder(copy.path().to_path_buf())).unwrap());
+    let expected =
+        Checkpoint::from_parts(&parts("bundle.safetensors", "t5xxl_fp8_scaled.safetensors"), &GOLDEN).unwrap();
+    assert!(scaled == generate(expected));
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(std::io::Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => std::fs::copy(entry.path(), target).map(|_| ()).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn an_unsupported_kind_of_quantisation_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t5.safetensors");
+    for suffix in ["comfy_quant", "weight_scale_inv"] {
+        let tensor = format!("encoder.block.0.layer.0.SelfAttention.q.{suffix}");
+        safetensors(&path, &[("encoder.block.0.layer.0.SelfAttention.q.weight", &[1]), (&tensor, &[1])]);
+        let mut files = parts("bundle.safetensors", "t5xxl.gguf");
+        files.set(PartKind::T5, &path);
+        let error = Checkpoint::from_parts(&files, &GOLDEN).unwrap_err().to_string();
+        assert!(error.contains(&tensor) && error.contains("not supported"), "{error}");
+    }
+}
+
 /// Writes a safetensors file with tensors of one value each, or of the given shape.
 fn safetensors(path: &Path, tensors: &[(&str, &[usize])]) {
     let mut offset = 0;

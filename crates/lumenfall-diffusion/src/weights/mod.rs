@@ -24,6 +24,7 @@ pub use files::{EmbeddedFile, ModelFiles, PartFiles};
 #[cfg(any(test, feature = "gpu"))]
 pub(crate) use format::Format;
 pub(crate) use format::Values;
+use layout::Location;
 pub(crate) use scope::Scope;
 use stored::Stored;
 pub(crate) use stored::TensorSummary;
@@ -54,10 +55,7 @@ impl Weights {
         let names = file_names(files, folder, stem)?;
         let mut weights = Self::empty(&names.first().map(|name| files.path(name)).unwrap_or_default());
         for name in &names {
-            let Container { shard, tensors } = Container::open(files.open(name)?)?;
-            for (tensor, info) in tensors {
-                weights.insert(tensor.clone(), Stored::new(&shard, &tensor, vec![info], Vec::new()));
-            }
+            layout::add_tensors(&mut weights, &Container::open(files.open(name)?)?, &Location::diffusers())?;
         }
         Ok(weights)
     }

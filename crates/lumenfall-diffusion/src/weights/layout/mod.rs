@@ -11,6 +11,7 @@ pub(crate) use part::{Location, describe_other_model, find_parts};
 use super::container::Container;
 use super::shard::TensorInfo;
 use super::{Stored, Weights};
+use crate::error::{Error, Result};
 
 /// How the tensors of a part are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,26 +37,42 @@ enum Rows {
 /// The suffixes of tensors that scale the weight of their layer. The second is the newer one.
 const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
 
+/// The suffixes of tensors that describe a kind of quantisation that is not supported.
+const UNSUPPORTED: [&str; 2] = ["comfy_quant", "weight_scale_inv"];
+
 /// Returns the tensors of one part of a file, named as in diffusers.
-pub(crate) fn weights(container: &Container, location: &Location) -> Weights {
+pub(crate) fn weights(container: &Container, location: &Location) -> Result<Weights> {
     let mut weights = Weights::empty(container.shard.path());
+    add_tensors(&mut weights, container, location)?;
+    Ok(weights)
+}
+
+/// Adds the tensors of a file to those of the same part in other files.
+pub(super) fn add_tensors(weights: &mut Weights, container: &Container, location: &Location) -> Result<()> {
     for (name, info) in &container.tensors {
         let Some(local) = name.strip_prefix(location.prefix.as_str()) else { continue };
-        let (layer, suffix) = local.rsplit_once('.').map_or(("", local), |(layer, suffix)| (layer, suffix));
+        let (layer, suffix) = local.rsplit_once('.').unwrap_or(("", local));
+        if UNSUPPORTED.contains(&suffix) {
+            return Err(Error::Tensor {
+                path: container.shard.path().to_path_buf(),
+                tensor: name.clone(),
+                reason: "belongs to a kind of quantisation that is not supported; use a file with F16, BF16, plain or scaled \
+                         fp8, or a GGUF file"
+                    .into(),
+            });
+        }
         if SCALES.contains(&suffix) {
             continue;
         }
-        let scale = (suffix == "weight")
-            .then(|| {
-                SCALES.iter().find_map(|scale| container.tensors.get(&format!("{}{layer}.{scale}", location.prefix)))
-            })
-            .flatten();
+        let scale =
+            SCALES.iter().find_map(|scale| container.tensors.get(&format!("{}{layer}.{scale}", location.prefix)));
         for (target, rows) in targets(container, location, local, info) {
+            let scale = scale.filter(|_| suffix == "weight");
             let scale = scale.map_or_else(Vec::new, |scale| select_scale(scale, info, rows));
             weights.insert(target, Stored::new(&container.shard, name, select(info, rows), scale));
         }
     }
-    weights
+    Ok(())
 }
 
 /// Returns the names in diffusers of a tensor of a part, with its rows. Returns none if the part does not use the tensor.

@@ -43,6 +43,13 @@ pub(crate) struct Location {
     pub(crate) prefix: String,
 }
 
+impl Location {
+    /// Returns the place of a part that has a file of its own in a folder of the diffusers library. Its kind does not matter.
+    pub(crate) fn diffusers() -> Self {
+        Self { kind: PartKind::Denoiser, naming: Naming::Diffusers, prefix: String::new() }
+    }
+}
+
 /// A tensor name that only one part has, under one naming scheme. A CLIP encoder is told apart by its width.
 const SIGNS: [(&str, PartKind, Naming); 8] = [
     ("joint_blocks.0.x_block.attn.qkv.weight", PartKind::Denoiser, Naming::Original),
