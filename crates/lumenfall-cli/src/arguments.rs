@@ -9,6 +9,7 @@ use std::time::Duration;
 use lexopt::Parser;
 use lexopt::prelude::{Long, Short, Value as Positional, ValueExt as _};
 use lumenfall::backend::Options;
+use lumenfall::local::{Device, GpuChoice};
 use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
 use lumenfall::{Error, ErrorKind, SkipLayerGuidance};
 use serde_json::Value;
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Edit,
     Estimate,
     Models,
+    Devices,
 }
 
 /// Where the images are generated.
@@ -30,8 +32,8 @@ pub(crate) enum Place {
     /// On this computer, with the demonstration model.
     #[default]
     Demo,
-    /// On this computer, with the model in a folder.
-    Folder(PathBuf),
+    /// On a device of this computer, with the model in a folder.
+    Folder(PathBuf, Device),
     /// On a server.
     Remote,
 }
@@ -75,6 +77,7 @@ impl Arguments {
                 Some("edit") => Command::Edit,
                 Some("estimate") => Command::Estimate,
                 Some("models") => Command::Models,
+                Some("devices") => Command::Devices,
                 Some("help") => return Ok(Parsed::Text(help::TEXT)),
                 _ => return Err(usage(format!("unknown command {name:?}"))),
             },
@@ -92,12 +95,13 @@ impl Arguments {
             mask: None,
             output: None,
         };
-        let (mut folder, mut remote) = (None, false);
+        let (mut folder, mut device, mut remote) = (None, None, false);
         while let Some(argument) = parser.next().map_err(usage)? {
             match argument {
                 Short('h') | Long("help") => return Ok(Parsed::Text(help::TEXT)),
                 // `main` looks for it, because it also applies to errors in the arguments.
                 Long("json") => {}
+                Long("device") if command.saves() => device = Some(parse_device(&text(&mut parser)?)),
                 Long("model") => folder = Some(path(&mut parser)?),
                 Long("remote") => remote = true,
                 Long("base-url") => (arguments.base_url, remote) = (Some(text(&mut parser)?), true),
@@ -105,27 +109,30 @@ impl Arguments {
                 Short('o') | Long("output") if command.saves() => arguments.output = Some(path(&mut parser)?),
                 Long("prompt") if command == Command::Edit => arguments.prompt = Some(text(&mut parser)?),
                 Long("mask") if command == Command::Edit => arguments.mask = Some(path(&mut parser)?),
-                Long("timeout") if command != Command::Models => {
+                Long("timeout") if command.requests() => {
                     let Seconds(timeout) = parse("timeout", "a number of seconds", &mut parser)?;
                     arguments.timeout = Some(timeout);
                 }
-                Long(name) if command != Command::Models => {
+                Long(name) if command.requests() => {
                     let name = name.to_owned();
                     if !set_option(&mut arguments.options, &name, &mut parser)? {
                         return Err(unknown_option(&name, command));
                     }
                 }
                 Long(name) => return Err(unknown_option(name, command)),
-                Positional(value) if command != Command::Models => arguments.positionals.push(value),
+                Positional(value) if command.requests() => arguments.positionals.push(value),
                 other => return Err(usage(other.unexpected())),
             }
         }
         arguments.place = match (folder, remote) {
             (Some(_), true) => return Err(usage("`--model` and `--remote` cannot be combined")),
-            (Some(folder), false) => Place::Folder(folder),
+            (Some(folder), false) => Place::Folder(folder, device.take().unwrap_or_default()),
             (None, true) => Place::Remote,
             (None, false) => Place::Demo,
         };
+        if device.is_some() {
+            return Err(usage("`--device` requires `--model`"));
+        }
         Ok(Parsed::Run(Box::new(arguments)))
     }
 
@@ -136,9 +143,22 @@ impl Arguments {
 }
 
 impl Command {
+    /// Whether the command has the options of a request.
+    fn requests(self) -> bool {
+        !matches!(self, Self::Models | Self::Devices)
+    }
+
     /// Whether the command writes images.
     pub(crate) fn saves(self) -> bool {
         matches!(self, Self::Generate | Self::Edit)
+    }
+}
+
+fn parse_device(text: &str) -> Device {
+    match text {
+        "auto" => Device::Auto,
+        "cpu" => Device::Cpu,
+        _ => Device::Gpu(text.parse().map_or_else(|_| GpuChoice::Name(text.into()), GpuChoice::Index)),
     }
 }
 

@@ -4,6 +4,9 @@ use std::env;
 
 use lumenfall::backend::{EditSpec, GenerateSpec};
 use lumenfall::images::typed::{Draft, Spec};
+#[cfg(feature = "gpu")]
+use lumenfall::local::GpuInfo;
+use lumenfall::local::Local;
 use lumenfall::remote::{Remote, RemoteBuilder};
 use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
 use lumenfall::{Client, Error, ErrorKind, Input};
@@ -21,13 +24,14 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Report, Error> {
         Command::Edit => save(edit(arguments)?, arguments).await,
         Command::Estimate => estimate(generate(arguments)?).await,
         Command::Models => models(arguments).await,
+        Command::Devices => devices(),
     }
 }
 
 fn client(arguments: &Arguments) -> Result<Client, Error> {
     match &arguments.place {
         Place::Demo => Client::demo(),
-        Place::Folder(folder) => Client::local(folder),
+        Place::Folder(folder, device) => Local::builder(folder).device(device.clone()).open().map(Client::new),
         Place::Remote => remote(arguments).map(Client::new),
     }
 }
@@ -116,7 +120,7 @@ async fn models(arguments: &Arguments) -> Result<Report, Error> {
             let models = remote(arguments)?.models().list().await?;
             (models.into_iter().map(|model| model.id).collect(), vec![])
         }
-        Place::Folder(folder) => {
+        Place::Folder(folder, _) => {
             // Checks that the folder holds a complete model.
             Client::local(folder)?;
             (vec![folder.display().to_string()], vec![])
@@ -133,4 +137,33 @@ async fn models(arguments: &Arguments) -> Result<Report, Error> {
     };
     let text = ids.iter().map(|id: &String| format!("{id}\n")).collect();
     Ok(Report { text, notes, json: json!({ "models": ids }) })
+}
+
+/// Lists the GPUs.
+#[cfg(feature = "gpu")]
+fn devices() -> Result<Report, Error> {
+    let devices = Local::devices();
+    let line = |device: &GpuInfo| {
+        let GpuInfo { index, name, kind, api, driver, .. } = device;
+        format!("{index}\t{name}\t{kind}\t{api}\t{driver}\n")
+    };
+    let notes = match devices.is_empty() {
+        true => vec!["There is no GPU with a Vulkan, Metal or DX12 driver. Images are generated on the CPU.".into()],
+        false => Vec::new(),
+    };
+    let json = |device: &GpuInfo| {
+        json!({
+            "index": device.index, "name": device.name, "kind": device.kind.to_string(), "api": device.api,
+            "driver": device.driver, "max_buffer": device.max_buffer,
+        })
+    };
+    let json = json!({ "devices": devices.iter().map(json).collect::<Vec<_>>() });
+    Ok(Report { text: devices.iter().map(line).collect(), notes, json })
+}
+
+#[cfg(not(feature = "gpu"))]
+fn devices() -> Result<Report, Error> {
+    let message =
+        "this program was built without the feature `gpu`, so it uses the CPU; build it with `--features gpu`";
+    Err(Error::new(ErrorKind::Configuration, message))
 }

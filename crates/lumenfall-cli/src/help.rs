@@ -10,10 +10,12 @@ Usage:
   lumenfall edit SOURCE --prompt PROMPT [OPTIONS]   Change an image
   lumenfall estimate PROMPT [OPTIONS]               Show the price of `generate` with the same options
   lumenfall models [OPTIONS]                        List the models
+  lumenfall devices                                 List the GPUs
 
 Where the images are generated:
   (default)                  On this computer, with a small demonstration model of shapes and letters
   --model FOLDER             On this computer, with the model in FOLDER (diffusers layout)
+  --device DEVICE            With --model: auto (the default), cpu, or the number or name of a GPU
   --remote                   Through the Lumenfall gateway, with the API key in LUMENFALL_API_KEY
   --base-url URL             Through another OpenAI-compatible server; implies --remote
   --without-key              Send no API key
@@ -50,7 +52,7 @@ Output:
   -h, --help                 Show this help
   -V, --version              Show the version
 
-Standard output receives only the paths of the images (or the estimate, the models, the JSON object).
+Standard output receives only the paths of the images (or the estimate, the models, the GPUs, the JSON object).
 Progress and messages are written to standard error.
 
 Exit codes:

@@ -143,6 +143,8 @@ async fn errors_have_the_documented_exit_code_and_name_their_cause() {
         (8, &["generate", "a", "--timeout", "0"], "time"),
         (9, &["generate", "a", "--model", "absent"], "absent"),
         (9, &["models", "--model", "absent"], "absent"),
+        (2, &["generate", "a star", "--device", "cpu"], "`--device` requires `--model`"),
+        (2, &["devices", "--seed", "1"], "`lumenfall devices` has no option `--seed`"),
         (9, &["edit", "absent.png"], "absent.png"),
         (9, &["generate", "a", "-o", "absent/a.png"], "no folder absent"),
         (9, &["generate", "a", "-o", "."], "folder"),

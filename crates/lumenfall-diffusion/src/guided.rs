@@ -74,7 +74,7 @@ impl<'a> GuidedDenoiser<'a> {
         let check_cancelled = || self.callbacks.check_cancelled();
         let velocity =
             self.denoiser.forward(latent, &prompt.context, modulations, condition, skipped, &check_cancelled)?;
-        Ok(velocity.into_values())
+        Ok(velocity.on_cpu()?.into_values())
     }
 
     /// Computes the modulation of up to `steps` timesteps for each prompt.

@@ -130,6 +130,11 @@ impl Tensor {
         }
     }
 
+    /// Returns a tensor in memory with a copy of the values, which shares nothing with this one.
+    pub(crate) fn detached(&self) -> Self {
+        Self { storage: self.values().to_vec().into(), start: 0, shape: self.shape.clone() }
+    }
+
     /// Returns the dimensions.
     ///
     /// # Errors

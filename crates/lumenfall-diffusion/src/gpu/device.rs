@@ -21,6 +21,8 @@ pub(super) struct Inner {
     pub(super) name: String,
     pub(super) device: wgpu::Device,
     pub(super) limits: wgpu::Limits,
+    /// Whether the driver computes on the CPU.
+    pub(super) is_software: bool,
     pub(super) queue: Queue,
     pub(super) pool: Pool,
     /// The layouts of the kernels with one input, two inputs and so on.
@@ -87,7 +89,8 @@ impl Gpu {
     /// # Errors
     /// [`Error::Device`] if its driver lacks what the kernels need.
     fn open(adapter: &wgpu::Adapter) -> Result<Self> {
-        let name = adapter.get_info().name;
+        let wgpu::AdapterInfo { name, device_type, .. } = adapter.get_info();
+        let is_software = device_type == wgpu::DeviceType::Cpu;
         let needed = wgpu::Features::IMMEDIATES;
         let limits = adapter.limits();
         if !adapter.features().contains(needed) || limits.max_immediate_size < PARAMETERS {
@@ -121,7 +124,7 @@ impl Gpu {
         });
         let layouts = (1..=MAX_INPUTS).map(|inputs| layout(&device, inputs)).collect();
         let (queue, pool, pipelines) = (Queue::new(queue), Pool::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { name, device, limits, queue, pool, layouts, pipelines, failure, lost })))
+        Ok(Self(Arc::new(Inner { name, device, limits, is_software, queue, pool, layouts, pipelines, failure, lost })))
     }
 
     /// Returns the error that the driver has reported since the last call.

@@ -24,6 +24,11 @@ pub(crate) fn gpu() -> &'static Gpu {
     &GPU
 }
 
+/// Returns a GPU whose buffers no other test uses.
+pub(crate) fn unshared() -> Gpu {
+    Gpu::unshared(&adapters::all()[0]).unwrap()
+}
+
 pub(crate) fn target() -> Target {
     Target::Gpu(gpu().clone())
 }
@@ -349,8 +354,7 @@ fn a_software_adapter_is_never_the_default() {
 
 #[test]
 fn dropped_tensors_leave_no_buffer_behind() {
-    // Of its own, because other tests use buffers of the shared GPU at the same time.
-    let gpu = Gpu::unshared(&adapters::all()[0]).unwrap();
+    let gpu = unshared();
     for _ in 0..3 {
         let x = Tensor::on_gpu(normal(1, &[40, 50]).view(&gpu).unwrap(), &[40, 50]).unwrap();
         let y = add(x.clone(), &x).unwrap();

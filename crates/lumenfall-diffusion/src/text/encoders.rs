@@ -94,7 +94,7 @@ impl TextEncoders {
         }
         .into_iter();
         for (prompt, encoded) in new.iter().zip(encoded.as_slice()) {
-            self.recent.add(prompt, t5_tokens, encoded.clone());
+            self.recent.add(prompt, t5_tokens, encoded);
         }
         Ok(known.into_iter().filter_map(|known| known.or_else(|| encoded.next())).collect())
     }

@@ -15,6 +15,15 @@ pub(crate) struct EncodedPrompt {
     pub(crate) warnings: Vec<String>,
 }
 
+impl EncodedPrompt {
+    /// Returns a copy that shares no values, so that the stored prompts keep no copy of them on a GPU.
+    fn detached(&self) -> Self {
+        let Conditioning { context, pooled } = &self.conditioning;
+        let conditioning = Conditioning { context: context.detached(), pooled: pooled.detached() };
+        Self { conditioning, warnings: self.warnings.clone() }
+    }
+}
+
 /// The prompts that were encoded last, such as the empty prompt of guidance, with their number of T5 tokens.
 #[derive(Debug, Default)]
 pub(super) struct RecentPrompts(Mutex<Vec<(String, usize, EncodedPrompt)>>);
@@ -24,19 +33,19 @@ impl RecentPrompts {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let index = entries.iter().position(|(known, tokens, _)| known == prompt && *tokens == t5_tokens)?;
         let entry = entries.remove(index);
-        let encoded = entry.2.clone();
+        let encoded = entry.2.detached();
         entries.push(entry);
         Some(encoded)
     }
 
     /// Adds a prompt and forgets the one whose last use is the longest ago.
-    pub(super) fn add(&self, prompt: &str, t5_tokens: usize, encoded: EncodedPrompt) {
+    pub(super) fn add(&self, prompt: &str, t5_tokens: usize, encoded: &EncodedPrompt) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|(known, tokens, _)| known != prompt || *tokens != t5_tokens);
         if entries.len() >= CAPACITY {
             entries.remove(0);
         }
-        entries.push((prompt.to_owned(), t5_tokens, encoded));
+        entries.push((prompt.to_owned(), t5_tokens, encoded.detached()));
     }
 }
 
@@ -54,10 +63,10 @@ mod tests {
         };
         let recent = RecentPrompts::default();
         for index in 0..CAPACITY {
-            recent.add(&index.to_string(), 256, encoded());
+            recent.add(&index.to_string(), 256, &encoded());
         }
         assert!(recent.get("0", 256).is_some() && recent.get("0", 77).is_none());
-        recent.add("new", 256, encoded());
+        recent.add("new", 256, &encoded());
         assert!(recent.get("0", 256).is_some() && recent.get("1", 256).is_none() && recent.get("new", 256).is_some());
     }
 }

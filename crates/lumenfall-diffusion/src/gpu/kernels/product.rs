@@ -80,6 +80,9 @@ pub(super) fn multiply(
     bias: Option<&Tensor>,
     function: Option<Activation>,
 ) -> Result<View> {
+    if x.len != rows * right.inputs {
+        return Err(gpu.error(format!("a product of {rows} rows of {} values received {}", right.inputs, x.len)));
+    }
     let vectors = right.inputs.is_multiple_of(4);
     let aligned = if vectors { aligned(gpu, x.clone())? } else { x.clone() };
     let (element, source) = match vectors {
@@ -119,6 +122,9 @@ pub(super) fn product(
     function: Option<Activation>,
 ) -> Result<View> {
     let Right { format, inputs, outputs, .. } = right;
+    if [bias, right.factors].into_iter().flatten().any(|values| values.len() != outputs) {
+        return Err(gpu.error(format!("a product with {outputs} outputs has another number of biases or factors")));
+    }
     let out = gpu.buffer(left.rows * outputs)?;
     let vectors = inputs.is_multiple_of(4) && right.start.is_multiple_of(4);
     let (weight_element, weight) = loader(format, vectors);
