@@ -78,9 +78,9 @@ async fn the_size_of_an_edit_with_a_mask_is_that_of_its_source() {
 async fn a_shape_is_replaced_by_another() {
     let client = Client::demo().unwrap();
     let prompt = "a red circle and a blue star on a white background";
-    let source = client.images().generate(prompt).seed(0).inline().send().await.unwrap()[0].bytes().clone();
+    let source = client.images().generate(prompt).seed(0).steps(10).inline().send().await.unwrap()[0].bytes().clone();
     let edit = client.images().edit(Input::bytes(source.clone())).mask(mask(128, 128));
-    let edit = edit.prompt("a green circle and a blue star on a white background").strength(1.0).seed(1);
+    let edit = edit.prompt("a green circle and a blue star on a white background").strength(1.0).seed(1).steps(10);
     let edited = edit.inline().send().await.unwrap()[0].bytes().clone();
     let count = |file: &[u8], is_colour: fn(&[u8; 3]) -> bool| {
         let image = RgbImage::decode(file).unwrap();

@@ -215,7 +215,12 @@ impl Pipeline {
     }
 
     /// Checks the parameters of a request.
-    fn request(&self, parameters: &Parameters, (width, height): (u32, u32), strength: Option<f32>) -> Result<Request> {
+    pub(crate) fn request(
+        &self,
+        parameters: &Parameters,
+        (width, height): (u32, u32),
+        strength: Option<f32>,
+    ) -> Result<Request> {
         let config = self.denoiser.config();
         let model = ModelFacts {
             scheduler: &self.scheduler,

@@ -70,19 +70,29 @@ fn the_noise_of_a_step_belongs_to_its_image() {
     }
 }
 
-/// The pipeline asks before each of the 3 blocks of a forward pass whether it is cancelled.
+/// Returns how often the pipeline asks whether it is cancelled: before each of the 3 blocks of a forward pass, and elsewhere.
+fn checks(scale: f32, sampler: Sampler, steps: u32) -> u32 {
+    let checks = AtomicU32::new(0);
+    let count = || checks.fetch_add(1, Ordering::Relaxed) == u32::MAX;
+    let mut parameters = Parameters { negative_prompt: None, steps: Some(steps), ..parameters() };
+    (parameters.guidance, parameters.sampler) = (Guidance::new(scale), Some(sampler));
+    pipeline().generate(&parameters, Callbacks::new(&count, &|_| {})).unwrap();
+    checks.into_inner()
+}
+
 #[test]
 fn a_step_without_guidance_runs_the_model_once_and_needs_no_negative_prompt() {
-    let checks = |scale: f32, steps| {
-        let checks = AtomicU32::new(0);
-        let count = || checks.fetch_add(1, Ordering::Relaxed) == u32::MAX;
-        let mut parameters = Parameters { negative_prompt: None, steps: Some(steps), ..parameters() };
-        parameters.guidance = Guidance::new(scale);
-        pipeline().generate(&parameters, Callbacks::new(&count, &|_| {})).unwrap();
-        checks.into_inner()
-    };
-    assert_eq!(checks(1.0, 3) - checks(1.0, 2), 3);
-    assert_eq!(checks(4.5, 3) - checks(4.5, 2), 6);
+    assert_eq!(checks(1.0, Sampler::Euler, 3) - checks(1.0, Sampler::Euler, 2), 3);
+    assert_eq!(checks(4.5, Sampler::Euler, 3) - checks(4.5, Sampler::Euler, 2), 6);
+}
+
+/// The estimate of the remaining time counts them.
+#[test]
+fn all_steps_of_heun_but_the_last_run_the_model_twice() {
+    let parameters = Parameters { steps: Some(3), sampler: Some(Sampler::Heun), ..parameters() };
+    let request = pipeline().request(&parameters, (48, 32), None).unwrap();
+    assert_eq!([0, 1, 2].map(|step| request.forwards(step)), [4, 4, 2]);
+    assert_eq!(checks(4.5, Sampler::Heun, 3) - checks(4.5, Sampler::Euler, 3), 3 * (10 - 6));
 }
 
 #[test]
