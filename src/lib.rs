@@ -53,6 +53,7 @@
 //! | `native-tls` | | TLS with the system's library |
 //! | `local` | | `Client::local` and `Client::demo`: the native pipeline, with a small demonstration model |
 //! | `avif` | | AVIF files from the native pipeline |
+//! | `hub` | | `Local::from_hub`: downloads from the Hugging Face Hub |
 //! | `gpu` | | the native pipeline on a GPU through Vulkan, Metal or DX12 |
 //! | `reqwest-client` | | your own HTTP client, of `reqwest` 0.13 |
 //! | `blocking` | | `.wait()` in place of `.await` |

@@ -1,6 +1,8 @@
 //! A Stable Diffusion 3.5 model that runs on this machine.
 
 mod builder;
+#[cfg(feature = "hub")]
+mod hub;
 mod options;
 mod recipe;
 mod settings;
@@ -34,6 +36,9 @@ use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 use crate::images::typed::check;
 use crate::values::Size;
 pub use builder::LocalBuilder;
+#[cfg(feature = "hub")]
+#[cfg_attr(docsrs, doc(cfg(feature = "hub")))]
+pub use hub::{HubBuilder, HubProgress};
 use options::LocalRequest;
 pub use recipe::Recipe;
 pub use settings::{AtDeadline, Latents, LocalOptions};

@@ -8,7 +8,7 @@
 
 // Imports run one way: services, account, http, response, then secrets and redact.
 mod account;
-mod http;
+pub(crate) mod http;
 mod redact;
 mod response;
 mod secrets;
