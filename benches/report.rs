@@ -12,8 +12,8 @@ pub(crate) struct Goal {
     ours: f64,
     /// The name and the value of the peer. `None` if the limit is absolute.
     peer: Option<(String, f64)>,
-    /// The maximum ratio of our value to the peer's. Without a peer, the maximum of our value.
-    limit: f64,
+    /// The maximum ratio of our value to the peer's. Without a peer, the maximum of our value. `None` if there is no goal.
+    limit: Option<f64>,
 }
 
 #[derive(Default)]
@@ -24,7 +24,13 @@ pub(crate) struct Report {
 impl Goal {
     /// Requires that the median of `ours` is at most `limit`.
     pub(crate) fn new(what: impl Into<String>, unit: &'static str, ours: Vec<f64>, limit: f64) -> Self {
-        Self { what: what.into(), unit, ours: median(ours), peer: None, limit }
+        Self { what: what.into(), unit, ours: median(ours), peer: None, limit: Some(limit) }
+    }
+
+    /// Reports a value without a goal.
+    #[allow(dead_code, reason = "not every benchmark has such values")]
+    pub(crate) fn value(what: impl Into<String>, unit: &'static str, ours: f64) -> Self {
+        Self { what: what.into(), unit, ours, peer: None, limit: None }
     }
 
     /// Requires that the median of `ours` is at most `limit` times the median of `peers`.
@@ -37,7 +43,7 @@ impl Goal {
     }
 
     fn is_met(&self) -> bool {
-        self.ratio().unwrap_or(self.ours) <= self.limit
+        self.limit.is_none_or(|limit| self.ratio().unwrap_or(self.ours) <= limit)
     }
 }
 
@@ -73,8 +79,11 @@ impl fmt::Display for Report {
             let peer = peer.as_ref().map_or("none".into(), |(name, value)| format!("{name} {value:.2} {unit}"));
             let ratio = goal.ratio().map_or(String::new(), |ratio| format!("{ratio:.2}"));
             let unit_of_limit = if goal.peer.is_none() { format!(" {unit}") } else { String::new() };
-            let result = if goal.is_met() { "met" } else { "missed" };
-            writeln!(f, "| {what} | {ours:.2} {unit} | {peer} | {ratio} | {limit}{unit_of_limit} | {result} |")?;
+            let (limit, result) = match limit {
+                Some(limit) => (format!("{limit}{unit_of_limit}"), if goal.is_met() { "met" } else { "missed" }),
+                None => ("none".into(), ""),
+            };
+            writeln!(f, "| {what} | {ours:.2} {unit} | {peer} | {ratio} | {limit} | {result} |")?;
         }
         Ok(())
     }

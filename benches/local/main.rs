@@ -1,31 +1,54 @@
-//! Compares the native pipeline with torch: `cargo xtask bench denoiser`, `cargo xtask bench vae`.
+//! Measures the native pipeline: `cargo xtask bench denoiser`, `vae` and `local`. Writes models with random weights:
+//! `cargo xtask make-weights`.
 //!
-//! Both compute the same model at full width with random weights in f32. Their runs alternate, so that a change of the
-//! machine's speed affects both. The peer is `tools/bench_torch.py`. The environment variable `LUMENFALL_BENCH_PYTHON` sets the
-//! Python interpreter (default: `python3`), which needs the packages in `tools/requirements.txt`.
+//! `denoiser` and `vae` compare with torch. Both compute the same model at full width with random weights in f32. Their runs
+//! alternate, so that a change of the machine's speed affects both. The peer is `tools/bench_torch.py`. The environment
+//! variable `LUMENFALL_BENCH_PYTHON` sets the Python interpreter (default: `python3`), which needs the packages in
+//! `tools/requirements.txt`.
 
+mod files;
 mod peer;
 #[path = "../report.rs"]
 mod report;
 
 use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use lumenfall_diffusion::bench::{Decoder, Denoiser};
+use lumenfall_diffusion::bench::{Decoder, Denoiser, make_weights};
 
 use peer::Peer;
 use report::{Goal, Report};
 
 const RUNS: usize = 5;
 
+/// The default width and height of the image of `local`.
+const SIZE: u32 = 512;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    match run(&arguments) {
-        Ok(report) => {
-            println!("{report}");
-            if report.is_met() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let result = match arguments.as_slice() {
+        ["make-weights", format, folder, options @ ..] if matches!(options, [] | ["--no-t5"]) => {
+            make(format, folder, options.is_empty()).map(|()| true)
         }
+        // The commands of the processes that `local` starts.
+        ["measure-open", path] => files::print_open(Path::new(path)).map(|()| true),
+        ["measure-request", path, size] => files::print_request(Path::new(path), size).map(|()| true),
+        [names @ .., "--json", path] => run(names).and_then(|report| {
+            println!("{report}");
+            report.write_json(path)?;
+            Ok(report.is_met())
+        }),
+        names => run(names).map(|report| {
+            println!("{report}");
+            report.is_met()
+        }),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("{error}");
             ExitCode::from(2)
@@ -33,29 +56,26 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &[String]) -> Result<Report, Box<dyn Error>> {
-    let (names, json) = match arguments {
-        [names @ .., flag, path] if flag == "--json" => (names, Some(path)),
-        names => (names, None),
-    };
+fn make(format: &str, folder: &str, with_t5: bool) -> Result<(), Box<dyn Error>> {
+    Ok(make_weights(format.parse()?, Path::new(folder), with_t5)?)
+}
+
+fn run(arguments: &[&str]) -> Result<Report, Box<dyn Error>> {
     let mut report = Report::default();
-    for name in names {
-        match name.as_str() {
-            "denoiser" => {
-                let model = Denoiser::new(4, 512)?;
-                let peer = Peer::start(&["denoiser", "--blocks", "4", "--size", "512"])?;
-                report.add(compare("denoiser, 4 of 24 blocks, 512x512", 1.25, peer, || model.run())?);
-            }
-            "vae" => {
-                let model = Decoder::new(512)?;
-                let peer = Peer::start(&["vae", "--size", "512"])?;
-                report.add(compare("VAE decode, 512x512", 1.5, peer, || model.run())?);
-            }
-            other => return Err(format!("unknown benchmark {other:?}; use denoiser or vae").into()),
+    match arguments {
+        ["denoiser"] => {
+            let model = Denoiser::new(4, 512)?;
+            let peer = Peer::start(&["denoiser", "--blocks", "4", "--size", "512"])?;
+            report.add(compare("denoiser, 4 of 24 blocks, 512x512", 1.25, peer, || model.run())?);
         }
-    }
-    if let Some(path) = json {
-        report.write_json(path)?;
+        ["vae"] => {
+            let model = Decoder::new(512)?;
+            let peer = Peer::start(&["vae", "--size", "512"])?;
+            report.add(compare("VAE decode, 512x512", 1.5, peer, || model.run())?);
+        }
+        ["local", path] => files::measure(path, SIZE, &mut report)?,
+        ["local", path, "--size", size] => files::measure(path, size.parse()?, &mut report)?,
+        _ => return Err("unknown benchmark; use denoiser, vae, or local FOLDER [--size PIXELS]".into()),
     }
     Ok(report)
 }

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask codegen [--check]
        cargo xtask schema pull|diff [MODEL...]
-       cargo xtask bench denoiser|vae|remote|connections [--json FILE]";
+       cargo xtask make-weights f32|f16|bf16|fp8|q8_0|q4_k FOLDER [--no-t5]
+       cargo xtask bench denoiser|vae|remote|connections [--json FILE]
+       cargo xtask bench local FOLDER [--size PIXELS] [--json FILE]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -17,6 +19,7 @@ fn main() -> ExitCode {
         ["codegen"] => codegen::write(),
         ["codegen", "--check"] => codegen::check(),
         ["schema", command @ ("pull" | "diff"), models @ ..] => schema::run(command, models),
+        ["make-weights", format, folder, options @ ..] => bench::make_weights(format, folder, options),
         ["bench", name, further @ ..] => bench::run(name, further),
         _ => Err(USAGE.into()),
     };

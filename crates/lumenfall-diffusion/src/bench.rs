@@ -1,12 +1,19 @@
-//! The denoiser and the VAE decoder at full width with random weights, for the repository's benchmarks.
+//! Models of full size with random weights, and measurements, for the repository's benchmarks.
+
+mod configurations;
+mod make;
+mod request;
 
 use crate::checkpoint::Part;
-use crate::checkpoint::config::{DenoiserConfig, VaeConfig};
+use crate::checkpoint::config::DenoiserConfig;
 use crate::error::Result;
 use crate::models::{Conditioning, Mmdit, Modulations, Vae};
 use crate::sampling::Generator;
 use crate::tensor::Tensor;
 use crate::weights::Weights;
+use configurations::Configurations;
+pub use make::{ModelFormat, make_weights};
+pub use request::{Times, measure};
 
 /// The default number of text tokens: 77 of CLIP and 256 of T5.
 const TEXT_TOKENS: usize = 333;
@@ -28,18 +35,9 @@ impl Denoiser {
     /// Creates a denoiser of `blocks` blocks for an image of `size`×`size` pixels.
     pub fn new(blocks: usize, size: usize) -> Result<Self> {
         let config = DenoiserConfig {
-            sample_size: 128,
-            patch_size: 2,
-            in_channels: 16,
-            out_channels: 16,
             num_layers: blocks,
-            attention_head_dim: 64,
-            num_attention_heads: 24,
-            joint_attention_dim: 4096,
-            pooled_projection_dim: 2048,
-            pos_embed_max_size: 384,
             dual_attention_layers: (0..blocks.div_ceil(2)).collect(),
-            qk_norm: Some("rms_norm".into()),
+            ..Configurations::full().denoiser()?
         };
         let denoiser = Mmdit::open(Part { weights: Weights::random(), config })?;
         denoiser.keep_blocks(blocks);
@@ -65,18 +63,7 @@ pub struct Decoder {
 impl Decoder {
     /// Creates a decoder for an image of `size`×`size` pixels.
     pub fn new(size: usize) -> Result<Self> {
-        let config = VaeConfig {
-            in_channels: 3,
-            out_channels: 3,
-            latent_channels: 16,
-            block_out_channels: vec![128, 256, 512, 512],
-            layers_per_block: 2,
-            norm_num_groups: 32,
-            scaling_factor: 1.5305,
-            shift_factor: 0.0609,
-            use_quant_conv: false,
-            use_post_quant_conv: false,
-        };
+        let config = Configurations::full().vae()?;
         let vae = Vae::open(Part { weights: Weights::random(), config })?;
         vae.keep_decoder(true);
         Ok(Self { vae, latent: normal(&[16, size / 8, size / 8])? })

@@ -30,6 +30,9 @@ mod clock;
 mod demo;
 mod device;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 #[cfg(test)]
 mod golden;
 #[cfg(feature = "gpu")]

@@ -171,7 +171,6 @@ impl<'a> Callbacks<'a> {
     }
 
     /// Sets a function that receives the initial latent and the latent after each step.
-    #[cfg(test)]
     pub(crate) fn with_latents(self, on_latent: &'a (dyn Fn(&[f32]) + Sync)) -> Self {
         Self { on_latent, ..self }
     }

@@ -92,7 +92,7 @@ impl SchedulerConfig {
     }
 
     /// Describes the first setting that is not supported.
-    fn check(&self) -> std::result::Result<(), String> {
+    pub(crate) fn check(&self) -> std::result::Result<(), String> {
         let supported = ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "FlowMatchLCMScheduler"];
         let curves = [self.use_karras_sigmas, self.use_exponential_sigmas, self.use_beta_sigmas];
         if let Some(name) = self.class_name.as_deref().filter(|name| !supported.contains(name)) {

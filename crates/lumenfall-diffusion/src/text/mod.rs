@@ -7,4 +7,5 @@ mod vocabulary;
 
 pub(crate) use encoders::TextEncoders;
 pub use encoders::WithoutT5;
-pub(crate) use tokenizer::Tokenizer;
+pub(crate) use tokenizer::{CLIP_SPECIALS, Tokenizer};
+pub(crate) use vocabulary::clip_vocabulary;

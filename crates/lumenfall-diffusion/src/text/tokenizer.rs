@@ -19,6 +19,8 @@ const CLIP_WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'l
 
 const CLIP_START: &str = "<|startoftext|>";
 const CLIP_END: &str = "<|endoftext|>";
+/// The special tokens at the end of CLIP's vocabulary.
+pub(crate) const CLIP_SPECIALS: [&str; 2] = [CLIP_START, CLIP_END];
 const CLIP_WORD_END: &str = "</w>";
 const T5_END: &str = "</s>";
 
@@ -80,7 +82,7 @@ impl Tokenizer {
             let vocabulary = match files {
                 // The built-in tokenizers have only the merges.
                 ModelFiles::Embedded(_) if !files.exists(&format!("{folder}/vocab.json")) => {
-                    clip_vocabulary(&text(files, &merges)?, [CLIP_START, CLIP_END])
+                    clip_vocabulary(&text(files, &merges)?, CLIP_SPECIALS)
                 }
                 _ => files.json(&format!("{folder}/vocab.json"))?,
             };

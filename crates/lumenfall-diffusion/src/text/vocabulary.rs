@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 /// Returns the vocabulary of CLIP with the merges of `merges.txt`: the bytes, the bytes at the end of a word, the merges, and
 /// the special tokens.
-pub(super) fn clip_vocabulary(merges: &str, specials: [&str; 2]) -> Map<String, Value> {
+pub(crate) fn clip_vocabulary(merges: &str, specials: [&str; 2]) -> Map<String, Value> {
     // As in GPT-2, a byte is its own character if that is printable, and one of the characters from U+0100 if not.
     let printable = (b'!'..=b'~').chain(0xa1..=0xac).chain(0xae..=0xff).map(char::from);
     let others = (0..68).filter_map(|i| char::from_u32(256 + i));

@@ -23,6 +23,12 @@ impl Container {
         Self::open(RandomAccess::open(path)?)
     }
 
+    /// Reads the header of a safetensors or GGUF file in memory.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn in_memory(bytes: &[u8]) -> Result<Self> {
+        Self::open(RandomAccess::in_memory(bytes))
+    }
+
     /// Reads the header of a safetensors or GGUF file.
     pub(crate) fn open(file: RandomAccess) -> Result<Self> {
         let mut magic = [0; 4];

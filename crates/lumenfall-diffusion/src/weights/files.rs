@@ -1,5 +1,6 @@
 //! Access to a model's files, in a folder or embedded in the program.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -77,7 +78,9 @@ impl ModelFiles {
         match self {
             Self::Folder(_) => open_or_missing(&path),
             Self::Embedded(files) => match files.iter().find(|(known, _)| *known == name) {
-                Some((_, bytes)) => Ok(RandomAccess { path, length: bytes.len() as u64, bytes: Bytes::Static(bytes) }),
+                Some((_, bytes)) => {
+                    Ok(RandomAccess { path, length: bytes.len() as u64, bytes: Bytes::Memory(Cow::Borrowed(bytes)) })
+                }
                 None => Err(missing(path)),
             },
             Self::Parts(_) => Err(missing(path)),
@@ -109,7 +112,7 @@ pub(crate) struct RandomAccess {
 #[derive(Debug)]
 enum Bytes {
     File(Mutex<File>),
-    Static(&'static [u8]),
+    Memory(Cow<'static, [u8]>),
 }
 
 impl RandomAccess {
@@ -123,6 +126,12 @@ impl RandomAccess {
         Ok(Self { path: path.to_path_buf(), length: metadata.len(), bytes: Bytes::File(Mutex::new(file)) })
     }
 
+    /// Creates a file in memory.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn in_memory(bytes: &[u8]) -> Self {
+        Self { path: "file".into(), length: bytes.len() as u64, bytes: Bytes::Memory(bytes.to_vec().into()) }
+    }
+
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         match &self.bytes {
             Bytes::File(file) => {
@@ -131,7 +140,7 @@ impl RandomAccess {
                     .and_then(|_| file.read_exact(buffer))
                     .map_err(|source| read_error(&self.path, source))
             }
-            Bytes::Static(bytes) => {
+            Bytes::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let part = bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
                 let part = part.ok_or_else(|| Error::malformed(&self.path, "is truncated; embed the complete file"))?;

@@ -6,10 +6,12 @@ mod fingerprint;
 mod format;
 mod gguf;
 pub(crate) mod layout;
+mod requests;
 mod safetensors;
 mod scope;
 mod shard;
 mod stored;
+mod write;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,13 +23,14 @@ use crate::placement::Target;
 
 pub(crate) use container::Container;
 pub use files::{EmbeddedFile, ModelFiles, PartFiles};
-#[cfg(any(test, feature = "gpu"))]
 pub(crate) use format::Format;
 pub(crate) use format::Values;
 use layout::Location;
+pub(crate) use requests::Requests;
 pub(crate) use scope::Scope;
 use stored::Stored;
 pub(crate) use stored::TensorSummary;
+pub(crate) use write::{NewTensor, write_gguf, write_safetensors};
 
 /// The tensors of one part of a model, in one or more files, with their names in the diffusers library.
 #[derive(Debug)]
@@ -35,8 +38,8 @@ pub(crate) struct Weights {
     tensors: HashMap<String, Stored>,
     /// A file of the part, for the error message of a missing tensor.
     path: PathBuf,
-    /// Whether there are random values instead of files.
-    random: bool,
+    /// The record of requested tensors, if there are random values instead of files.
+    random: Option<Requests>,
     /// Where the layers with these weights compute.
     target: Target,
 }
@@ -61,8 +64,8 @@ impl Weights {
     }
 
     /// Creates weights without tensors.
-    fn empty(path: &Path) -> Self {
-        Self { tensors: HashMap::new(), path: path.to_path_buf(), random: false, target: Target::Cpu }
+    pub(crate) fn empty(path: &Path) -> Self {
+        Self { tensors: HashMap::new(), path: path.to_path_buf(), random: None, target: Target::Cpu }
     }
 
     /// Sets where the layers with these weights compute.
@@ -76,7 +79,12 @@ impl Weights {
 
     /// Creates weights that have random values for every tensor. Benchmarks use them instead of a file.
     pub(crate) fn random() -> Self {
-        Self { random: true, ..Self::empty(Path::new("")) }
+        Self::recorded(&Requests::default())
+    }
+
+    /// Creates weights that have random values for every tensor, and records which tensors are requested.
+    pub(crate) fn recorded(requests: &Requests) -> Self {
+        Self { random: Some(requests.clone()), ..Self::empty(Path::new("")) }
     }
 
     /// Returns the shape of a tensor.

@@ -24,7 +24,7 @@ impl Scope<'_> {
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
-        self.weights.tensors.contains_key(&self.name(name))
+        self.weights.random.is_some() || self.weights.tensors.contains_key(&self.name(name))
     }
 
     /// Returns where layers compute. If only headers are read, layers do not compute.
@@ -48,7 +48,8 @@ impl Scope<'_> {
     /// If only headers are read, there are no values.
     pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Values> {
         let name = self.name(name);
-        if self.weights.random {
+        if let Some(requests) = &self.weights.random {
+            requests.add(&name, shape);
             let shape = if self.headers_only { &[0] } else { shape };
             return Ok(Values::F32(random_values(&name, shape)));
         }
@@ -82,7 +83,8 @@ impl Scope<'_> {
     /// If only headers are read, there are no values.
     pub(crate) fn rows(&self, name: &str, width: usize, first: usize, count: usize) -> Result<Vec<f32>> {
         let name = self.name(name);
-        if self.weights.random {
+        if let Some(requests) = &self.weights.random {
+            requests.add(&name, &[first.saturating_add(count), width]);
             return Ok(random_values(&name, &[count, width]));
         }
         let stored = self.weights.find(&name)?;

@@ -14,6 +14,7 @@ use crate::error::Result;
 use cursor::Cursor;
 use metadata::Metadata;
 use tensors::Entry;
+pub(super) use tensors::type_number;
 
 /// The limit of the number of metadata entries and of tensors. Large language models have about 2,000 tensors.
 const MAX_ENTRIES: u64 = 1 << 16;

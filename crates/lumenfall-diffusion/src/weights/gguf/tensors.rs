@@ -109,6 +109,11 @@ pub(super) fn check(
     Ok(tensors)
 }
 
+/// Returns the number of a format's tensor type in ggml.
+pub(in crate::weights) fn type_number(format: Format) -> Option<u32> {
+    (0..=30).find(|number| format_of(*number) == Ok(format))
+}
+
 /// Returns the format of a tensor type of ggml, or the type's name if the format is not supported.
 fn format_of(type_number: u32) -> std::result::Result<Format, &'static str> {
     Ok(match type_number {

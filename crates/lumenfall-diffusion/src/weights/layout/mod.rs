@@ -90,6 +90,28 @@ fn targets(container: &Container, location: &Location, name: &str, info: &Tensor
     found.map(|name| (name, Rows::All)).into_iter().collect()
 }
 
+/// Returns the name of a tensor of diffusers in another scheme, and its shape in a file with this scheme. Returns none if
+/// another tensor of diffusers represents the same tensor of the file.
+pub(crate) fn name_in_file(
+    kind: PartKind,
+    naming: Naming,
+    name: &str,
+    shape: &[usize],
+) -> Option<(String, Vec<usize>)> {
+    let (name, rows) = match (kind, naming) {
+        (PartKind::Denoiser, Naming::Original) => denoiser::original_name(name)?,
+        (PartKind::T5, Naming::LlamaCpp) => (t5::llama_cpp_name(name)?, Rows::All),
+        _ => (name.to_owned(), Rows::All),
+    };
+    let factor = match rows {
+        Rows::All | Rows::SwappedHalves => 1,
+        Rows::Third(0) => 3,
+        Rows::Third(_) => return None,
+    };
+    let rows = shape.first().map(|rows| factor * rows);
+    Some((name, rows.into_iter().chain(shape.iter().skip(1).copied()).collect()))
+}
+
 /// Returns the pieces of a tensor that contain the rows, in their order.
 fn select(info: &TensorInfo, rows: Rows) -> Vec<TensorInfo> {
     let count = info.shape.first().copied().unwrap_or(0);
