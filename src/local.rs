@@ -160,6 +160,11 @@ impl Local {
         self
     }
 
+    /// Returns the width and height of images whose request has no size, in pixels.
+    pub fn default_side(&self) -> u32 {
+        self.model.pipeline.default_side()
+    }
+
     /// Describes the model's parts, and the memory for an image of a size in pixels. It reads no weights.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
 //! The commands.
 
 use std::env;
+use std::path::Path;
 
 use lumenfall::backend::{EditSpec, GenerateSpec};
 use lumenfall::images::typed::{Draft, Spec};
 #[cfg(feature = "gpu")]
 use lumenfall::local::GpuInfo;
-use lumenfall::local::Local;
+use lumenfall::local::{Local, PartSummary};
 use lumenfall::remote::{Remote, RemoteBuilder};
 use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
 use lumenfall::{Client, Error, ErrorKind, Input};
@@ -120,17 +121,12 @@ async fn models(arguments: &Arguments) -> Result<Report, Error> {
             let models = remote(arguments)?.models().list().await?;
             (models.into_iter().map(|model| model.id).collect(), vec![])
         }
-        Place::Folder(folder, _) => {
-            // Checks that the folder holds a complete model.
-            Client::local(folder)?;
-            (vec![folder.display().to_string()], vec![])
-        }
+        Place::Folder(path, _) => return model(path),
         Place::Demo => (
             vec!["demo".to_owned()],
             vec![
                 "`demo` is the default: a small demonstration model that draws shapes, letters and digits with 128x128 pixels.".into(),
-                "Use `--model FOLDER` for the weights of Stable Diffusion 3.5 Medium in a folder of the diffusers layout."
-                    .into(),
+                "Use `--model PATH` for the weights of Stable Diffusion 3.5 Medium: a folder, or a safetensors or GGUF file.".into(),
                 "Run `lumenfall models --remote` to list the models of the gateway.".into(),
             ],
         ),
@@ -140,6 +136,43 @@ async fn models(arguments: &Arguments) -> Result<Report, Error> {
 }
 
 /// Lists the GPUs.
+/// Describes a model on this computer.
+fn model(path: &Path) -> Result<Report, Error> {
+    let local = Local::open(path)?;
+    let side = local.default_side();
+    let summary = local.inspect(side, side)?;
+    let formats = |part: &PartSummary| {
+        let counts: Vec<String> = part.formats.iter().map(|(format, count)| format!("{count} {format}")).collect();
+        counts.join(", ")
+    };
+    let mut text = format!("{}\n", path.display());
+    for part in &summary.parts {
+        let (name, file, bytes) = (part.part.name(), part.path.display(), part.bytes as f64 / 1e9);
+        let (millions, formats) = (part.weights as f64 / 1e6, formats(part));
+        text += &format!("  {name}: {millions:.1} million weights, {bytes:.2} GB ({formats}), {file}\n");
+    }
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let (all, least) = (gib(summary.memory), gib(summary.least_memory));
+    text += &format!("  memory for {side}x{side} pixels: {all:.1} GiB, or slower with at least {least:.1} GiB\n");
+    let unused = summary.parts.iter().filter(|part| !part.unused.is_empty());
+    let notes =
+        unused.map(|part| format!("warning: the {} has unused tensors: {}", part.part.name(), part.unused.join(", ")));
+    let parts: Vec<_> = summary
+        .parts
+        .iter()
+        .map(|part| {
+            json!({
+                "part": part.part.name(), "path": part.path, "weights": part.weights, "bytes": part.bytes,
+                "formats": part.formats, "unused": part.unused,
+            })
+        })
+        .collect();
+    let json = json!({
+        "models": [path], "parts": parts, "memory": summary.memory, "least_memory": summary.least_memory,
+    });
+    Ok(Report { text, notes: notes.collect(), json })
+}
+
 #[cfg(feature = "gpu")]
 fn devices() -> Result<Report, Error> {
     let devices = Local::devices();

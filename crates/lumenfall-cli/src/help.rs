@@ -9,12 +9,12 @@ Usage:
   lumenfall generate PROMPT [OPTIONS]               Generate images from a prompt
   lumenfall edit SOURCE --prompt PROMPT [OPTIONS]   Change an image
   lumenfall estimate PROMPT [OPTIONS]               Show the price of `generate` with the same options
-  lumenfall models [OPTIONS]                        List the models
+  lumenfall models [OPTIONS]                        List the models, or describe the one of --model
   lumenfall devices                                 List the GPUs
 
 Where the images are generated:
   (default)                  On this computer, with a small demonstration model of shapes and letters
-  --model FOLDER             On this computer, with the model in FOLDER (diffusers layout)
+  --model PATH               On this computer, with the model at PATH: a folder, or a safetensors or GGUF file
   --device DEVICE            With --model: auto (the default), cpu, or the number or name of a GPU
   --remote                   Through the Lumenfall gateway, with the API key in LUMENFALL_API_KEY
   --base-url URL             Through another OpenAI-compatible server; implies --remote

@@ -184,8 +184,16 @@ async fn local_models_and_estimates_need_no_server() {
     let cli = Cli::new();
     let models = cli.run(&["models"]).await;
     assert_eq!((models.code, &*models.stdout), (Some(0), "demo\n"));
-    assert!(models.stderr.contains("--model FOLDER"));
+    assert!(models.stderr.contains("--model PATH"));
     assert_eq!(cli.run(&["estimate", PROMPT]).await.stdout, "0.00 USD\n");
+
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../lumenfall-diffusion/demo");
+    let model = cli.run(&["models", "--model", path]).await;
+    for expected in [path, "denoiser: ", " million weights", "F16), ", "VAE: ", "T5: ", "memory for 128x128 pixels: "] {
+        assert!(model.stdout.contains(expected), "{expected}: {model:?}");
+    }
+    let model = cli.run(&["models", "--model", path, "--json"]).await.json();
+    assert_eq!((&model["models"], model["parts"].as_array().unwrap().len()), (&json!([path]), 5), "{model}");
 }
 
 #[tokio::test]
