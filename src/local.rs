@@ -193,7 +193,7 @@ impl Local {
 
     fn new(name: String, files: ModelFiles, options: LoadOptions, defaults: LocalOptions) -> Result<Self, Error> {
         let pipeline = Pipeline::open(&files, &options)?;
-        let fingerprint = files.fingerprint()?;
+        let fingerprint = files.fingerprint_with(&options.loras)?;
         let model = Model { name, files, fingerprint, options, defaults, pipeline, has_run: AtomicBool::new(false) };
         Ok(Self { model: Arc::new(model), id: SCHEMA.id.to_owned(), metadata: true, worker: Worker::start()? })
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use lumenfall_diffusion::{Device, LoadOptions, MemoryBudget, ModelFiles, PartFiles, PartKind, WithoutT5};
+use lumenfall_diffusion::{Device, LoadOptions, LoraFile, MemoryBudget, ModelFiles, PartFiles, PartKind, WithoutT5};
 
 use super::{Local, LocalOptions};
 use crate::error::Error;
@@ -72,6 +72,20 @@ impl LocalBuilder {
     /// Sets the options of requests that do not set them, and replaces those that were set before.
     pub fn defaults(mut self, defaults: LocalOptions) -> Self {
         self.defaults = defaults;
+        self
+    }
+
+    /// Adds a LoRA, DoRA or LoKr in a safetensors file, with a strength of 1. Several can be added.
+    ///
+    /// The file may change the denoiser and the text encoders. Its names may be those of diffusers, peft, kohya's scripts,
+    /// OneTrainer, LyCORIS or Stability AI. The weights of the model may have any format.
+    pub fn lora(self, name: impl Into<String>, path: impl AsRef<Path>) -> Self {
+        self.lora_with_strength(name, path, 1.0)
+    }
+
+    /// Adds a LoRA as [`lora`](Self::lora) does, with another strength: 0 has no effect, and negative values reverse the effect.
+    pub fn lora_with_strength(mut self, name: impl Into<String>, path: impl AsRef<Path>, strength: f32) -> Self {
+        self.options.loras.push(LoraFile::new(name, expand_home(path.as_ref())).strength(strength));
         self
     }
 

@@ -1,5 +1,6 @@
 //! Options that only the local backend has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lumenfall_diffusion::{
@@ -12,7 +13,7 @@ use crate::error::{Error, ErrorKind};
 use crate::setters::setters;
 use crate::values::SkipLayerGuidance;
 
-/// Options that only the [`Local`](super::Local) backend has: sampler, schedule, guidance, noise, previews and deadlines.
+/// Options that only the [`Local`](super::Local) backend has: sampler, schedule, guidance, noise, LoRAs, previews and deadlines.
 ///
 /// They are set for one request with the method `local` of a request builder or the field
 /// [`Options::local`](crate::backend::Options::local), and for all requests with
@@ -72,6 +73,10 @@ pub struct LocalOptions {
     /// The initial latents in place of those of the seeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latents: Option<Latents>,
+    /// The strengths of LoRAs, by the names that [`LocalBuilder::lora`](super::LocalBuilder::lora) gave them. The others have the strengths
+    /// that were set there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loras: Option<BTreeMap<String, f32>>,
     /// Reports a preview, a [`Progress::PartialImage`](crate::backend::Progress::PartialImage), after every so many steps. It is a PNG
     /// file with a pixel for each 8x8 pixels of the image. Default: no previews.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -158,6 +163,7 @@ impl LocalOptions {
         with_skip_layers: skip_layers = SkipLayers,
         with_noise: noise = Noise,
         with_latents: latents = Latents,
+        with_loras: loras = BTreeMap<String, f32>,
         with_preview_every: preview_every = u32,
         with_at_deadline: at_deadline = AtDeadline,
     }
@@ -205,6 +211,7 @@ impl LocalOptions {
             skip_layers,
             noise,
             latents,
+            loras,
             preview_every,
             at_deadline,
         } = defaults;
@@ -219,6 +226,7 @@ impl LocalOptions {
         self.skip_layers = self.skip_layers.take().or(skip_layers);
         self.noise = self.noise.or(noise);
         self.latents = self.latents.take().or(latents);
+        self.loras = self.loras.take().or(loras);
         self.preview_every = self.preview_every.or(preview_every);
         self.at_deadline = self.at_deadline.or(at_deadline);
     }
@@ -257,6 +265,7 @@ impl LocalOptions {
         guidance.rescale = self.guidance_rescale.unwrap_or(guidance.rescale);
         guidance.skip_layers = self.skip_layers.clone().or_else(|| skip.map(skip_layers));
         parameters.noise = self.noise.unwrap_or_default();
+        parameters.loras = self.loras.clone().unwrap_or_default();
         parameters.latents = self.latents.as_ref().map(|latents| latents.values().to_vec());
         Ok(())
     }

@@ -5,6 +5,7 @@
 mod demo;
 mod formats;
 mod inpainting;
+mod loras;
 mod metadata;
 mod options;
 mod recipes;

@@ -199,7 +199,7 @@ fn conditioning_equals_that_of_diffusers() {
     let encoders = text_encoders(&files(), &Target::Cpu);
     let last = prompts.len() - 1;
     let texts = [0, last].map(|i| prompts[i].as_str().unwrap());
-    let encoded = encoders.encode(&texts, Some(T5_TOKENS), &never_cancelled).unwrap();
+    let encoded = encoders.encode(&texts, Some(T5_TOKENS), &[], &never_cancelled).unwrap();
     for (i, encoded) in [0, last].into_iter().zip(&encoded) {
         let Conditioning { context, pooled } = &encoded.conditioning;
         assert_close(context, &golden.first(&format!("{i}.prompt_embeds")), COMPONENT_TOLERANCE);
@@ -210,7 +210,7 @@ fn conditioning_equals_that_of_diffusers() {
 
     let (_folder, without_t5) = files_without_t5();
     let encoders = text_encoders(&without_t5, &Target::Cpu);
-    let encoded = encoders.encode(&[texts[0]], Some(T5_TOKENS), &never_cancelled).unwrap().remove(0).conditioning;
+    let encoded = encoders.encode(&[texts[0]], Some(T5_TOKENS), &[], &never_cancelled).unwrap().remove(0).conditioning;
     assert_close(&encoded.context, &golden.first("no_t5.prompt_embeds"), COMPONENT_TOLERANCE);
     assert_close(&encoded.pooled, &golden.get("no_t5.pooled_prompt_embeds"), COMPONENT_TOLERANCE);
 }
@@ -218,18 +218,18 @@ fn conditioning_equals_that_of_diffusers() {
 #[test]
 fn a_prompt_that_was_encoded_recently_is_not_encoded_again() {
     let encoders = text_encoders(&files(), &Target::Cpu);
-    let first = encoders.encode(&["a star", "", ""], Some(T5_TOKENS), &never_cancelled).unwrap();
+    let first = encoders.encode(&["a star", "", ""], Some(T5_TOKENS), &[], &never_cancelled).unwrap();
     let checks = AtomicUsize::new(0);
     let count = || {
         checks.fetch_add(1, Ordering::Relaxed);
         Ok(())
     };
-    let again = encoders.encode(&["", "a star"], Some(T5_TOKENS), &count).unwrap();
+    let again = encoders.encode(&["", "a star"], Some(T5_TOKENS), &[], &count).unwrap();
     assert_eq!(checks.load(Ordering::Relaxed), 0);
     for (a, b) in [(&first[1], &again[0]), (&first[2], &again[0]), (&first[0], &again[1])] {
         assert_eq!(a.conditioning.context.values(), b.conditioning.context.values());
     }
-    encoders.encode(&["a star"], Some(T5_TOKENS - 1), &count).unwrap();
+    encoders.encode(&["a star"], Some(T5_TOKENS - 1), &[], &count).unwrap();
     assert!(checks.load(Ordering::Relaxed) > 0);
 }
 
@@ -237,7 +237,7 @@ fn a_prompt_that_was_encoded_recently_is_not_encoded_again() {
 fn without_t5_its_tokens_can_be_omitted() {
     let (_folder, files) = files_without_t5();
     let encoders = open_text_encoders(&files, WithoutT5::Omit, &Target::Cpu);
-    let encoded = encoders.encode(&["a star"], None, &never_cancelled).unwrap();
+    let encoded = encoders.encode(&["a star"], None, &[], &never_cancelled).unwrap();
     assert_eq!(encoded[0].conditioning.context.shape(), [77, 64]);
 }
 

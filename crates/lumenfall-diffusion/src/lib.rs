@@ -41,6 +41,7 @@ mod guided;
 mod image;
 mod kernels;
 mod layers;
+mod lora;
 mod mask;
 mod models;
 mod parameters;
@@ -61,6 +62,7 @@ pub use error::{Error, Result};
 #[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]
 pub use gpu::{GpuInfo, GpuKind, devices};
 pub use image::{FileFormat, FileMetadata, RgbImage, read_metadata};
+pub use lora::LoraFile;
 pub use mask::Mask;
 pub use parameters::{
     Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Preview,

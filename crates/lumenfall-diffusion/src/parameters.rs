@@ -1,10 +1,12 @@
 //! The inputs of the pipeline, its callbacks and its output.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
 use crate::image::RgbImage;
+use crate::lora::LoraFile;
 use crate::placement::MemoryBudget;
 use crate::sampling::{Guidance, Noise, Sampler, ScheduleOptions};
 use crate::text::WithoutT5;
@@ -30,6 +32,8 @@ pub struct LoadOptions {
     pub without_t5: WithoutT5,
     /// The memory that may be used.
     pub memory: MemoryBudget,
+    /// The LoRAs of the model. Their strengths may differ from request to request.
+    pub loras: Vec<LoraFile>,
 }
 
 /// The parameters of a request. A field that is `None` has the model's default.
@@ -73,6 +77,10 @@ pub struct Parameters {
     pub count: u32,
     /// The number of T5 tokens. Default: 256, or the tokenizer's maximum if that is smaller.
     pub t5_tokens: Option<usize>,
+    /// The strengths of LoRAs, by their names. The others have the strengths in [`LoraFile::strength`].
+    ///
+    /// Requests with different strengths do not run at the same time.
+    pub loras: BTreeMap<String, f32>,
 }
 
 impl Parameters {

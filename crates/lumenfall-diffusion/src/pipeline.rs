@@ -12,6 +12,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::guided::GuidedDenoiser;
 use crate::image::RgbImage;
+use crate::lora::Loras;
 use crate::mask::Mask;
 use crate::models::{Conditioning, Mmdit, Vae};
 use crate::parameters::{Callbacks, LoadOptions, Parameters, PipelineOutput, Progress};
@@ -38,6 +39,7 @@ pub struct Pipeline {
     fallback: Option<String>,
     /// The projection of previews, after the first request with previews.
     projection: Mutex<Option<Arc<Projection>>>,
+    loras: Loras,
 }
 
 /// The sizes of the images that a model can generate.
@@ -61,19 +63,21 @@ impl Pipeline {
         Self::new(Checkpoint::open(files)?, options)
     }
 
-    pub(crate) fn new(checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
+    pub(crate) fn new(mut checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads.unwrap_or(0))
             .thread_name(|index| format!("lumenfall-{index}"))
             .build()
             .map_err(|error| Error::parameter("threads", format!("cannot be started: {error}; use fewer")))?;
         let (target, fallback) = options.device.open()?;
+        let loras = Loras::open(&options.loras, &mut checkpoint)?;
         let Checkpoint { denoiser, vae, clip_l, clip_g, t5, scheduler } = checkpoint.on(&target);
         let joint_width = denoiser.config.joint_attention_dim;
         let text = TextEncoders::open(clip_l, clip_g, t5, joint_width, options.without_t5)?;
         let (vae, denoiser) = (Vae::open(vae)?, Mmdit::open(denoiser)?);
+        loras.check_attached()?;
         let projection = Mutex::default();
-        Ok(Self { text, denoiser, vae, scheduler, threads, memory: options.memory, fallback, projection })
+        Ok(Self { text, denoiser, vae, scheduler, threads, memory: options.memory, fallback, projection, loras })
     }
 
     /// Returns the sizes of the images that the model can generate.
@@ -228,7 +232,8 @@ impl Pipeline {
             patch: config.patch_size,
             blocks: config.num_layers,
         };
-        let parameters = Parameters { width: Some(width), height: Some(height), ..parameters.clone() };
+        let loras = self.loras.strengths(&parameters.loras)?;
+        let parameters = Parameters { width: Some(width), height: Some(height), loras, ..parameters.clone() };
         Request::new(parameters, strength, &model)
     }
 
@@ -242,6 +247,8 @@ impl Pipeline {
         callbacks: Callbacks<'_>,
         initial_latent: impl Fn(u32, &mut NoiseStream) -> Result<Vec<f32>> + Sync,
     ) -> Result<PipelineOutput> {
+        // A thread of the pool must not wait for other requests, which need it.
+        let _active = self.loras.activate(&request.parameters.loras, &|| callbacks.check_cancelled())?;
         self.install(|| {
             let mut warnings = Vec::from_iter(self.fallback.clone());
             self.enter(Phase::Text, plan);
@@ -305,7 +312,7 @@ impl Pipeline {
         let Parameters { prompt, negative_prompt, t5_tokens, .. } = &request.parameters;
         let prompts = [prompt.as_str(), negative_prompt.as_deref().unwrap_or("")];
         let (prompts, _) = prompts.split_at(if request.guidance.uses_negative_prompt() { 2 } else { 1 });
-        let encoded = self.text.encode(prompts, *t5_tokens, &|| callbacks.check_cancelled())?;
+        let encoded = self.text.encode(prompts, *t5_tokens, &self.loras.text_key(), &|| callbacks.check_cancelled())?;
         Ok(encoded
             .into_iter()
             .map(|prompt| {

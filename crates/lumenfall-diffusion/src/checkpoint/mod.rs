@@ -132,6 +132,17 @@ impl Checkpoint {
         })
     }
 
+    /// Returns the weights of a part.
+    pub(crate) fn weights(&mut self, part: PartKind) -> Option<&mut Weights> {
+        match part {
+            PartKind::Denoiser => Some(&mut self.denoiser.weights),
+            PartKind::Vae => Some(&mut self.vae.weights),
+            PartKind::ClipL => Some(&mut self.clip_l.1.weights),
+            PartKind::ClipG => Some(&mut self.clip_g.1.weights),
+            PartKind::T5 => self.t5.as_mut().map(|(_, t5)| &mut t5.weights),
+        }
+    }
+
     /// Checks that the widths of the parts fit to each other.
     fn check_widths(&self) -> Result<()> {
         let Self { denoiser, vae, clip_l, clip_g, t5, .. } = self;

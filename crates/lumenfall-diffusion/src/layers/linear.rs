@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::{self, GpuWeight};
 use crate::kernels::{Activation, Matrix, Threads, Write, bias_activation, matmul};
+use crate::lora::Adapters;
 use crate::placement::Target;
 use crate::tensor::Tensor;
 use crate::weights::{Scope, Values};
@@ -25,6 +26,7 @@ pub(crate) struct Linear {
     outputs: usize,
     /// `[out]`
     bias: Option<Tensor>,
+    adapters: Adapters,
 }
 
 impl Linear {
@@ -36,6 +38,7 @@ impl Linear {
             inputs,
             outputs,
             bias,
+            adapters: Adapters::default(),
         }
     }
 
@@ -51,6 +54,16 @@ impl Linear {
         }
     }
 
+    /// Adds the LoRAs' changes of the layer that `scope` contains.
+    pub(crate) fn adapted(self, scope: &Scope<'_>) -> Result<Self> {
+        let adapters = scope.adapters();
+        adapters.announce();
+        if !scope.reads_headers_only() {
+            adapters.attach(&self.weight)?;
+        }
+        Ok(Self { adapters, ..self })
+    }
+
     /// Reads `weight` and `bias` in `scope`.
     pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
         let layer = Self::load_without_bias(scope, inputs, outputs)?;
@@ -59,7 +72,16 @@ impl Linear {
 
     /// Reads `weight` in `scope`.
     pub(crate) fn load_without_bias(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
-        Self::new(scope.values("weight", &[outputs, inputs])?, inputs, outputs, None).moved_to(scope)
+        Self::new(scope.values("weight", &[outputs, inputs])?, inputs, outputs, None).adapted(scope)?.moved_to(scope)
+    }
+
+    /// Returns the identity with the LoRAs' changes in `scope`, if there are any.
+    pub(crate) fn adapted_identity(scope: &Scope<'_>, width: usize) -> Result<Option<Self>> {
+        if scope.adapters().is_empty() {
+            return Ok(None);
+        }
+        let identity = (0..width * width).map(|index| if index / width == index % width { 1.0 } else { 0.0 });
+        Self::new(Values::F32(identity.collect()), width, width, None).adapted(scope)?.moved_to(scope).map(Some)
     }
 
     /// Computes `x·Wᵀ + b`: `[tokens, in]` to `[tokens, out]`.
@@ -78,20 +100,32 @@ impl Linear {
             return Err(Error::Compute(format!("a linear layer of {} inputs received {inputs} inputs", self.inputs)));
         }
         #[cfg(feature = "gpu")]
-        if let Some(weight) = &self.on_gpu {
+        if let Some(weight) = self.on_gpu.as_ref().filter(|_| !self.adapters.are_active()) {
             return gpu::kernels::linear(weight.gpu(), x, weight, self.outputs, self.bias.as_ref(), activation);
         }
         let x = &x.on_cpu()?;
         let mut out = vec![0f32; tokens * self.outputs];
-        self.multiply(Matrix::row_major(x.values(), tokens, inputs, inputs), &mut out);
+        let x = Matrix::row_major(x.values(), tokens, inputs, inputs);
+        match self.adapters.are_active() {
+            true => self.adapters.forward(x, &mut out, |x, out| self.multiply(x, out))?,
+            false => self.multiply(x, &mut out)?,
+        }
         bias_activation(&mut out, self.outputs, self.bias.as_ref().map(Tensor::values), activation);
         Tensor::new(out, &[tokens, self.outputs])
     }
 
     /// Computes `out = x·Wᵀ`, with the rows of `out` one after another.
-    fn multiply(&self, x: Matrix<'_>, out: &mut [f32]) {
+    fn multiply(&self, x: Matrix<'_>, out: &mut [f32]) -> Result<()> {
+        #[cfg(feature = "gpu")]
+        if let Some(weight) = &self.on_gpu {
+            let x = Tensor::new(x.data.to_vec(), &[x.rows, x.cols])?;
+            let product = gpu::kernels::linear(weight.gpu(), &x, weight, self.outputs, None, None)?.on_cpu()?;
+            out.copy_from_slice(product.values());
+            return Ok(());
+        }
         if let Values::F32(weight) = &self.weight {
-            return self.multiply_panel(x, weight, 0, out);
+            self.multiply_panel(x, weight, 0, out);
+            return Ok(());
         }
         let rows = (PANEL / self.inputs.max(1)).clamp(1, self.outputs.max(1));
         let mut panel = vec![0f32; rows * self.inputs];
@@ -105,6 +139,7 @@ impl Linear {
             parts.for_each(|(i, values)| self.weight.widen(start + i * part, values));
             self.multiply_panel(x, panel, first, out);
         }
+        Ok(())
     }
 
     /// Computes the outputs from `first` with their rows of the weight.

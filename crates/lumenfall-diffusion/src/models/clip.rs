@@ -81,7 +81,7 @@ impl Ends {
         // Some CLIP-L files have no projection, which is then the identity.
         let projection = match root.contains("text_projection.weight") {
             true => Some(Linear::load_without_bias(&root.at("text_projection"), width, config.projection_dim)?),
-            false => None,
+            false => Linear::adapted_identity(&root.at("text_projection"), width)?,
         };
         Ok(Self {
             positions: positions.tensor("weight", &[config.max_position_embeddings, width])?,

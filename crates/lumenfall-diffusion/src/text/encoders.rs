@@ -1,6 +1,6 @@
 //! The combination of the three text encoders.
 
-use super::recent::{EncodedPrompt, RecentPrompts};
+use super::recent::{EncodedPrompt, Key, RecentPrompts};
 use super::tokenizer::Tokenizer;
 use crate::checkpoint::Encoder;
 use crate::checkpoint::config::{ClipConfig, T5Config};
@@ -75,17 +75,20 @@ impl TextEncoders {
     }
 
     /// Encodes prompts. Calls `check_cancelled` before each block.
+    ///
+    /// `loras` identifies the changes of the encoders by LoRAs.
     pub(crate) fn encode(
         &self,
         prompts: &[&str],
         t5_tokens: Option<usize>,
+        loras: &[u32],
         check_cancelled: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<EncodedPrompt>> {
         let t5_tokens = match &self.t5 {
             Some((tokenizer, _)) => t5_tokens.unwrap_or(T5_TOKENS).min(tokenizer.get()?.max_length()),
             None => t5_tokens.unwrap_or(T5_TOKENS),
         };
-        let known: Vec<_> = prompts.iter().map(|prompt| self.recent.get(prompt, t5_tokens)).collect();
+        let known: Vec<_> = prompts.iter().map(|prompt| self.recent.get(&Key::new(prompt, t5_tokens, loras))).collect();
         let new: Vec<_> =
             prompts.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(new, _)| *new).collect();
         let mut encoded = match new.is_empty() {
@@ -94,7 +97,7 @@ impl TextEncoders {
         }
         .into_iter();
         for (prompt, encoded) in new.iter().zip(encoded.as_slice()) {
-            self.recent.add(prompt, t5_tokens, encoded);
+            self.recent.add(Key::new(prompt, t5_tokens, loras), encoded);
         }
         Ok(known.into_iter().filter_map(|known| known.or_else(|| encoded.next())).collect())
     }

@@ -24,28 +24,43 @@ impl EncodedPrompt {
     }
 }
 
-/// The prompts that were encoded last, such as the empty prompt of guidance, with their number of T5 tokens.
+/// Everything that an encoded prompt depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Key {
+    prompt: String,
+    t5_tokens: usize,
+    /// The strengths of the LoRAs that change text encoders.
+    loras: Vec<u32>,
+}
+
+impl Key {
+    pub(super) fn new(prompt: &str, t5_tokens: usize, loras: &[u32]) -> Self {
+        Self { prompt: prompt.to_owned(), t5_tokens, loras: loras.to_vec() }
+    }
+}
+
+/// The prompts that were encoded last, such as the empty prompt of guidance.
 #[derive(Debug, Default)]
-pub(super) struct RecentPrompts(Mutex<Vec<(String, usize, EncodedPrompt)>>);
+pub(super) struct RecentPrompts(Mutex<Vec<(Key, EncodedPrompt)>>);
 
 impl RecentPrompts {
-    pub(super) fn get(&self, prompt: &str, t5_tokens: usize) -> Option<EncodedPrompt> {
+    pub(super) fn get(&self, key: &Key) -> Option<EncodedPrompt> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = entries.iter().position(|(known, tokens, _)| known == prompt && *tokens == t5_tokens)?;
+        let index = entries.iter().position(|(known, _)| known == key)?;
         let entry = entries.remove(index);
-        let encoded = entry.2.detached();
+        let encoded = entry.1.detached();
         entries.push(entry);
         Some(encoded)
     }
 
     /// Adds a prompt and forgets the one whose last use is the longest ago.
-    pub(super) fn add(&self, prompt: &str, t5_tokens: usize, encoded: &EncodedPrompt) {
+    pub(super) fn add(&self, key: Key, encoded: &EncodedPrompt) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|(known, tokens, _)| known != prompt || *tokens != t5_tokens);
+        entries.retain(|(known, _)| *known != key);
         if entries.len() >= CAPACITY {
             entries.remove(0);
         }
-        entries.push((prompt.to_owned(), t5_tokens, encoded.detached()));
+        entries.push((key, encoded.detached()));
     }
 }
 
@@ -63,10 +78,11 @@ mod tests {
         };
         let recent = RecentPrompts::default();
         for index in 0..CAPACITY {
-            recent.add(&index.to_string(), 256, &encoded());
+            recent.add(Key::new(&index.to_string(), 256, &[]), &encoded());
         }
-        assert!(recent.get("0", 256).is_some() && recent.get("0", 77).is_none());
-        recent.add("new", 256, &encoded());
-        assert!(recent.get("0", 256).is_some() && recent.get("1", 256).is_none() && recent.get("new", 256).is_some());
+        let knows = |prompt, t5_tokens, loras: &[u32]| recent.get(&Key::new(prompt, t5_tokens, loras)).is_some();
+        assert!(knows("0", 256, &[]) && !knows("0", 77, &[]) && !knows("0", 256, &[1]));
+        recent.add(Key::new("new", 256, &[]), &encoded());
+        assert!(knows("0", 256, &[]) && !knows("1", 256, &[]) && knows("new", 256, &[]));
     }
 }

@@ -1,12 +1,12 @@
 //! A file with tensors, whatever its format.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
 use super::files::RandomAccess;
 use super::gguf::Gguf;
-use super::safetensors;
+use super::safetensors::{self, Safetensors};
 use super::shard::{Shard, TensorInfo};
 use crate::error::Result;
 
@@ -15,6 +15,8 @@ use crate::error::Result;
 pub(crate) struct Container {
     pub(crate) shard: Arc<Shard>,
     pub(crate) tensors: BTreeMap<String, TensorInfo>,
+    /// The text entries in the header of a safetensors file.
+    pub(crate) metadata: HashMap<String, String>,
 }
 
 impl Container {
@@ -33,14 +35,17 @@ impl Container {
     pub(crate) fn open(file: RandomAccess) -> Result<Self> {
         let mut magic = [0; 4];
         let is_gguf = file.length >= 4 && file.read_at(0, &mut magic).is_ok() && magic == *b"GGUF";
-        let (shard, tensors) = match is_gguf {
+        let (shard, tensors, metadata) = match is_gguf {
             true => {
                 let Gguf { shard, tensors } = Gguf::open(file)?;
-                (shard, tensors)
+                (shard, tensors, HashMap::new())
             }
-            false => safetensors::open(file)?,
+            false => {
+                let Safetensors { shard, tensors, metadata } = safetensors::open(file)?;
+                (shard, tensors, metadata)
+            }
         };
-        Ok(Self { shard: Arc::new(shard), tensors: tensors.into_iter().collect() })
+        Ok(Self { shard: Arc::new(shard), tensors: tensors.into_iter().collect(), metadata })
     }
 
     /// Returns the shape of a tensor.

@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 use super::file_names;
 use super::files::{ModelFiles, RandomAccess};
 use crate::error::Result;
+use crate::lora::LoraFile;
 
 /// The files that are hashed completely, if they exist.
 const SMALL_FILES: [&str; 16] = [
@@ -69,13 +70,38 @@ impl ModelFiles {
                 hash.add_samples(&RandomAccess::open(path)?)?;
             }
         }
-        Ok(hash.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hash.finish())
+    }
+
+    /// Returns a hash that identifies the model with LoRAs: their names, files and default strengths. Without LoRAs, it is that
+    /// of [`ModelFiles::fingerprint`].
+    ///
+    /// # Errors
+    /// Returns an error that names the file that is missing or cannot be read.
+    pub fn fingerprint_with(&self, loras: &[LoraFile]) -> Result<String> {
+        let model = self.fingerprint()?;
+        if loras.is_empty() {
+            return Ok(model);
+        }
+        let mut hash = Hash(Sha256::new());
+        hash.add(model.as_bytes());
+        for LoraFile { name, path, strength } in loras {
+            hash.add(name.as_bytes());
+            hash.add(&strength.to_le_bytes());
+            hash.add_samples(&RandomAccess::open(path)?)?;
+        }
+        Ok(hash.finish())
     }
 }
 
 struct Hash(Sha256);
 
 impl Hash {
+    /// Returns the hash in hexadecimal digits.
+    fn finish(self) -> String {
+        self.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// Adds bytes and their number, so that different parts cannot result in the same hash.
     fn add(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_le_bytes());

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
+use crate::lora::Adapters;
 use crate::placement::Target;
 
 pub(crate) use container::Container;
@@ -36,6 +37,8 @@ pub(crate) use write::{NewTensor, write_gguf, write_safetensors};
 #[derive(Debug)]
 pub(crate) struct Weights {
     tensors: HashMap<String, Stored>,
+    /// The LoRAs' changes of layers, by the names of the layers without `text_model.`.
+    pub(crate) adapters: HashMap<String, Adapters>,
     /// A file of the part, for the error message of a missing tensor.
     path: PathBuf,
     /// The record of requested tensors, if there are random values instead of files.
@@ -65,7 +68,13 @@ impl Weights {
 
     /// Creates weights without tensors.
     pub(crate) fn empty(path: &Path) -> Self {
-        Self { tensors: HashMap::new(), path: path.to_path_buf(), random: None, target: Target::Cpu }
+        Self {
+            tensors: HashMap::new(),
+            adapters: HashMap::new(),
+            path: path.to_path_buf(),
+            random: None,
+            target: Target::Cpu,
+        }
     }
 
     /// Sets where the layers with these weights compute.
@@ -112,6 +121,11 @@ impl Weights {
 
     fn selected(&self, prefix: &str) -> impl Iterator<Item = &Stored> {
         self.tensors.iter().filter(move |(name, _)| name.starts_with(prefix)).map(|(_, tensor)| tensor)
+    }
+
+    /// Returns the names and shapes of all tensors.
+    pub(crate) fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, stored)| (name.as_str(), stored.shape.as_slice()))
     }
 
     /// Returns the path of the file, or of one of them.

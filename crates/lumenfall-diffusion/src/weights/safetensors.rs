@@ -40,8 +40,17 @@ pub(super) fn header(file: &RandomAccess) -> Result<Vec<u8>> {
     Ok(header)
 }
 
+/// An open file.
+#[derive(Debug)]
+pub(super) struct Safetensors {
+    pub(super) shard: Shard,
+    pub(super) tensors: HashMap<String, TensorInfo>,
+    /// The text entries of the header.
+    pub(super) metadata: HashMap<String, String>,
+}
+
 /// Reads the header of a file and checks that the file contains what it describes.
-pub(crate) fn open(file: RandomAccess) -> Result<(Shard, HashMap<String, TensorInfo>)> {
+pub(super) fn open(file: RandomAccess) -> Result<Safetensors> {
     let corrupt = |reason: String| Error::malformed(&file.path, reason);
     let header = header(&file)?;
     let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| {
@@ -57,7 +66,7 @@ pub(crate) fn open(file: RandomAccess) -> Result<(Shard, HashMap<String, TensorI
             file.length
         )));
     }
-    let infos = metadata
+    let tensors = metadata
         .tensors()
         .into_iter()
         .map(|(name, info)| {
@@ -65,7 +74,8 @@ pub(crate) fn open(file: RandomAccess) -> Result<(Shard, HashMap<String, TensorI
             (name, TensorInfo { shape: info.shape.clone(), format: format_of(info.dtype), start })
         })
         .collect();
-    Ok((Shard::new(file), infos))
+    let metadata = metadata.metadata().clone().unwrap_or_default();
+    Ok(Safetensors { shard: Shard::new(file), tensors, metadata })
 }
 
 fn format_of(dtype: Dtype) -> std::result::Result<Format, String> {
@@ -84,7 +94,7 @@ mod tests {
     use super::super::files::ModelFiles;
     use super::*;
 
-    fn open(header: &str, data: &[u8]) -> Result<(Shard, HashMap<String, TensorInfo>)> {
+    fn open(header: &str, data: &[u8]) -> Result<Safetensors> {
         let folder = tempfile::tempdir().unwrap();
         let content = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat();
         std::fs::write(folder.path().join("a.safetensors"), content).unwrap();
@@ -144,7 +154,7 @@ mod tests {
             }
             std::fs::write(folder.path().join("a.safetensors"), file).unwrap();
             match super::open(ModelFiles::Folder(folder.path().into()).open("a.safetensors").unwrap()) {
-                Ok((shard, tensors)) => tensors.iter().for_each(|(name, info)| {
+                Ok(Safetensors { shard, tensors, .. }) => tensors.iter().for_each(|(name, info)| {
                     drop(shard.read(name, info, 0, info.shape.iter().product()));
                 }),
                 Err(_) => refused += 1,

@@ -6,6 +6,7 @@ use super::Weights;
 use super::format::Values;
 use super::stored::Stored;
 use crate::error::Result;
+use crate::lora::{Adapters, layer_name};
 use crate::placement::Target;
 use crate::tensor::Tensor;
 
@@ -30,6 +31,11 @@ impl Scope<'_> {
     /// Returns where layers compute. If only headers are read, layers do not compute.
     pub(crate) fn target(&self) -> &Target {
         if self.headers_only { &Target::Cpu } else { &self.weights.target }
+    }
+
+    /// Returns the LoRAs' changes of the layer.
+    pub(crate) fn adapters(&self) -> Adapters {
+        self.weights.adapters.get(layer_name(&self.prefix)).cloned().unwrap_or_default()
     }
 
     /// Returns true if tensors are checked but not read.

@@ -70,7 +70,7 @@ impl PatchEmbedding {
         let weight = scope.values("weight", &[width, config.in_channels, patch, patch])?;
         let inputs = config.in_channels * patch * patch;
         let projection = Linear::new(weight, inputs, width, Some(scope.tensor("bias", &[width])?));
-        let projection = projection.moved_to(&scope)?;
+        let projection = projection.adapted(&scope)?.moved_to(&scope)?;
         Ok(Self { projection, patch })
     }
 

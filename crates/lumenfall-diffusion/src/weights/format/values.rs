@@ -1,5 +1,7 @@
 //! Values in the format of their file.
 
+use std::borrow::Cow;
+
 use half::f16;
 
 use super::Format;
@@ -146,14 +148,19 @@ impl Values {
         }
     }
 
-    /// Converts all values to f32.
-    pub(crate) fn into_f32(self) -> Vec<f32> {
+    /// Returns all values as f32, without a copy if they are.
+    pub(crate) fn to_f32(&self) -> Cow<'_, [f32]> {
         if let Self::F32(values) = self {
-            return values;
+            return Cow::Borrowed(values);
         }
         let mut values = vec![0.0; self.len()];
         self.widen(0, &mut values);
-        values
+        Cow::Owned(values)
+    }
+
+    /// Converts all values to f32.
+    pub(crate) fn into_f32(self) -> Vec<f32> {
+        if let Self::F32(values) = self { values } else { self.to_f32().into_owned() }
     }
 }
 

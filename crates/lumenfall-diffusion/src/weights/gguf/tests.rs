@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use super::super::files::ModelFiles;
 use super::super::format::{Format, Values};
-use super::super::safetensors;
+use super::super::safetensors::{self, Safetensors};
 use super::super::shard::{Shard, TensorInfo};
 use super::*;
 
@@ -22,7 +22,8 @@ fn bits(shard: &Shard, name: &str, info: &TensorInfo, first: usize, count: usize
 #[test]
 fn every_format_has_the_values_of_the_gguf_package() {
     let gguf = Gguf::open(golden().open("formats.gguf").unwrap()).unwrap();
-    let (shard, expected) = safetensors::open(golden().open("formats.gguf.safetensors").unwrap()).unwrap();
+    let Safetensors { shard, tensors: expected, .. } =
+        safetensors::open(golden().open("formats.gguf.safetensors").unwrap()).unwrap();
     assert_eq!(expected.len(), FORMATS.len());
     for name in FORMATS {
         let (info, expected) = (&gguf.tensors[name], &expected[name]);

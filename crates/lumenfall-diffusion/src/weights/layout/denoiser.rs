@@ -51,7 +51,7 @@ const POSITIONS: (&str, &str) = ("pos_embed", "pos_embed.pos_embed");
 ///
 /// In the modulation of the last block's text and of the output, diffusers stores the scale before the shift. `width` is the
 /// width of the denoiser.
-pub(super) fn original(name: &str, shape: &[usize], width: usize) -> Vec<(String, Rows)> {
+pub(crate) fn original(name: &str, shape: &[usize], width: usize) -> Vec<(String, Rows)> {
     if name == POSITIONS.0 {
         return vec![(POSITIONS.1.into(), Rows::All)];
     }

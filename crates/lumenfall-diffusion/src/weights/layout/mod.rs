@@ -5,8 +5,12 @@ mod part;
 mod t5;
 mod vae;
 
+pub(crate) use denoiser::original as original_denoiser;
 pub use part::PartKind;
 pub(crate) use part::{Location, describe_other_model, find_parts};
+
+use std::iter;
+use std::ops::Range;
 
 use super::container::Container;
 use super::shard::TensorInfo;
@@ -26,12 +30,23 @@ pub(crate) enum Naming {
 
 /// The rows of a tensor in the file that form a tensor of diffusers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rows {
+pub(crate) enum Rows {
     All,
     /// One of three equal parts, from 0: queries, keys or values.
     Third(usize),
     /// Both halves in the other order.
     SwappedHalves,
+}
+
+impl Rows {
+    /// Returns the rows in the file that form a tensor of `count` rows, in their order.
+    pub(crate) fn ranges(self, count: usize) -> Vec<Range<usize>> {
+        match self {
+            Self::All => iter::once(0..count).collect(),
+            Self::Third(part) => iter::once(part * count..(part + 1) * count).collect(),
+            Self::SwappedHalves => vec![count / 2..count, 0..count / 2],
+        }
+    }
 }
 
 /// The suffixes of tensors that scale the weight of their layer. The second is the newer one.
@@ -75,6 +90,15 @@ pub(super) fn add_tensors(weights: &mut Weights, container: &Container, location
     Ok(())
 }
 
+impl Weights {
+    /// Adds rows of a tensor of a file under another name.
+    pub(crate) fn insert_from(&mut self, container: &Container, tensor: &str, rows: Rows, name: &str) {
+        if let Some(info) = container.tensors.get(tensor) {
+            self.insert(name.to_owned(), Stored::new(&container.shard, tensor, select(info, rows), Vec::new()));
+        }
+    }
+}
+
 /// Returns the names in diffusers of a tensor of a part, with its rows. Returns none if the part does not use the tensor.
 fn targets(container: &Container, location: &Location, name: &str, info: &TensorInfo) -> Vec<(String, Rows)> {
     let found = match (location.kind, location.naming) {
@@ -115,11 +139,12 @@ pub(crate) fn name_in_file(
 /// Returns the pieces of a tensor that contain the rows, in their order.
 fn select(info: &TensorInfo, rows: Rows) -> Vec<TensorInfo> {
     let count = info.shape.first().copied().unwrap_or(0);
-    match rows {
-        Rows::All => vec![info.clone()],
-        Rows::Third(part) => vec![info.rows(part * (count / 3), count / 3)],
-        Rows::SwappedHalves => vec![info.rows(count / 2, count - count / 2), info.rows(0, count / 2)],
-    }
+    let ranges = match rows {
+        Rows::All => return vec![info.clone()],
+        Rows::Third(_) => rows.ranges(count / 3),
+        Rows::SwappedHalves => rows.ranges(count),
+    };
+    ranges.into_iter().map(|range| info.rows(range.start, range.len())).collect()
 }
 
 /// Returns the pieces of a scale: a single value for all rows of the weight, or one value per row.
