@@ -26,7 +26,6 @@ compile_error!("lumenfall-diffusion needs a 64-bit target, because weight files 
 #[doc(hidden)]
 pub mod bench;
 mod checkpoint;
-mod clock;
 mod demo;
 mod device;
 mod error;
@@ -37,19 +36,14 @@ pub mod fuzz;
 mod golden;
 #[cfg(feature = "gpu")]
 mod gpu;
-mod guided;
 mod image;
 mod kernels;
 mod layers;
 mod lora;
-mod mask;
 mod models;
 mod parameters;
 mod pipeline;
 mod placement;
-mod preview;
-mod request;
-mod run;
 mod sampling;
 mod tensor;
 mod text;
@@ -63,12 +57,12 @@ pub use error::{Error, Result};
 pub use gpu::{GpuInfo, GpuKind, devices};
 pub use image::{FileFormat, FileMetadata, RgbImage, read_metadata};
 pub use lora::LoraFile;
-pub use mask::Mask;
+
 pub use parameters::{
     Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Preview,
     Progress,
 };
-pub use pipeline::{ModelSummary, PartSummary, Pipeline, Sizes};
+pub use pipeline::{Mask, ModelSummary, PartSummary, Pipeline, Sizes};
 pub use placement::MemoryBudget;
 pub use sampling::{
     CudaCard, DynamicShift, Guidance, GuidanceMethod, Noise, Sampler, Schedule, ScheduleOptions, Shift, SkipLayers,

@@ -1,6 +1,12 @@
 //! The pipeline: text to image, and image to image.
 
+mod clock;
+mod guided;
+mod mask;
 mod memory;
+mod preview;
+mod request;
+mod run;
 mod summary;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,22 +14,22 @@ use std::time::Instant;
 
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::scheduler::SchedulerConfig;
-use crate::clock::Clock;
 use crate::error::{Error, Result};
-use crate::guided::GuidedDenoiser;
 use crate::image::RgbImage;
 use crate::lora::Loras;
-use crate::mask::Mask;
 use crate::models::{Conditioning, Mmdit, Vae};
 use crate::parameters::{Callbacks, LoadOptions, Parameters, PipelineOutput, Progress};
 use crate::placement::{MemoryBudget, Phase, Plan};
-use crate::preview::Projection;
-use crate::request::{ModelFacts, Request};
-use crate::run::{Area, Run};
 use crate::sampling::{NoiseStream, combine};
 use crate::tensor::Tensor;
 use crate::text::TextEncoders;
 use crate::weights::ModelFiles;
+use clock::Clock;
+use guided::GuidedDenoiser;
+pub use mask::Mask;
+use preview::Projection;
+use request::{ModelFacts, Request};
+use run::{Area, Run};
 pub use summary::{ModelSummary, PartSummary};
 
 /// A Stable Diffusion 3.5 model. Its weights are read when a request needs them.

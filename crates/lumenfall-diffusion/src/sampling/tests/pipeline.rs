@@ -8,8 +8,8 @@ use super::super::{Guidance, Noise, Sampler, Schedule, SkipLayers, SkipWindow};
 use super::{Golden, assert_close};
 use crate::error::Error;
 use crate::image::RgbImage;
-use crate::mask::Mask;
 use crate::parameters::{Callbacks, LoadOptions, Parameters, Progress};
+use crate::pipeline::Mask;
 use crate::pipeline::Pipeline;
 use crate::weights::ModelFiles;
 

@@ -3,12 +3,12 @@
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use crate::clock::Clock;
+use super::clock::Clock;
+use super::guided::GuidedDenoiser;
+use super::preview::Projection;
+use super::request::Request;
 use crate::error::Result;
-use crate::guided::GuidedDenoiser;
 use crate::parameters::{Callbacks, Preview, Progress};
-use crate::preview::Projection;
-use crate::request::Request;
 use crate::sampling::{NoiseStream, sample};
 
 /// What the steps of an image need.

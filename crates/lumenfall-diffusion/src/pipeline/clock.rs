@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::request::Request;
+use super::request::Request;
 
 /// Estimates the remaining time of a request from the time of the forward passes so far.
 ///
