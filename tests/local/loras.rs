@@ -42,8 +42,8 @@ async fn each_request_chooses_the_strengths() {
         client.images().generate_spec(spec).inline().send()
     };
     let full = request(&[("ink", 1.0)]).await.unwrap();
-    assert_eq!(full[0].bytes(), draw(open(1.0).metadata(false)).await);
-    assert_eq!(request(&[]).await.unwrap()[0].bytes(), draw(open(0.5).metadata(false)).await);
+    assert_eq!(*full[0].bytes(), draw(open(1.0).metadata(false)).await);
+    assert_eq!(*request(&[]).await.unwrap()[0].bytes(), draw(open(0.5).metadata(false)).await);
     let error = request(&[("oil", 1.0)]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRequest);
     assert!(error.to_string().contains("no LoRA `oil`; the model has `ink`"), "{error}");
