@@ -20,6 +20,9 @@ use crate::tensor::Tensor;
 use crate::text::{TextEncoders, WithoutT5};
 use crate::weights::{ModelFiles, Weights};
 
+#[cfg(feature = "gpu")]
+mod on_a_gpu;
+
 const COMPONENT_TOLERANCE: f32 = 1e-4;
 const LATENT_TOLERANCE: f32 = 1e-3;
 const T5_TOKENS: usize = 32;
@@ -441,79 +444,6 @@ fn sixteen_bit_weights_are_converted_exactly() {
         let weights = Weights::open(&ModelFiles::Folder(copy.path().into()), "text_encoder", "model").unwrap();
         for (name, expected) in Golden::open(&format!("text_encoder.{dtype}")).0 {
             assert_close(&weights.root().tensor(&name, expected.shape()).unwrap(), &expected, 0.0);
-        }
-    }
-}
-
-#[cfg(feature = "gpu")]
-mod on_a_gpu {
-    use super::*;
-    use crate::device::GpuChoice;
-    use crate::gpu::tests::{target, unshared};
-
-    #[test]
-    fn encoded_prompts_equal_those_of_transformers() {
-        assert_encoded_prompts(&target());
-    }
-
-    #[test]
-    fn denoiser_output_equals_that_of_diffusers() {
-        assert_denoiser_output(&target());
-    }
-
-    #[test]
-    fn autoencoder_output_equals_that_of_diffusers() {
-        assert_autoencoder_output(&target());
-    }
-
-    #[test]
-    fn images_equal_those_of_diffusers() {
-        let device = Device::Gpu(GpuChoice::Index(0));
-        let options = LoadOptions { device, ..LoadOptions::default() };
-        let pipeline = Pipeline::open(&files(), &options).unwrap();
-        for name in ["square", "wide", "no_guidance"] {
-            assert_same_image(&pipeline, &Golden::open("txt2img"), "txt2img", name, None);
-        }
-        assert_edited_images(&pipeline);
-    }
-
-    #[test]
-    fn cancelled_requests_leave_no_buffer_behind() {
-        // Other tests use the buffers of the shared GPU at the same time.
-        let gpu = unshared();
-        let Checkpoint { denoiser, vae, clip_l, clip_g, t5, .. } =
-            Checkpoint::open(&files()).unwrap().on(&Target::Gpu(gpu.clone()));
-        let text = TextEncoders::open(clip_l, clip_g, t5, 64, WithoutT5::Zeros).unwrap();
-        let (denoiser, vae) = (Mmdit::open(denoiser).unwrap(), Vae::open(vae).unwrap());
-        denoiser.keep_blocks(usize::MAX);
-        vae.keep_decoder(true);
-        let latent = Tensor::new(Generator::new(1).normal(16 * 8 * 8), &[16, 8, 8]).unwrap();
-        // Prompts differ, so that they are encoded each time.
-        let request = |prompt: &str, check_cancelled: &dyn Fn() -> crate::error::Result<()>| {
-            let conditioning = text.encode(&[prompt], Some(7), &[], check_cancelled)?.remove(0).conditioning;
-            let context = denoiser.embed_context(&conditioning)?;
-            let modulations = denoiser.modulations(&[(500.0, &conditioning.pooled)], check_cancelled)?;
-            let velocity = denoiser.forward(&latent, &context, &modulations, 0, &[], check_cancelled)?.on_cpu()?;
-            vae.decode(&velocity, check_cancelled)?.on_cpu()
-        };
-        let checks = AtomicUsize::new(0);
-        let count = || {
-            checks.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        };
-        request("a star", &count).unwrap();
-        let kept = gpu.in_use();
-        assert!(kept > 0);
-        let checks = checks.into_inner();
-        for index in 0..50 {
-            // A permutation of the places where a request can be cancelled.
-            let left = AtomicUsize::new(index * 7 % checks);
-            let cancel = || match left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
-                Ok(_) => Ok(()),
-                Err(_) => Err(crate::error::Error::Cancelled),
-            };
-            assert!(request(&format!("star {index}"), &cancel).is_err());
-            assert_eq!(gpu.in_use(), kept, "request {index}");
         }
     }
 }
