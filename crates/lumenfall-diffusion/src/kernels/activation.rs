@@ -1,6 +1,5 @@
 //! Activation functions.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::math;
@@ -43,9 +42,8 @@ pub(crate) fn bias_activation(values: &mut [f32], width: usize, bias: Option<&[f
         return;
     }
     let rows = (CHUNK / width.max(1)).max(1);
-    let arch = Arch::new();
     values.par_chunks_mut(rows * width).for_each(|chunk| {
-        arch.dispatch(|| {
+        vectorized!({
             for row in chunk.chunks_exact_mut(width) {
                 if let Some(bias) = bias {
                     row.iter_mut().zip(bias).for_each(|(x, b)| *x += b);

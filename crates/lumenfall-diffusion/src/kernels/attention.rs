@@ -1,10 +1,10 @@
 //! Attention that never stores the whole score matrix.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, Threads, Write, matmul};
 use super::math;
+use super::transpose::transpose;
 
 /// The number of queries that one task processes. Their scores for all keys fit into the L2 cache.
 const QUERY_BLOCK: usize = 64;
@@ -69,7 +69,11 @@ fn masked(
 ) -> Vec<f32> {
     let dim = q.width / heads;
     let keys = k.rows();
-    let arch = Arch::new();
+    // Each block of queries reads the keys in this order.
+    let mut transposed = vec![0f32; k.values.len()];
+    transpose(&mut transposed, keys, dim, |key, column, values| {
+        values.copy_from_slice(&k.values[key * k.width + column..][..values.len()]);
+    });
     let mut out = vec![0f32; q.values.len()];
     let blocks: Vec<&mut [f32]> = out.chunks_mut(QUERY_BLOCK * q.width).collect();
     blocks.into_par_iter().enumerate().for_each(|(block, out)| {
@@ -79,10 +83,10 @@ fn masked(
         for head in 0..heads {
             let column = head * dim;
             let head_q = Matrix::row_major(&q.values[first * q.width + column..], queries, dim, q.width);
-            let head_k = Matrix::row_major(&k.values[column..], keys, dim, k.width);
+            let head_k = Matrix::row_major(&transposed[column * keys..], dim, keys, keys);
             let head_v = Matrix::row_major(&v.values[column..], keys, dim, v.width);
-            matmul(&mut scores, keys, Write::Replace, scale, head_q, head_k.transposed(), Threads::One);
-            arch.dispatch(|| {
+            matmul(&mut scores, keys, Write::Replace, scale, head_q, head_k, Threads::One);
+            vectorized!({
                 for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
                     adjust(head, first + row, scores);
                     softmax(scores);

@@ -1,6 +1,5 @@
 //! Sums and products of two tensors.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::activation::CHUNK;
@@ -9,6 +8,5 @@ use super::activation::CHUNK;
 pub(crate) fn zip(x: &mut [f32], y: &[f32], width: usize, combine: impl Fn(&mut [f32], &[f32]) + Sync) {
     let width = width.max(1);
     let chunk = (CHUNK / width).max(1) * width;
-    let arch = Arch::new();
-    x.par_chunks_mut(chunk).zip(y.par_chunks(chunk)).for_each(|(x, y)| arch.dispatch(|| combine(x, y)));
+    x.par_chunks_mut(chunk).zip(y.par_chunks(chunk)).for_each(|(x, y)| vectorized!(combine(x, y)));
 }

@@ -1,6 +1,5 @@
 //! Group normalization of images, with the SiLU that follows it.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::math;
@@ -41,13 +40,12 @@ pub(crate) fn group_statistics(
     silu: bool,
 ) -> Affine {
     let channels = weight.len();
-    let arch = Arch::new();
     let partial: Vec<(Vec<f32>, Vec<f32>)> = pixels
         .par_chunks(PIXELS * channels)
         .map(|chunk| {
             let mut sums = vec![0f32; channels];
             let mut squares = vec![0f32; channels];
-            arch.dispatch(|| {
+            vectorized!({
                 for pixel in chunk.chunks_exact(channels) {
                     for ((value, sum), square) in pixel.iter().zip(&mut sums).zip(&mut squares) {
                         *sum += value;
@@ -85,10 +83,9 @@ pub(crate) fn group_statistics(
 /// Normalizes an image.
 pub(crate) fn apply(pixels: &[f32], norm: &Affine) -> Vec<f32> {
     let channels = norm.scale.len();
-    let arch = Arch::new();
     let mut out = vec![0f32; pixels.len()];
     out.par_chunks_mut(PIXELS * channels).zip(pixels.par_chunks(PIXELS * channels)).for_each(|(out, pixels)| {
-        arch.dispatch(|| {
+        vectorized!({
             for (out, pixel) in out.chunks_exact_mut(channels).zip(pixels.chunks_exact(channels)) {
                 norm.apply_to_pixel(pixel, out);
             }

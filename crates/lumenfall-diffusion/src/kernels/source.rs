@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
 use super::group_norm::Affine;
 
 /// An image: rows of pixels of `channels` values.
@@ -48,21 +46,18 @@ impl<'a> Source<'a> {
         out.resize(rows.len() * columns.len() * channels, 0.0);
         let image = columns.start.max(padding)..columns.end.min(padding + self.width());
         let skipped = (image.start - columns.start) * channels;
-        Arch::new().dispatch(
-            #[inline(always)]
-            || {
-                for (row, out) in rows.zip(out.chunks_exact_mut(columns.len() * channels)) {
-                    let Some(y) = row.checked_sub(padding).filter(|y| *y < self.height()) else { continue };
-                    let pixels = &values[y / self.repeat * width * channels..][..width * channels];
-                    for (column, out) in image.clone().zip(out[skipped..].chunks_exact_mut(channels)) {
-                        let pixel = &pixels[(column - padding) / self.repeat * channels..][..channels];
-                        match self.norm {
-                            Some(norm) => norm.apply_to_pixel(pixel, out),
-                            None => out.copy_from_slice(pixel),
-                        }
+        vectorized!({
+            for (row, out) in rows.clone().zip(out.chunks_exact_mut(columns.len() * channels)) {
+                let Some(y) = row.checked_sub(padding).filter(|y| *y < self.height()) else { continue };
+                let pixels = &values[y / self.repeat * width * channels..][..width * channels];
+                for (column, out) in image.clone().zip(out[skipped..].chunks_exact_mut(channels)) {
+                    let pixel = &pixels[(column - padding) / self.repeat * channels..][..channels];
+                    match self.norm {
+                        Some(norm) => norm.apply_to_pixel(pixel, out),
+                        None => out.copy_from_slice(pixel),
                     }
                 }
-            },
-        );
+            }
+        });
     }
 }

@@ -7,7 +7,6 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, Threads, Write, matmul};
@@ -50,9 +49,8 @@ pub(super) fn transform_weight(weight: &[f32]) -> Vec<f32> {
     let size = weight.len() / 9;
     let taps: [&[f32]; 9] = std::array::from_fn(|tap| &weight[tap * size..][..size]);
     let mut out = vec![0f32; POSITIONS * size];
-    let arch = Arch::new();
     out.par_chunks_mut(6 * size).zip(&G).for_each(|(out, vertical)| {
-        arch.dispatch(|| {
+        vectorized!({
             for start in (0..size).step_by(LANES) {
                 let columns: [Lanes; 3] = std::array::from_fn(|column| {
                     std::array::from_fn(|i| (0..3).map(|row| vertical[row] * taps[3 * row + column][start + i]).sum())
@@ -115,7 +113,6 @@ pub(super) fn convolve(
     out: &mut [f32],
 ) {
     let (inputs, outputs) = (source.image.channels, bias.len());
-    let arch = Arch::new();
     // Tasks reuse the buffers, whose memory would otherwise be requested from the system for each block.
     let unused = Mutex::new(Vec::new());
     let blocks = blocks(out, first_row, source.width(), outputs);
@@ -129,14 +126,14 @@ pub(super) fn convolve(
         source.copy(y..y + TILE * down + 2, x..x + width, 1, patch);
         transformed.resize(POSITIONS * tiles * inputs, 0f32);
         products.resize(POSITIONS * tiles * outputs, 0f32);
-        arch.dispatch(|| transform_input(patch, width, inputs, right, transformed));
+        vectorized!(transform_input(patch, width, inputs, right, transformed));
         let parts = transformed.chunks_exact(tiles * inputs).zip(weight.chunks_exact(inputs * outputs));
         for ((values, weight), product) in parts.zip(products.chunks_exact_mut(tiles * outputs)) {
             let values = Matrix::row_major(values, tiles, inputs, inputs);
             let weight = Matrix::row_major(weight, inputs, outputs, outputs);
             matmul(product, outputs, Write::Replace, 1.0, values, weight, Threads::One);
         }
-        arch.dispatch(|| transform_output(products, bias, right, write, &mut block.rows));
+        vectorized!(transform_output(products, bias, right, write, &mut block.rows));
         unused.lock().unwrap_or_else(PoisonError::into_inner).push(buffers);
     });
 }

@@ -18,11 +18,16 @@ pub(crate) fn gated_residual(x: Tensor, y: &Tensor, gate: &Tensor) -> Result<Ten
         return gpu::kernels::gated_residual(gpu, &x, y, gate);
     }
     let gate = gate.values();
-    zip(x, y, |x, y| {
-        for (x, y) in x.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
-            x.iter_mut().zip(y).zip(gate).for_each(|((x, y), gate)| *x += y * gate);
-        }
-    })
+    zip(
+        x,
+        y,
+        #[inline(always)]
+        |x, y| {
+            for (x, y) in x.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
+                x.iter_mut().zip(y).zip(gate).for_each(|((x, y), gate)| *x += y * gate);
+            }
+        },
+    )
 }
 
 /// Computes `x + y`.
@@ -32,7 +37,12 @@ pub(crate) fn add(x: Tensor, y: &Tensor) -> Result<Tensor> {
     if let Some(gpu) = gpu::of([&x, y]) {
         return gpu::kernels::add(gpu, &x, y);
     }
-    zip(x, y, |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x += y))
+    zip(
+        x,
+        y,
+        #[inline(always)]
+        |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x += y),
+    )
 }
 
 /// Computes the elementwise product `x * y`.
@@ -42,7 +52,12 @@ pub(crate) fn multiply(x: Tensor, y: &Tensor) -> Result<Tensor> {
     if let Some(gpu) = gpu::of([&x, y]) {
         return gpu::kernels::multiply(gpu, &x, y);
     }
-    zip(x, y, |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x *= y))
+    zip(
+        x,
+        y,
+        #[inline(always)]
+        |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x *= y),
+    )
 }
 
 /// Applies an activation function to every value.

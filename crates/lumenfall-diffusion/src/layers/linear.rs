@@ -1,18 +1,23 @@
 //! Linear layers.
 
-use rayon::prelude::*;
-
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::{self, GpuWeight};
-use crate::kernels::{Activation, Matrix, Threads, Write, bias_activation, matmul};
+use crate::kernels::{Activation, Matrix, Threads, Write, bias_activation, matmul, transpose};
 use crate::lora::Adapters;
 use crate::placement::Target;
 use crate::tensor::Tensor;
 use crate::weights::{Scope, Values};
 
-/// The number of weights that are converted to f32 at a time: 4 MB, which stay in the cache until they are multiplied.
-const PANEL: usize = 1 << 20;
+/// The largest number of weights that are converted to f32 at a time: 8 MB, which stay in the cache until they are
+/// multiplied.
+const PANEL: usize = 1 << 21;
+
+/// The number of outputs of a panel is a multiple of this, so that the product has no partial tiles.
+const PANEL_OUTPUTS: usize = 64;
+
+/// The number of inputs that a thread converts at a time: whole blocks of every format.
+const PANEL_INPUTS: usize = 256;
 
 /// A linear layer. Its weight stays in the format of its file.
 #[derive(Clone, Debug)]
@@ -123,31 +128,21 @@ impl Linear {
             out.copy_from_slice(product.values());
             return Ok(());
         }
-        if let Values::F32(weight) = &self.weight {
-            self.multiply_panel(x, weight, 0, out);
-            return Ok(());
-        }
-        let rows = (PANEL / self.inputs.max(1)).clamp(1, self.outputs.max(1));
-        let mut panel = vec![0f32; rows * self.inputs];
-        for first in (0..self.outputs).step_by(rows) {
-            let rows = rows.min(self.outputs - first);
-            let (panel, _) = panel.split_at_mut(rows * self.inputs);
-            let start = first * self.inputs;
-            // A row contains whole blocks of a quantised format.
-            let part = (rows.div_ceil(rayon::current_num_threads()) * self.inputs).max(1);
-            let parts = panel.par_chunks_mut(part).enumerate();
-            parts.for_each(|(i, values)| self.weight.widen(start + i * part, values));
-            self.multiply_panel(x, panel, first, out);
+        // The product reads the weight of all outputs for one input after another. In this order its own packing is fast.
+        let panels = (self.outputs * self.inputs).div_ceil(PANEL).max(1);
+        let columns = self.outputs.div_ceil(panels).next_multiple_of(PANEL_OUTPUTS).min(self.outputs);
+        let mut panel = vec![0f32; self.inputs * columns];
+        for first in (0..self.outputs).step_by(columns.max(1)) {
+            let columns = columns.min(self.outputs - first);
+            let (panel, _) = panel.split_at_mut(self.inputs * columns);
+            transpose(panel, columns, PANEL_INPUTS, |row, start, values| {
+                self.weight.widen((first + row) * self.inputs + start, values);
+            });
+            let weight = Matrix::row_major(panel, self.inputs, columns, columns);
+            if let Some(out) = out.get_mut(first..) {
+                matmul(out, self.outputs, Write::Replace, 1.0, x, weight, Threads::All);
+            }
         }
         Ok(())
-    }
-
-    /// Computes the outputs from `first` with their rows of the weight.
-    fn multiply_panel(&self, x: Matrix<'_>, panel: &[f32], first: usize, out: &mut [f32]) {
-        let rows = panel.len().checked_div(self.inputs).unwrap_or(0);
-        let panel = Matrix::row_major(panel, rows, self.inputs, self.inputs).transposed();
-        if let Some(out) = out.get_mut(first..) {
-            matmul(out, self.outputs, Write::Replace, 1.0, x, panel, Threads::All);
-        }
     }
 }

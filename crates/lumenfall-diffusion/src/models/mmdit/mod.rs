@@ -117,9 +117,9 @@ impl Mmdit {
     /// Returns the memory for a number of image and text tokens, in bytes, besides the blocks.
     pub(crate) fn working_bytes(&self, tokens: usize, threads: usize) -> u64 {
         let width = self.config.width();
-        // In the joint attention: both streams, their queries, keys and values, the same of both together, and the result. The
-        // hidden layer of the MLP needs less.
-        let streams = 10 * tokens * width;
+        // In the joint attention: both streams, their queries, keys and values, the same of both together, the transposed keys,
+        // and the result. The hidden layer of the MLP needs less.
+        let streams = 11 * tokens * width;
         let scores = threads * 64 * tokens;
         let modulations = CONDITIONS * self.config.num_layers * 15 * width;
         let ends =

@@ -4,9 +4,9 @@ mod blocks;
 mod fp8;
 mod values;
 
+use crate::kernels::vectorized;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use pulp::Arch;
 
 pub(crate) use values::Values;
 
@@ -106,28 +106,25 @@ impl Format {
     /// Converts whole blocks to f32. Bytes or values without a counterpart are ignored.
     pub(crate) fn widen(self, bytes: &[u8], out: &mut [f32]) {
         // The compiler vectorizes the loops for each instruction set that the machine may have.
-        Arch::new().dispatch(
-            #[inline(always)]
-            || match self {
-                Self::F32 => blocks::each(bytes, out, |bytes, [out]| *out = f32::from_le_bytes(*bytes)),
-                Self::F16 => widen_f16(bytes, out),
-                Self::Bf16 => blocks::each(bytes, out, |bytes: &[u8; 2], [out]| {
-                    *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
-                }),
-                Self::F8E4m3 => blocks::each(bytes, out, |[code], [out]| *out = fp8::value_of(&fp8::E4M3, *code)),
-                Self::F8E5m2 => blocks::each(bytes, out, |[code], [out]| *out = fp8::value_of(&fp8::E5M2, *code)),
-                Self::Q8_0 => blocks::each(bytes, out, blocks::q8_0),
-                Self::Q4_0 => blocks::each(bytes, out, blocks::q4_0),
-                Self::Q4_1 => blocks::each(bytes, out, blocks::q4_1),
-                Self::Q5_0 => blocks::each(bytes, out, blocks::q5_0),
-                Self::Q5_1 => blocks::each(bytes, out, blocks::q5_1),
-                Self::Q2K => blocks::each(bytes, out, blocks::q2_k),
-                Self::Q3K => blocks::each(bytes, out, blocks::q3_k),
-                Self::Q4K => blocks::each(bytes, out, blocks::q4_k),
-                Self::Q5K => blocks::each(bytes, out, blocks::q5_k),
-                Self::Q6K => blocks::each(bytes, out, blocks::q6_k),
-            },
-        );
+        vectorized!(match self {
+            Self::F32 => blocks::each(bytes, out, |bytes, [out]| *out = f32::from_le_bytes(*bytes)),
+            Self::F16 => widen_f16(bytes, out),
+            Self::Bf16 => blocks::each(bytes, out, |bytes: &[u8; 2], [out]| {
+                *out = f32::from_bits(u32::from(u16::from_le_bytes(*bytes)) << 16);
+            }),
+            Self::F8E4m3 => blocks::each(bytes, out, |[code], [out]| *out = fp8::value_of(&fp8::E4M3, *code)),
+            Self::F8E5m2 => blocks::each(bytes, out, |[code], [out]| *out = fp8::value_of(&fp8::E5M2, *code)),
+            Self::Q8_0 => blocks::each(bytes, out, blocks::q8_0),
+            Self::Q4_0 => blocks::each(bytes, out, blocks::q4_0),
+            Self::Q4_1 => blocks::each(bytes, out, blocks::q4_1),
+            Self::Q5_0 => blocks::each(bytes, out, blocks::q5_0),
+            Self::Q5_1 => blocks::each(bytes, out, blocks::q5_1),
+            Self::Q2K => blocks::each(bytes, out, blocks::q2_k),
+            Self::Q3K => blocks::each(bytes, out, blocks::q3_k),
+            Self::Q4K => blocks::each(bytes, out, blocks::q4_k),
+            Self::Q5K => blocks::each(bytes, out, blocks::q5_k),
+            Self::Q6K => blocks::each(bytes, out, blocks::q6_k),
+        });
     }
 }
 
