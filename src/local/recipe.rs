@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use lumenfall_diffusion::{FileMetadata, Sampler, read_metadata};
+use lumenfall_diffusion::{FileMetadata, Sampler, Schedule, read_metadata};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, GenerateSpec, Options, Request};
@@ -98,6 +98,7 @@ impl Recipe {
         let values = [
             ("Steps", sampling.steps.map(|steps| steps.to_string())),
             ("Sampler", Some(sampler_name(local.sampler.unwrap_or_default()).into())),
+            ("Schedule type", local.schedule.as_ref().and_then(schedule_name).map(str::to_owned)),
             ("CFG scale", sampling.guidance.map(|guidance| guidance.to_string())),
             ("Seed", sampling.seed.map(|seed| seed.to_string())),
             ("Size", size.map(|size| size.to_string())),
@@ -121,6 +122,21 @@ fn sampler_name(sampler: Sampler) -> &'static str {
         Sampler::EulerAncestral => "Euler a",
         Sampler::Lcm => "LCM",
         _ => "Euler",
+    }
+}
+
+/// Returns the name of a schedule in AUTOMATIC1111's web interface, if it has the schedule.
+///
+/// There, a file without a name has the default schedule of its sampler, as here.
+fn schedule_name(schedule: &Schedule) -> Option<&'static str> {
+    match schedule {
+        Schedule::Shifted => Some("Normal"),
+        Schedule::Karras => Some("Karras"),
+        Schedule::Exponential => Some("Exponential"),
+        Schedule::Beta => Some("Beta"),
+        Schedule::SgmUniform => Some("SGM Uniform"),
+        Schedule::Simple => Some("Simple"),
+        _ => None,
     }
 }
 
@@ -153,5 +169,35 @@ impl model::Requests {
         }
         let schema = generated::schema(request.model());
         Ok(Draft::with_schema(Arc::clone(backend), schema, request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::local::LocalOptions;
+
+    /// The names are those in AUTOMATIC1111's `modules/sd_samplers_kdiffusion.py`, `sd_samplers_timesteps.py` and
+    /// `sd_schedulers.py`.
+    #[test]
+    fn other_programs_read_the_names_of_sampler_and_schedule() {
+        for (sampler, schedule, expected) in [
+            (None, None, "Sampler: Euler, CFG scale: 5"),
+            (Some(Sampler::Euler), Some(Schedule::Shifted), "Sampler: Euler, Schedule type: Normal, CFG"),
+            (Some(Sampler::Heun), Some(Schedule::Simple), "Sampler: Heun, Schedule type: Simple, CFG"),
+            (Some(Sampler::Dpmpp2m), Some(Schedule::Karras), "Sampler: DPM++ 2M, Schedule type: Karras, CFG"),
+            (Some(Sampler::Dpmpp2mFlow), Some(Schedule::DpmSolver), "Sampler: DPM++ 2M, CFG"),
+            (Some(Sampler::UniPc), Some(Schedule::Exponential), "Sampler: UniPC, Schedule type: Exponential, CFG"),
+            (Some(Sampler::EulerAncestral), Some(Schedule::Beta), "Sampler: Euler a, Schedule type: Beta, CFG"),
+            (Some(Sampler::Lcm), Some(Schedule::SgmUniform), "Sampler: LCM, Schedule type: SGM Uniform, CFG"),
+            (Some(Sampler::Lcm), Some(Schedule::Sigmas(vec![1.0, 0.5])), "Sampler: LCM, CFG"),
+        ] {
+            let mut spec = GenerateSpec::new("model", "a star");
+            spec.options.sampling.guidance = Some(5.0);
+            spec.options.local = LocalOptions { sampler, schedule, ..LocalOptions::default() };
+            let (generator, model, fingerprint) = ("lumenfall".into(), "demo".into(), "0123456789abcdef".into());
+            let text = Recipe { generator, model, fingerprint, request: spec.into() }.to_text();
+            assert!(text.contains(expected), "{text}");
+        }
     }
 }
