@@ -89,6 +89,15 @@ impl LocalBuilder {
         self
     }
 
+    /// Adds a LoRA as [`lora`](Self::lora) does, with the same strength in all requests. A request with another one is an error.
+    ///
+    /// It costs no time in a request if the weights of the layers that it changes are f32: the changes are then added to them when
+    /// they are read. Layers with weights of another format are changed in each request.
+    pub fn fixed_lora(mut self, name: impl Into<String>, path: impl AsRef<Path>, strength: f32) -> Self {
+        self.options.loras.push(LoraFile::new(name, expand_home(path.as_ref())).strength(strength).fixed());
+        self
+    }
+
     /// Opens the model.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ mod find;
 pub(crate) mod scheduler;
 mod shapes;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use crate::error::{Error, Result};
 use crate::placement::{Lazy, Target};

@@ -32,17 +32,26 @@ fn parts(denoiser: &str, t5: &str) -> PartFiles {
     files
 }
 
-/// Generates an image with the golden model's tokenizers, because its vocabulary is smaller than the real one.
-fn generate(checkpoint: Checkpoint) -> Vec<u8> {
+/// Replaces the tokenizers by those of the golden model, because its vocabulary is smaller than the real one.
+fn with_golden_tokenizers(checkpoint: Checkpoint) -> Checkpoint {
     let tokenizers = folder();
     let t5 = tokenizers.t5.unwrap().0;
-    let checkpoint = Checkpoint {
+    Checkpoint {
         clip_l: (tokenizers.clip_l.0, checkpoint.clip_l.1),
         clip_g: (tokenizers.clip_g.0, checkpoint.clip_g.1),
         t5: checkpoint.t5.map(|(_, part)| (t5, part)),
         ..checkpoint
-    };
-    let pipeline = Pipeline::new(checkpoint, &LoadOptions::default()).unwrap();
+    }
+}
+
+/// Opens the golden model with a denoiser in Q8_0.
+pub(crate) fn quantised() -> Checkpoint {
+    let files = parts("denoiser-Q8_0.gguf", "t5xxl.gguf");
+    with_golden_tokenizers(Checkpoint::from_parts(&files, &GOLDEN).unwrap())
+}
+
+fn generate(checkpoint: Checkpoint) -> Vec<u8> {
+    let pipeline = Pipeline::new(with_golden_tokenizers(checkpoint), &LoadOptions::default()).unwrap();
     let mut parameters = Parameters::new("a red circle");
     (parameters.width, parameters.height, parameters.steps) = (Some(64), Some(48), Some(3));
     (parameters.seed, parameters.t5_tokens) = (5, Some(32));

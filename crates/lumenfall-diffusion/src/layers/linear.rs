@@ -60,19 +60,21 @@ impl Linear {
     }
 
     /// Adds the LoRAs' changes of the layer that `scope` contains.
-    pub(crate) fn adapted(self, scope: &Scope<'_>) -> Result<Self> {
+    pub(crate) fn adapted(mut self, scope: &Scope<'_>) -> Result<Self> {
         let adapters = scope.adapters();
         adapters.announce();
-        if !scope.reads_headers_only() {
-            adapters.attach(&self.weight)?;
-        }
-        Ok(Self { adapters, ..self })
+        self.adapters = match scope.reads_headers_only() {
+            true => adapters,
+            false => adapters.attach(&mut self.weight, &mut self.bias)?,
+        };
+        Ok(self)
     }
 
     /// Reads `weight` and `bias` in `scope`.
     pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
-        let layer = Self::load_without_bias(scope, inputs, outputs)?;
-        Ok(Self { bias: Some(scope.tensor("bias", &[outputs])?), ..layer })
+        let weight = scope.values("weight", &[outputs, inputs])?;
+        let bias = scope.tensor("bias", &[outputs])?;
+        Self::new(weight, inputs, outputs, Some(bias)).adapted(scope)?.moved_to(scope)
     }
 
     /// Reads `weight` in `scope`.
@@ -87,6 +89,12 @@ impl Linear {
         }
         let identity = (0..width * width).map(|index| if index / width == index % width { 1.0 } else { 0.0 });
         Self::new(Values::F32(identity.collect()), width, width, None).adapted(scope)?.moved_to(scope).map(Some)
+    }
+
+    /// Returns whether requests change the layer.
+    #[cfg(test)]
+    pub(crate) fn has_adapters(&self) -> bool {
+        !self.adapters.is_empty()
     }
 
     /// Computes `x·Wᵀ + b`: `[tokens, in]` to `[tokens, out]`.

@@ -21,6 +21,8 @@ pub(crate) struct Adapter {
     /// The index of the LoRA.
     pub(super) lora: usize,
     pub(super) strengths: Arc<Strengths>,
+    /// The strength, if it is the same in all requests.
+    pub(super) fixed: Option<f32>,
     pub(super) settings: Arc<Settings>,
     pub(super) part: PartKind,
     pub(super) layer: String,
@@ -38,11 +40,11 @@ pub(crate) struct Adapter {
 /// The values of an [`Adapter`].
 #[derive(Debug)]
 pub(super) struct Change {
-    delta: Option<Delta>,
+    pub(super) delta: Option<Delta>,
     /// The factors of the adapted weight's rows or columns.
-    factors: Option<(Axis, Vec<f32>)>,
+    pub(super) factors: Option<(Axis, Vec<f32>)>,
     /// The difference of the bias.
-    bias: Option<Vec<f32>>,
+    pub(super) bias: Option<Vec<f32>>,
 }
 
 impl Adapter {
@@ -52,8 +54,8 @@ impl Adapter {
         self.change.get().filter(|_| strength != 0.0).map(|change| (strength, change))
     }
 
-    /// Reads the values. `weight` is the layer's.
-    fn attach(&self, weight: &Values) -> Result<()> {
+    /// Reads and keeps the values. `weight` is the layer's.
+    pub(super) fn attach(&self, weight: &Values) -> Result<()> {
         if self.change.get().is_none() {
             // If two threads read the values, they are equal.
             drop(self.change.set(self.read(weight)?));
@@ -61,7 +63,28 @@ impl Adapter {
         Ok(())
     }
 
-    fn read(&self, weight: &Values) -> Result<Change> {
+    /// Returns whether the values have been read and kept.
+    pub(super) fn is_read(&self) -> bool {
+        self.change.get().is_some()
+    }
+
+    /// Returns the memory of the values, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        let count = |role| self.shape(role).map_or(0, |shape| shape.iter().product::<usize>());
+        let factor = |whole, a, b| match (self.shape(a), self.shape(b)) {
+            (Some([rows, ..]), Some([rank, ..])) => rows * (count(b) / (*rank).max(1)),
+            _ => count(whole),
+        };
+        let kronecker =
+            factor(Role::Kron1, Role::Kron1A, Role::Kron1B) + factor(Role::Kron2, Role::Kron2A, Role::Kron2B);
+        let has_bias = [Role::Bias, Role::UpBias].into_iter().any(|role| self.shape(role).is_some());
+        let in_f32 = kronecker + count(Role::Magnitude) + if has_bias { self.outputs } else { 0 };
+        let in_their_format = [Role::Down, Role::Up].map(|role| self.tensors.file_bytes(role.name()));
+        4 * in_f32 as u64 + in_their_format.iter().sum::<u64>()
+    }
+
+    /// Reads the values. `weight` is the layer's.
+    pub(super) fn read(&self, weight: &Values) -> Result<Change> {
         let tensor = |role| self.tensor(role);
         let alpha = tensor(Role::Alpha)?.and_then(|alpha| alpha.values().first().copied());
         let scale = |rank| self.settings.scale(self.part, &self.layer, rank, alpha);
@@ -153,11 +176,6 @@ impl Adapters {
     /// Notes that a layer of the model has the adapters, before its weight is read.
     pub(crate) fn announce(&self) {
         self.0.iter().for_each(|adapter| adapter.attached.store(true, Ordering::Relaxed));
-    }
-
-    /// Reads the values for a layer with a weight.
-    pub(crate) fn attach(&self, weight: &Values) -> Result<()> {
-        self.0.iter().try_for_each(|adapter| adapter.attach(weight))
     }
 
     /// Returns whether the current request changes the layer.
@@ -352,6 +370,7 @@ mod tests {
                 adapters.push(Arc::new(Adapter {
                     lora: *kind,
                     strengths: Arc::clone(&strengths),
+                    fixed: None,
                     settings: Arc::default(),
                     part: PartKind::Denoiser,
                     layer: "layer".into(),

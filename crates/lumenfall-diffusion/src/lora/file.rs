@@ -50,6 +50,7 @@ pub(super) fn open(
             adapters.push(Arc::new(Adapter {
                 lora,
                 strengths: Arc::clone(strengths),
+                fixed: file.fixed.then_some(file.strength),
                 settings: Arc::clone(&settings),
                 part,
                 layer: target.layer.clone(),

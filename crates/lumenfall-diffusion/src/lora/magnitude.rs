@@ -4,7 +4,7 @@ use super::delta::Delta;
 use crate::weights::Values;
 
 /// The number of weights that are converted to f32 at a time.
-const PANEL: usize = 1 << 20;
+pub(super) const PANEL: usize = 1 << 20;
 
 /// What a magnitude is the norm of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@ mod delta;
 mod file;
 mod keys;
 mod magnitude;
+mod merge;
 mod scale;
 mod strengths;
 mod targets;
@@ -34,18 +35,31 @@ pub struct LoraFile {
     pub path: PathBuf,
     /// The strength in requests that do not set it.
     pub strength: f32,
+    /// Whether all requests have this strength; see [`LoraFile::fixed`].
+    pub fixed: bool,
 }
 
 impl LoraFile {
     /// Creates a LoRA with a strength of 1.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>) -> Self {
-        Self { name: name.into(), path: path.into(), strength: 1.0 }
+        Self { name: name.into(), path: path.into(), strength: 1.0, fixed: false }
     }
 
     /// Sets the strength in requests that do not set it: 0 has no effect, and negative values reverse the effect.
     #[must_use]
     pub fn strength(self, strength: f32) -> Self {
         Self { strength, ..self }
+    }
+
+    /// Fixes the strength: a request with another one is an error.
+    ///
+    /// The changes of layers whose weights are f32 are then added to the weights when these are read, so that they take neither time
+    /// nor memory in a request. The images are those of a strength per request, up to rounding. Weights of other formats stay as they
+    /// are, because rounding a sum to 16 bits or less would lose a part of the change. They are changed in each request, as without
+    /// this method.
+    #[must_use]
+    pub fn fixed(self) -> Self {
+        Self { fixed: true, ..self }
     }
 }
 
@@ -104,17 +118,25 @@ impl Loras {
     /// Returns the strengths of all LoRAs for a request that sets some of them.
     ///
     /// # Errors
-    /// [`Error::Parameter`] for a name that does not exist and a strength that is not finite.
+    /// [`Error::Parameter`] for a name that does not exist, a strength that is not finite, and another strength than a fixed one.
     pub(crate) fn strengths(&self, requested: &BTreeMap<String, f32>) -> Result<BTreeMap<String, f32>> {
         let mut strengths: BTreeMap<_, _> = self.files.iter().map(|file| (file.name.clone(), file.strength)).collect();
         for (name, strength) in requested {
             check_strength(name, *strength)?;
-            let Some(value) = strengths.get_mut(name) else {
+            let Some(file) = self.files.iter().find(|file| file.name == *name) else {
                 let names = self.files.iter().map(|file| format!("`{}`", file.name)).collect::<Vec<_>>().join(", ");
                 let known = if names.is_empty() { "the model was opened without LoRAs" } else { "the model has" };
                 return Err(Error::parameter("loras", format!("has no LoRA `{name}`; {known} {names}").trim_end()));
             };
-            *value = *strength;
+            if file.fixed && file.strength != *strength {
+                let reason = format!(
+                    "sets the strength {strength} for `{name}`, which was opened with the fixed strength {}; leave it out, or \
+                     open the LoRA without a fixed strength",
+                    file.strength
+                );
+                return Err(Error::parameter("loras", reason));
+            }
+            strengths.insert(name.clone(), *strength);
         }
         Ok(strengths)
     }
@@ -127,6 +149,17 @@ impl Loras {
     ) -> Result<ActiveStrengths> {
         let values = self.files.iter().map(|file| strengths.get(&file.name).copied().unwrap_or(0.0));
         self.strengths.activate(&values.collect::<Vec<_>>(), check_cancelled)
+    }
+
+    /// Returns the memory of the changes, in bytes. Those that are added to weights are counted, too, although they are in memory
+    /// only while their layer is read, because this depends on the format of each layer.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.adapters.iter().flatten().map(|adapter| adapter.bytes()).sum()
+    }
+
+    /// Returns the memory of the changes that have been read, in bytes.
+    pub(crate) fn bytes_in_use(&self) -> u64 {
+        self.adapters.iter().flatten().filter(|adapter| adapter.is_read()).map(|adapter| adapter.bytes()).sum()
     }
 
     /// Returns a key for the outputs of the text encoders with the current strengths.

@@ -1,5 +1,7 @@
 //! Compares images with LoRAs with those of `tools/lora_golden.py`, and checks what happens with other files.
 
+mod fixed;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

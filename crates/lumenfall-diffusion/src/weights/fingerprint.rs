@@ -73,7 +73,8 @@ impl ModelFiles {
         Ok(hash.finish())
     }
 
-    /// Returns a hash that identifies the model with LoRAs: their names, files and default strengths. Without LoRAs, it is that
+    /// Returns a hash that identifies the model with LoRAs: their names, files, default strengths
+    /// and whether these are fixed. Without LoRAs, it is that
     /// of [`ModelFiles::fingerprint`].
     ///
     /// # Errors
@@ -85,9 +86,10 @@ impl ModelFiles {
         }
         let mut hash = Hash(Sha256::new());
         hash.add(model.as_bytes());
-        for LoraFile { name, path, strength } in loras {
+        for LoraFile { name, path, strength, fixed } in loras {
             hash.add(name.as_bytes());
             hash.add(&strength.to_le_bytes());
+            hash.add(&[u8::from(*fixed)]);
             hash.add_samples(&RandomAccess::open(path)?)?;
         }
         Ok(hash.finish())

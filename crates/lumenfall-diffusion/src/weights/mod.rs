@@ -114,6 +114,11 @@ impl Weights {
         self.selected(prefix).map(Stored::f32_bytes).sum()
     }
 
+    /// Returns the number of bytes of a tensor in its file.
+    pub(crate) fn file_bytes(&self, name: &str) -> u64 {
+        self.tensors.get(name).map_or(0, Stored::bytes)
+    }
+
     /// Describes all tensors.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = TensorSummary<'_>> {
         self.tensors.values().map(Stored::summary)
