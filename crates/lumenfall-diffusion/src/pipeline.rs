@@ -114,7 +114,7 @@ impl Pipeline {
         let width = self.side("width", parameters.width.unwrap_or(self.default_side()))?;
         let height = self.side("height", parameters.height.unwrap_or(self.default_side()))?;
         let request = self.request(parameters, (width, height), None)?;
-        let plan = self.plan(&request.parameters, false)?;
+        let plan = self.plan(&request.parameters, false, callbacks.has_previews())?;
         self.run(&request, &plan, None, callbacks, |image, stream| Ok(request.initial_noise(image, stream)))
     }
 
@@ -136,7 +136,7 @@ impl Pipeline {
         let width = self.side("width", parameters.width.unwrap_or(self.supported(source.width())))?;
         let height = self.side("height", parameters.height.unwrap_or(self.supported(source.height())))?;
         let request = self.request(parameters, (width, height), Some(strength))?;
-        let plan = self.plan(&request.parameters, true)?;
+        let plan = self.plan(&request.parameters, true, callbacks.has_previews())?;
         self.enter(Phase::Encode, &plan);
         let source = source.resized(width, height)?.to_tensor()?;
         let posterior = self.install(|| self.vae.encode(&source, &|| callbacks.check_cancelled()))?;
@@ -150,12 +150,13 @@ impl Pipeline {
         })
     }
 
-    /// Returns the projection of previews.
-    fn projection(&self, callbacks: Callbacks<'_>) -> Result<Arc<Projection>> {
+    /// Returns the projection of previews. The first request with previews fits it.
+    fn projection(&self, plan: &Plan, callbacks: Callbacks<'_>) -> Result<Arc<Projection>> {
         let mut projection = self.projection.lock().unwrap_or_else(PoisonError::into_inner);
         match &*projection {
             Some(projection) => Ok(Arc::clone(projection)),
             None => {
+                self.enter(Phase::Encode, plan);
                 let fitted = Projection::fit(&self.vae, &|| callbacks.check_cancelled())?;
                 Ok(Arc::clone(projection.insert(Arc::new(fitted))))
             }
@@ -192,7 +193,7 @@ impl Pipeline {
         }
         let size = (self.side("width", self.supported(width))?, self.side("height", self.supported(height))?);
         let request = self.request(parameters, size, Some(strength))?;
-        let plan = self.plan(&request.parameters, true)?;
+        let plan = self.plan(&request.parameters, true, callbacks.has_previews())?;
         self.enter(Phase::Encode, &plan);
         let tensor = source.resized(size.0, size.1)?.to_tensor()?;
         let posterior = self.install(|| self.vae.encode(&tensor, &|| callbacks.check_cancelled()))?;
@@ -260,7 +261,7 @@ impl Pipeline {
             self.enter(Phase::Text, plan);
             let prompts = self.encode(request, &mut warnings, callbacks)?;
             let denoiser = GuidedDenoiser::new(&self.denoiser, &prompts, &request.steps, callbacks)?;
-            let projection = if callbacks.has_previews() { Some(self.projection(callbacks)?) } else { None };
+            let projection = if callbacks.has_previews() { Some(self.projection(plan, callbacks)?) } else { None };
             let mut clock = Clock::start(request);
             let (mut images, mut steps) = (Vec::new(), Vec::new());
             for image in 0..request.parameters.count {

@@ -1,6 +1,7 @@
 //! The memory of the pipeline's requests.
 
 use super::Pipeline;
+use super::preview;
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::placement::{Phase, Plan};
@@ -12,16 +13,16 @@ const BASE_BYTES: u64 = 150 << 20;
 const THREAD_BYTES: u64 = 8 << 20;
 
 impl Pipeline {
-    /// Plans the memory of a request, whose parameters contain the size of the image.
+    /// Plans the memory of a request, whose parameters contain the size of the image. `edits` is whether it has a source.
     ///
     /// # Errors
     /// [`Error::Memory`] if the request does not fit, even if all weights are read for each step.
-    pub(super) fn plan(&self, parameters: &Parameters, edits: bool) -> Result<Plan> {
+    pub(super) fn plan(&self, parameters: &Parameters, edits: bool, previews: bool) -> Result<Plan> {
         let decoder = if self.vae.holds_decoder() { self.vae.decoder_bytes() } else { 0 };
         let fixed = self.fixed_bytes();
-        let available = self.memory.bytes(self.denoiser.bytes_in_use() + decoder)?;
+        let available = self.memory.bytes(self.denoiser.bytes_in_use() + decoder + self.loras.bytes_in_use())?;
         let plan = |width, height| Plan {
-            phases: self.phases(parameters, edits, width, height),
+            phases: self.phases(parameters, edits.then_some((width, height)), previews, (width, height)),
             blocks: self.denoiser.block_bytes(),
             budget: available.saturating_sub(fixed),
         };
@@ -45,18 +46,25 @@ impl Pipeline {
 
     /// Returns the memory with which a request reads no weight twice, and the least memory, in bytes.
     pub(super) fn memory_for(&self, parameters: &Parameters) -> (u64, u64) {
-        let (width, height) = (parameters.width.unwrap_or(0), parameters.height.unwrap_or(0));
-        let phases = self.phases(parameters, false, width, height);
+        let size = (parameters.width.unwrap_or(0), parameters.height.unwrap_or(0));
+        let phases = self.phases(parameters, None, false, size);
         let plan = Plan { phases, blocks: self.denoiser.block_bytes(), budget: 0 };
         (plan.wanted() + self.fixed_bytes(), plan.needed() + self.fixed_bytes())
     }
 
+    /// Returns the memory that all phases need.
     fn fixed_bytes(&self) -> u64 {
-        BASE_BYTES + self.threads.current_num_threads() as u64 * THREAD_BYTES
+        BASE_BYTES + self.threads.current_num_threads() as u64 * THREAD_BYTES + self.loras.bytes()
     }
 
     /// Returns what each phase needs besides the blocks of the denoiser.
-    fn phases(&self, parameters: &Parameters, edits: bool, width: u32, height: u32) -> Vec<(Phase, u64)> {
+    fn phases(
+        &self,
+        parameters: &Parameters,
+        source: Option<(u32, u32)>,
+        previews: bool,
+        (width, height): (u32, u32),
+    ) -> Vec<(Phase, u64)> {
         let patches = (width / self.side_multiple()) as usize * (height / self.side_multiple()) as usize;
         let tokens = patches + self.text.context_tokens(parameters.t5_tokens);
         let threads = self.threads.current_num_threads();
@@ -65,9 +73,9 @@ impl Pipeline {
             (Phase::Denoise, self.denoiser.working_bytes(tokens, threads)),
             (Phase::Decode, self.vae.decoding_bytes(width, height)),
         ];
-        if edits {
-            phases.push((Phase::Encode, self.vae.encoding_bytes(width, height)));
-        }
+        let encoded = source.into_iter().chain(previews.then_some((preview::SIDE, preview::SIDE)));
+        let encoding = encoded.map(|(width, height)| self.vae.encoding_bytes(width, height)).max();
+        phases.extend(encoding.map(|bytes| (Phase::Encode, bytes)));
         phases
     }
 
@@ -82,10 +90,12 @@ impl Pipeline {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Mutex;
 
     use super::*;
     use crate::parameters::{Callbacks, LoadOptions};
     use crate::placement::MemoryBudget;
+    use crate::sampling::NoiseStream;
     use crate::weights::ModelFiles;
 
     fn golden() -> Pipeline {
@@ -119,12 +129,43 @@ mod tests {
     }
 
     #[test]
+    fn the_encoder_that_fits_previews_is_planned() {
+        let pipeline = golden();
+        pipeline.generate(&parameters(), Callbacks::none()).unwrap();
+        let request = pipeline.request(&parameters(), (64, 48), None).unwrap();
+        let encoding = |previews| {
+            let phases = pipeline.plan(&request.parameters, false, previews).unwrap().phases;
+            phases.into_iter().find(|(phase, _)| *phase == Phase::Encode)
+        };
+        assert_eq!(encoding(false), None);
+        assert_eq!(encoding(true), Some((Phase::Encode, pipeline.vae.encoding_bytes(64, 64))));
+
+        // Two of three blocks fit beside the encoder, and all fit in the other phases.
+        let plan = Plan { phases: vec![(Phase::Encode, 3)], blocks: vec![1; 3], budget: 5 };
+        let sizes = pipeline.denoiser.block_bytes();
+        for is_fitted in [false, true] {
+            let in_use = Mutex::new(Vec::new());
+            let record = || {
+                in_use.lock().unwrap().push(pipeline.denoiser.bytes_in_use());
+                false
+            };
+            let callbacks = Callbacks::new(&record, &|_| {}).with_previews(1, &|_| {});
+            let start = |image, stream: &mut NoiseStream| Ok(request.initial_noise(image, stream));
+            pipeline.run(&request, &plan, None, callbacks, start).unwrap();
+            let in_use = in_use.into_inner().unwrap();
+            // The prompt is encoded already, so that the first check is that of the encoder.
+            let first: u64 = sizes.iter().take(if is_fitted { 3 } else { 2 }).sum();
+            assert_eq!((in_use[0], in_use[in_use.len() - 1]), (first, sizes.iter().sum()));
+        }
+    }
+
+    #[test]
     fn a_request_that_does_not_fit_is_refused_with_what_would_fit() {
         let mut pipeline = golden();
         let fixed = pipeline.fixed_bytes();
         let mut large = parameters();
         (large.width, large.height, large.steps, large.t5_tokens) = (Some(192), Some(192), Some(1), Some(16));
-        let needed = pipeline.plan(&large, false).unwrap().needed();
+        let needed = pipeline.plan(&large, false, false).unwrap().needed();
         pipeline.memory = gib(needed + fixed);
         pipeline.generate(&large, Callbacks::none()).unwrap();
         pipeline.memory = gib(needed + fixed - 1000);

@@ -6,7 +6,7 @@ use crate::models::Vae;
 use crate::tensor::Tensor;
 
 /// The side of the images to which the projection is fitted, in pixels.
-const SIDE: usize = 64;
+pub(super) const SIDE: u32 = 64;
 
 /// The values of red, green and blue in these images.
 const LEVELS: [f32; 3] = [-0.8, 0.0, 0.8];
@@ -26,11 +26,12 @@ impl Projection {
     ///
     /// They are better samples than random latents, which differ too much from those that the decoder was trained with.
     pub(crate) fn fit(vae: &Vae, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Self> {
+        let side = SIDE as usize;
         let mut equations = Equations::new(vae.config().latent_channels + 1);
         for color in 0..LEVELS.len().pow(3) {
             let level = |digit: usize| LEVELS.get(color / digit % LEVELS.len()).copied().unwrap_or(0.0);
             let color = [level(1), level(3), level(9)];
-            let image = Tensor::new(color.repeat(SIDE * SIDE), &[SIDE, SIDE, 3])?;
+            let image = Tensor::new(color.repeat(side * side), &[side, side, 3])?;
             let latent = vae.normalize(vae.encode(&image, check_cancelled)?.mean);
             let [_, height, width] = latent.dims()?;
             for cell in 0..height * width {

@@ -5,7 +5,7 @@
 pub(crate) enum Phase {
     /// The text encoders read their blocks one at a time.
     Text,
-    /// The VAE encodes the source of an edit.
+    /// The VAE encodes the source of an edit, or the images to which previews are fitted.
     Encode,
     /// The denoiser computes the steps.
     Denoise,
