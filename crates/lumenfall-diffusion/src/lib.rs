@@ -26,6 +26,8 @@ compile_error!("lumenfall-diffusion needs a 64-bit target, because weight files 
 #[doc(hidden)]
 pub mod bench;
 mod checkpoint;
+#[cfg(test)]
+mod combinations;
 mod demo;
 mod device;
 mod error;
