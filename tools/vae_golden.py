@@ -1,6 +1,8 @@
-"""Writes the reference values of an autoencoder with more channels than the golden model, computed by diffusers in f32.
+"""Writes reference values of autoencoders, computed by diffusers in f32.
 
-The weights are those of `Weights::random()` in lumenfall-diffusion, so that no file has to contain them.
+`vae_wide.safetensors` is of an autoencoder with more channels than the golden model. Its weights are those of
+`Weights::random()` in lumenfall-diffusion, so that no file has to contain them. `photographs.safetensors` contains parts of
+photographs, and their latents and reconstructions by the golden model.
 """
 
 import argparse
@@ -10,6 +12,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import save_file
+from skimage import data
+from sklearn.datasets import load_sample_image
 
 MASK = 2**64 - 1
 
@@ -26,12 +30,7 @@ def random_values(name, shape):
     return torch.from_numpy((values / np.float32(2**23) - np.float32(1)) * bound).reshape(shape)
 
 
-@torch.inference_mode()
-def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="the folder of the file `vae_wide.safetensors`")
-    folder = parser.parse_args().folder
-    torch.set_num_threads(1)
+def wide(folder):
     vae = AutoencoderKL(
         block_out_channels=(32, 64),
         down_block_types=["DownEncoderBlock2D"] * 2,
@@ -52,7 +51,41 @@ def main():
         "image": image,
         "mean": vae.encode(image).latent_dist.mean,
     }
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "vae_wide.safetensors")
+    save(tensors, folder / "vae_wide.safetensors")
+
+
+def photographs(folder):
+    vae = AutoencoderKL.from_pretrained(folder / "model" / "vae", torch_dtype=torch.float32).eval()
+    parts = {
+        "astronaut": data.astronaut()[64:128, 192:240],
+        "china": load_sample_image("china.jpg")[150:198, 240:304],
+        "flower": load_sample_image("flower.jpg")[180:244, 300:364],
+    }
+    tensors = {}
+    for name, pixels in parts.items():
+        image = torch.from_numpy(pixels.astype(np.float32) / 255 * 2 - 1).permute(2, 0, 1)[None]
+        posterior = vae.encode(image).latent_dist
+        tensors |= {
+            f"{name}.pixels": torch.from_numpy(pixels.copy()),
+            f"{name}.mean": posterior.mean,
+            f"{name}.logvar": posterior.logvar,
+            f"{name}.decoded": vae.decode(posterior.mean).sample,
+        }
+    save(tensors, folder / "photographs.safetensors")
+
+
+def save(tensors, path):
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+
+
+@torch.inference_mode()
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="the folder of the golden values")
+    folder = parser.parse_args().folder
+    torch.set_num_threads(1)
+    wide(folder)
+    photographs(folder)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ use crate::weights::{ModelFiles, Weights};
 
 #[cfg(feature = "gpu")]
 mod on_a_gpu;
+mod photographs;
 
 const COMPONENT_TOLERANCE: f32 = 1e-4;
 const LATENT_TOLERANCE: f32 = 1e-3;
