@@ -1,4 +1,4 @@
-//! Measures a model in files: the time to open it, the times of a request, and the peak of memory.
+//! Measures a model in files: the time to open it, the times of a request, and the peak of memory, beside peers.
 //!
 //! Each measurement runs in a process of its own, because the peak of memory is that of a process.
 
@@ -12,6 +12,7 @@ use lumenfall_diffusion::bench::{Times, measure as measure_request};
 use lumenfall_diffusion::{LoadOptions, ModelFiles, Pipeline};
 
 use crate::RUNS;
+use crate::model_peers::ModelPeer;
 use crate::report::{Goal, Report};
 
 type Values = HashMap<String, f64>;
@@ -23,24 +24,55 @@ pub(crate) fn measure(path: &str, size: u32, report: &mut Report) -> Result<(), 
     report.add(Goal::new("open", "ms", all("open").into_iter().map(|seconds| 1000.0 * seconds).collect(), 100.0));
     report.add(Goal::new("open, peak memory", "MB", all("peak").into_iter().map(|bytes| bytes / 1e6).collect(), 30.0));
 
-    let size = size.to_string();
-    let values = child(&["measure-request", path, &size])?;
+    let text = size.to_string();
+    let ours = child(&["measure-request", path, &text])?;
     let image = format!("{size}x{size}, 2 steps with guidance");
-    for (what, name) in [
-        ("start to first denoiser step", "before_steps"),
-        ("text encoders", "text"),
-        ("denoiser step", "step"),
-        ("VAE decode", "decode"),
-        ("whole image", "total"),
-    ] {
-        report.add(Goal::value(format!("{what}, {image}"), "s", get(&values, name)));
+    for (what, name) in REQUEST_TIMES {
+        report.add(Goal::value(format!("{what}, {image}"), "s", get(&ours, name)));
     }
-    let (what, peak) = (format!("peak memory, {image}"), get(&values, "peak") / f64::from(1 << 30));
+    let peak = format!("peak memory, {image}");
     report.add(match memory_goal(path)? {
-        Some(limit) => Goal::new(what, "GiB", vec![peak], limit),
-        None => Goal::value(what, "GiB", peak),
+        Some(limit) => Goal::new(&peak, "GiB", vec![gib(&ours)], limit),
+        None => Goal::value(&peak, "GiB", gib(&ours)),
     });
+    for peer in ModelPeer::of(path)? {
+        let name = peer.name;
+        let theirs = values(peer.command(&text)?)?;
+        for (what, value, limit) in peer.limits {
+            let row = match *value {
+                "peak" => Goal::new(&peak, "GiB", vec![gib(&ours)], *limit).relative_to(name, vec![gib(&theirs)]),
+                "image" => {
+                    let what = format!("{what}, {size}x{size}, computed from a step");
+                    Goal::new(what, "s", vec![image_seconds(&ours)], *limit)
+                        .relative_to(name, vec![image_seconds(&theirs)])
+                }
+                value => {
+                    let what = format!("{what}, {image}");
+                    Goal::new(what, "s", vec![get(&ours, value)], *limit).relative_to(name, vec![get(&theirs, value)])
+                }
+            };
+            report.add(row);
+        }
+    }
     Ok(())
+}
+
+/// The times of a request: their names in the table and in the output of processes.
+const REQUEST_TIMES: [(&str, &str); 5] = [
+    ("start to first denoiser step", "before_steps"),
+    ("text encoders", "text"),
+    ("denoiser step", "step"),
+    ("VAE decode", "decode"),
+    ("whole image", "total"),
+];
+
+/// Returns the time of an image of 28 steps, from the time of a step.
+fn image_seconds(values: &Values) -> f64 {
+    get(values, "before_steps") + 28.0 * get(values, "step") + get(values, "decode")
+}
+
+fn gib(values: &Values) -> f64 {
+    get(values, "peak") / f64::from(1 << 30)
 }
 
 /// Returns the goal of the peak of memory in GiB, which depends on the format of most tensors of the denoiser.
@@ -79,13 +111,20 @@ fn print(values: &[(&str, f64)]) {
 
 /// Runs this program with other arguments and returns the values that it prints.
 fn child(arguments: &[&str]) -> Result<Values, Box<dyn Error>> {
-    let output = Command::new(std::env::current_exe()?).args(arguments).output()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(arguments);
+    values(command)
+}
+
+/// Runs a program and returns the values that it prints.
+fn values(mut command: Command) -> Result<Values, Box<dyn Error>> {
+    let output = command.output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).trim().into());
     }
     let lines = String::from_utf8(output.stdout)?;
     let pairs = lines.lines().filter_map(|line| line.split_once(' '));
-    pairs.map(|(name, value)| Ok((name.to_owned(), value.parse()?))).collect()
+    Ok(pairs.filter_map(|(name, value)| Some((name.to_owned(), value.parse().ok()?))).collect())
 }
 
 fn get(values: &Values, name: &str) -> f64 {

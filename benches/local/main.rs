@@ -1,4 +1,4 @@
-//! Measures the native pipeline: `cargo xtask bench denoiser`, `vae` and `local`. Writes models with random weights:
+//! Measures the native pipeline: `cargo xtask bench denoiser`, `formats`, `vae` and `local`. Writes models with random weights:
 //! `cargo xtask make-weights`.
 //!
 //! `denoiser` and `vae` compare with torch. Both compute the same model at full width with random weights in f32. Their runs
@@ -7,6 +7,7 @@
 //! `tools/requirements.txt`.
 
 mod files;
+mod model_peers;
 mod peer;
 #[path = "../report.rs"]
 mod report;
@@ -16,12 +17,14 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use lumenfall_diffusion::bench::{Decoder, Denoiser, make_weights};
+use lumenfall_diffusion::bench::{Decoder, Denoiser, ModelFormat, Product, make_weights};
 
 use peer::Peer;
 use report::{Goal, Report};
 
 const RUNS: usize = 5;
+
+const DENOISER: &str = "denoiser, 4 of 24 blocks, 512x512";
 
 /// The default width and height of the image of `local`.
 const SIZE: u32 = 512;
@@ -64,37 +67,67 @@ fn run(arguments: &[&str]) -> Result<Report, Box<dyn Error>> {
     let mut report = Report::default();
     match arguments {
         ["denoiser"] => {
-            let model = Denoiser::new(4, 512)?;
-            let peer = Peer::start(&["denoiser", "--blocks", "4", "--size", "512"])?;
-            report.add(compare("denoiser, 4 of 24 blocks, 512x512", 1.25, peer, || model.run())?);
+            let model = Denoiser::new(4, 512, ModelFormat::F32)?;
+            let mut torch = Peer::start(&["denoiser", "--blocks", "4", "--size", "512"])?;
+            report.add(compare(DENOISER, 0.95, || Ok(model.run()?), "torch f32", || torch.run())?);
+            drop(torch);
+            let product = Product::new();
+            let alone = || {
+                let started = Instant::now();
+                product.run();
+                Ok(started.elapsed().as_secs_f64() * model.operations() / Product::OPERATIONS)
+            };
+            report.add(compare(DENOISER, 1.0 / 0.88, || Ok(model.run()?), "at the rate of matrix products", alone)?);
+        }
+        ["formats"] => {
+            let f32 = Denoiser::new(4, 512, ModelFormat::F32)?;
+            for (name, format) in [
+                ("f16", ModelFormat::F16),
+                ("bf16", ModelFormat::Bf16),
+                ("fp8", ModelFormat::Fp8),
+                ("Q8_0", ModelFormat::Q8_0),
+                ("Q4_K", ModelFormat::Q4K),
+            ] {
+                let model = Denoiser::new(4, 512, format)?;
+                let what = format!("{DENOISER}, {name} weights");
+                report.add(compare(&what, 1.1, || Ok(model.run()?), "f32 weights", || timed(|| Ok(f32.run()?)))?);
+            }
         }
         ["vae"] => {
             let model = Decoder::new(512)?;
-            let peer = Peer::start(&["vae", "--size", "512"])?;
-            report.add(compare("VAE decode, 512x512", 1.5, peer, || model.run())?);
+            let mut torch = Peer::start(&["vae", "--size", "512", "--channels-last"])?;
+            let what = "VAE decode, 512x512";
+            report.add(compare(what, 0.5, || Ok(model.run()?), "torch f32, channels-last", || torch.run())?);
         }
         ["local", path] => files::measure(path, SIZE, &mut report)?,
         ["local", path, "--size", size] => files::measure(path, size.parse()?, &mut report)?,
-        _ => return Err("unknown benchmark; use denoiser, vae, or local FOLDER [--size PIXELS]".into()),
+        _ => return Err("unknown benchmark; use denoiser, formats, vae, or local FOLDER [--size PIXELS]".into()),
     }
     Ok(report)
 }
 
-/// Measures alternating runs of ours and the peer, after a warm-up run of each.
+/// Measures alternating runs of ours and the peer, after a warm-up run of each. The peer returns its time in seconds.
 fn compare(
     what: &str,
     limit: f64,
-    mut peer: Peer,
-    ours: impl Fn() -> lumenfall_diffusion::Result<()>,
+    ours: impl Fn() -> Result<(), Box<dyn Error>>,
+    name: &str,
+    mut peer: impl FnMut() -> Result<f64, Box<dyn Error>>,
 ) -> Result<Goal, Box<dyn Error>> {
     ours()?;
+    peer()?;
     let (mut our_seconds, mut peer_seconds) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        let started = Instant::now();
-        ours()?;
-        our_seconds.push(started.elapsed().as_secs_f64());
-        peer_seconds.push(peer.run()?);
+        our_seconds.push(timed(&ours)?);
+        peer_seconds.push(peer()?);
     }
-    eprintln!("{what}: ours {our_seconds:.2?} s, torch {peer_seconds:.2?} s");
-    Ok(Goal::new(what, "s", our_seconds, limit).relative_to("torch f32", peer_seconds))
+    eprintln!("{what}: ours {our_seconds:.2?} s, {name} {peer_seconds:.2?} s");
+    Ok(Goal::new(what, "s", our_seconds, limit).relative_to(name, peer_seconds))
+}
+
+/// Returns the time of a run in seconds.
+fn timed(run: impl FnOnce() -> Result<(), Box<dyn Error>>) -> Result<f64, Box<dyn Error>> {
+    let started = Instant::now();
+    run()?;
+    Ok(started.elapsed().as_secs_f64())
 }

@@ -4,9 +4,12 @@ mod configurations;
 mod make;
 mod request;
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::checkpoint::Part;
 use crate::checkpoint::config::DenoiserConfig;
 use crate::error::Result;
+use crate::kernels::{Matrix, Threads, Write, matmul};
 use crate::models::{Conditioning, Mmdit, Modulations, Vae};
 use crate::sampling::Generator;
 use crate::tensor::Tensor;
@@ -33,13 +36,13 @@ pub struct Denoiser {
 
 impl Denoiser {
     /// Creates a denoiser of `blocks` blocks for an image of `size`×`size` pixels.
-    pub fn new(blocks: usize, size: usize) -> Result<Self> {
+    pub fn new(blocks: usize, size: usize, format: ModelFormat) -> Result<Self> {
         let config = DenoiserConfig {
             num_layers: blocks,
             dual_attention_layers: (0..blocks.div_ceil(2)).collect(),
             ..Configurations::full().denoiser()?
         };
-        let denoiser = Mmdit::open(Part { weights: Weights::random(), config })?;
+        let denoiser = Mmdit::open(Part { weights: Weights::random_in(format.of_matrices()), config })?;
         denoiser.keep_blocks(blocks);
         let conditioning = Conditioning { context: normal(&[TEXT_TOKENS, 4096])?, pooled: normal(&[1, 2048])? };
         let context = denoiser.embed_context(&conditioning)?;
@@ -47,9 +50,59 @@ impl Denoiser {
         Ok(Self { denoiser, latent: normal(&[16, size / 8, size / 8])?, context, modulations })
     }
 
+    /// Returns the number of floating-point operations of the blocks in one forward pass.
+    pub fn operations(&self) -> f64 {
+        let config = self.denoiser.config();
+        let (width, blocks) = (config.width() as f64, config.num_layers as f64);
+        let image = (self.latent.len() / config.in_channels / (config.patch_size * config.patch_size)) as f64;
+        let text = TEXT_TOKENS as f64;
+        let second = config.dual_attention_layers.len() as f64;
+        // Queries, keys, values, output and an MLP of four times the width. The last block computes only the first three of
+        // the text.
+        let linear = 12.0 * blocks * (image + text) - 9.0 * text + 4.0 * second * image;
+        let attention = blocks * (image + text).powi(2) + second * image.powi(2);
+        2.0 * linear * width * width + 4.0 * attention * width
+    }
+
     /// Computes one forward pass.
     pub fn run(&self) -> Result<()> {
         self.denoiser.forward(&self.latent, &self.context, &self.modulations, 0, &[], &|| Ok(())).map(|_| ())
+    }
+}
+
+/// The largest matrix product of the denoiser: 1357 tokens, 1536 inputs and 6144 outputs.
+#[derive(Debug)]
+pub struct Product {
+    x: Vec<f32>,
+    weight: Vec<f32>,
+    out: Mutex<Vec<f32>>,
+}
+
+impl Product {
+    const SHAPE: [usize; 3] = [1357, 1536, 6144];
+
+    /// The number of floating-point operations.
+    pub const OPERATIONS: f64 = 2.0 * 1357.0 * 1536.0 * 6144.0;
+
+    /// Creates a product of random matrices.
+    #[allow(clippy::new_without_default, reason = "there is no default product")]
+    pub fn new() -> Self {
+        let [tokens, inputs, outputs] = Self::SHAPE;
+        let random = |count| Generator::new(0).normal(count);
+        Self {
+            x: random(tokens * inputs),
+            weight: random(inputs * outputs),
+            out: Mutex::new(vec![0.0; tokens * outputs]),
+        }
+    }
+
+    /// Computes the product on all threads.
+    pub fn run(&self) {
+        let [tokens, inputs, outputs] = Self::SHAPE;
+        let x = Matrix::row_major(&self.x, tokens, inputs, inputs);
+        let weight = Matrix::row_major(&self.weight, inputs, outputs, outputs);
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        matmul(&mut out, outputs, Write::Replace, 1.0, x, weight, Threads::All);
     }
 }
 

@@ -24,10 +24,26 @@ pub enum ModelFormat {
     Bf16,
     /// The same with weights in 8-bit floating point (E4M3).
     Fp8,
+    /// Denoiser and T5 in GGUF files in f16, and the other parts in safetensors files in f16.
+    F16Gguf,
     /// Denoiser and T5 in GGUF files in Q8_0, and the other parts in safetensors files in f16.
     Q8_0,
     /// Denoiser and T5 in GGUF files in Q4_K, and the other parts in safetensors files in f16.
     Q4K,
+}
+
+impl ModelFormat {
+    /// Returns the format of most matrices of the denoiser.
+    pub(crate) fn of_matrices(self) -> Format {
+        match self {
+            Self::F32 => Format::F32,
+            Self::F16 | Self::F16Gguf => Format::F16,
+            Self::Bf16 => Format::Bf16,
+            Self::Fp8 => Format::F8E4m3,
+            Self::Q8_0 => Format::Q8_0,
+            Self::Q4K => Format::Q4K,
+        }
+    }
 }
 
 impl std::str::FromStr for ModelFormat {
@@ -39,9 +55,10 @@ impl std::str::FromStr for ModelFormat {
             "f16" => Ok(Self::F16),
             "bf16" => Ok(Self::Bf16),
             "fp8" => Ok(Self::Fp8),
+            "f16-gguf" => Ok(Self::F16Gguf),
             "q8_0" => Ok(Self::Q8_0),
             "q4_k" => Ok(Self::Q4K),
-            _ => Err(format!("unknown format {name:?}; use f32, f16, bf16, fp8, q8_0 or q4_k")),
+            _ => Err(format!("unknown format {name:?}; use f32, f16, bf16, fp8, f16-gguf, q8_0 or q4_k")),
         }
     }
 }
@@ -55,14 +72,10 @@ pub fn make_weights(format: ModelFormat, folder: &Path, with_t5: bool) -> Result
 }
 
 fn make(configurations: &Configurations, format: ModelFormat, folder: &Path, with_t5: bool) -> Result<()> {
-    let quantised = match format {
-        ModelFormat::F32 => return make_folder(configurations, Format::F32, folder, with_t5),
-        ModelFormat::F16 => return make_folder(configurations, Format::F16, folder, with_t5),
-        ModelFormat::Bf16 => return make_folder(configurations, Format::Bf16, folder, with_t5),
-        ModelFormat::Fp8 => return make_folder(configurations, Format::F8E4m3, folder, with_t5),
-        ModelFormat::Q8_0 => Format::Q8_0,
-        ModelFormat::Q4K => Format::Q4K,
-    };
+    let of_matrices = format.of_matrices();
+    if !matches!(format, ModelFormat::F16Gguf | ModelFormat::Q8_0 | ModelFormat::Q4K) {
+        return make_folder(configurations, of_matrices, folder, with_t5);
+    }
     create(folder)?;
     for (kind, name) in [(PartKind::ClipL, "clip_l"), (PartKind::ClipG, "clip_g"), (PartKind::Vae, "vae")] {
         let tensors = tensors(configurations, kind, Naming::Diffusers, |_| Format::F16)?;
@@ -70,11 +83,11 @@ fn make(configurations: &Configurations, format: ModelFormat, folder: &Path, wit
     }
     // As in published files: vectors are in f32, and only the matrices of the blocks and T5's embeddings are quantised.
     let choose = |tensor: &NewTensor| {
-        let whole_blocks = tensor.shape.last().is_some_and(|row| quantised.bytes_of(*row).is_some());
+        let whole_blocks = tensor.shape.last().is_some_and(|row| of_matrices.bytes_of(*row).is_some());
         let in_block = ["joint_blocks.", "enc.blk.", "token_embd."].iter().any(|part| tensor.name.starts_with(part));
         match tensor.shape.len() {
             0 | 1 => Format::F32,
-            2 if whole_blocks && in_block && !tensor.name.contains("attn_rel_b") => quantised,
+            2 if whole_blocks && in_block && !tensor.name.contains("attn_rel_b") => of_matrices,
             _ => Format::F16,
         }
     };

@@ -43,6 +43,8 @@ pub(crate) struct Weights {
     path: PathBuf,
     /// The record of requested tensors, if there are random values instead of files.
     random: Option<Requests>,
+    /// The format of random matrices.
+    random_format: Format,
     /// Where the layers with these weights compute.
     target: Target,
 }
@@ -73,6 +75,7 @@ impl Weights {
             adapters: HashMap::new(),
             path: path.to_path_buf(),
             random: None,
+            random_format: Format::F32,
             target: Target::Cpu,
         }
     }
@@ -89,6 +92,11 @@ impl Weights {
     /// Creates weights that have random values for every tensor. Benchmarks use them instead of a file.
     pub(crate) fn random() -> Self {
         Self::recorded(&Requests::default())
+    }
+
+    /// The same, with the matrices in a format.
+    pub(crate) fn random_in(format: Format) -> Self {
+        Self { random_format: format, ..Self::random() }
     }
 
     /// Creates weights that have random values for every tensor, and records which tensors are requested.

@@ -2,9 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Weights;
-use super::format::Values;
+use super::format::{Format, Values};
 use super::stored::Stored;
+use super::{Weights, write};
 use crate::error::Result;
 use crate::lora::{Adapters, layer_name};
 use crate::placement::Target;
@@ -56,6 +56,16 @@ impl Scope<'_> {
         let name = self.name(name);
         if let Some(requests) = &self.weights.random {
             requests.add(&name, shape);
+            let format = self.weights.random_format;
+            if let ([_, inputs], false) = (shape, self.headers_only)
+                && format != Format::F32
+                && format.bytes_of(*inputs).is_some()
+            {
+                let count = shape.iter().product();
+                let mut values = Values::with_capacity(format, count);
+                values.extend_from_bytes(&write::random(format, count));
+                return Ok(values);
+            }
             let shape = if self.headers_only { &[0] } else { shape };
             return Ok(Values::F32(random_values(&name, shape)));
         }

@@ -113,7 +113,7 @@ fn write(path: &Path, header: &[u8], tensors: &[NewTensor], alignment: usize) ->
 }
 
 /// Returns at least `count` random values in Q8_0, Q4_K or a format that is not quantised.
-fn random(format: Format, count: usize) -> Vec<u8> {
+pub(super) fn random(format: Format, count: usize) -> Vec<u8> {
     if format.block_values() == 1 {
         let values: Vec<f32> = Generator::new(0).normal(count).into_iter().map(|value| value * DEVIATION).collect();
         return encode(format, &values);
