@@ -47,6 +47,55 @@ impl ResnetBlock {
     }
 }
 
+/// The ResNet blocks of one resolution, and the convolution that changes the resolution. The last level has none.
+#[derive(Debug)]
+pub(super) struct Level {
+    resnets: Vec<ResnetBlock>,
+    resample: Option<Conv2d>,
+}
+
+impl Level {
+    /// Loads the levels `{name}.{index}` with `resnets` blocks each. Their images have `widths` channels. The first level receives
+    /// an image with its own number of channels.
+    pub(super) fn load_all(
+        scope: &Scope<'_>,
+        config: &VaeConfig,
+        name: &str,
+        widths: &[usize],
+        resnets: usize,
+        load_resample: impl Fn(&Scope<'_>, usize) -> Result<Conv2d>,
+    ) -> Result<Vec<Self>> {
+        let inputs = widths.first().into_iter().chain(widths);
+        let load = |(index, (inputs, width)): (usize, (&usize, &usize))| {
+            let level = scope.at(format_args!("{name}.{index}"));
+            let resnet = |j| {
+                let inputs = if j == 0 { *inputs } else { *width };
+                ResnetBlock::load(&level.at(format_args!("resnets.{j}")), config, inputs, *width)
+            };
+            let resample = (index + 1 < widths.len()).then(|| load_resample(&level, *width)).transpose()?;
+            Ok(Self { resnets: (0..resnets).map(resnet).collect::<Result<_>>()?, resample })
+        };
+        inputs.zip(widths).enumerate().map(load).collect()
+    }
+
+    /// Calls `check_cancelled` before each block.
+    pub(super) fn forward(
+        &self,
+        mut x: Tensor,
+        resample: impl Fn(&Conv2d, &Tensor) -> Result<Tensor>,
+        check_cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<Tensor> {
+        for resnet in &self.resnets {
+            check_cancelled()?;
+            x = resnet.forward(x)?;
+        }
+        match &self.resample {
+            Some(conv) => resample(conv, &x),
+            None => Ok(x),
+        }
+    }
+}
+
 /// Self-attention over all pixels, with one head.
 #[derive(Debug)]
 struct AttentionBlock {

@@ -1,6 +1,6 @@
 //! The decoder, which converts latents to images.
 
-use super::blocks::{MidBlock, ResnetBlock, group_norm};
+use super::blocks::{Level, MidBlock, group_norm};
 use crate::checkpoint::config::VaeConfig;
 use crate::error::Result;
 use crate::layers::{Conv2d, GroupNorm};
@@ -16,39 +16,15 @@ pub(super) struct Decoder {
     conv_out: Conv2d,
 }
 
-#[derive(Debug)]
-struct Level {
-    resnets: Vec<ResnetBlock>,
-    /// The convolution after upsampling. The last level has none.
-    upsample: Option<Conv2d>,
-}
-
 impl Decoder {
     pub(super) fn load(scope: &Scope<'_>, config: &VaeConfig) -> Result<Self> {
         let widths: Vec<usize> = config.block_out_channels.iter().rev().copied().collect();
         let widest = widths.first().copied().unwrap_or(1);
         let narrowest = widths.last().copied().unwrap_or(1);
-        let mut inputs = widest;
-        let mut levels = Vec::with_capacity(widths.len());
-        for (i, width) in widths.iter().copied().enumerate() {
-            let level = scope.at(format_args!("up_blocks.{i}"));
-            let resnets = (0..=config.layers_per_block)
-                .map(|j| {
-                    ResnetBlock::load(
-                        &level.at(format_args!("resnets.{j}")),
-                        config,
-                        if j == 0 { inputs } else { width },
-                        width,
-                    )
-                })
-                .collect::<Result<_>>()?;
-            let upsample = match i + 1 < widths.len() {
-                true => Some(Conv2d::load(&level.at("upsamplers.0.conv"), width, width, 3)?),
-                false => None,
-            };
-            levels.push(Level { resnets, upsample });
-            inputs = width;
-        }
+        let resnets = config.layers_per_block + 1;
+        let levels = Level::load_all(scope, config, "up_blocks", &widths, resnets, |level, width| {
+            Conv2d::load(&level.at("upsamplers.0.conv"), width, width, 3)
+        })?;
         Ok(Self {
             conv_in: Conv2d::load(&scope.at("conv_in"), config.latent_channels, widest, 3)?,
             mid: MidBlock::load(&scope.at("mid_block"), config, widest)?,
@@ -62,13 +38,7 @@ impl Decoder {
     pub(super) fn forward(&self, latent: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Tensor> {
         let mut x = self.mid.forward(self.conv_in.forward(latent)?)?;
         for level in &self.levels {
-            for resnet in &level.resnets {
-                check_cancelled()?;
-                x = resnet.forward(x)?;
-            }
-            if let Some(conv) = &level.upsample {
-                x = conv.forward_upsampled(&x)?;
-            }
+            x = level.forward(x, Conv2d::forward_upsampled, check_cancelled)?;
         }
         self.conv_out.forward_normalized(&self.norm_out, &x)
     }

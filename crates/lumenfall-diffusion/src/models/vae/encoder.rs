@@ -1,6 +1,6 @@
 //! The encoder, which converts images to latents.
 
-use super::blocks::{MidBlock, ResnetBlock, group_norm};
+use super::blocks::{Level, MidBlock, group_norm};
 use crate::checkpoint::config::VaeConfig;
 use crate::error::Result;
 use crate::layers::{Conv2d, GroupNorm};
@@ -16,39 +16,15 @@ pub(super) struct Encoder {
     conv_out: Conv2d,
 }
 
-#[derive(Debug)]
-struct Level {
-    resnets: Vec<ResnetBlock>,
-    /// The convolution that halves width and height. The last level has none.
-    downsample: Option<Conv2d>,
-}
-
 impl Encoder {
     pub(super) fn load(scope: &Scope<'_>, config: &VaeConfig) -> Result<Self> {
         let widths = &config.block_out_channels;
         let narrowest = widths.first().copied().unwrap_or(1);
         let widest = widths.last().copied().unwrap_or(1);
-        let mut inputs = narrowest;
-        let mut levels = Vec::with_capacity(widths.len());
-        for (i, width) in widths.iter().copied().enumerate() {
-            let level = scope.at(format_args!("down_blocks.{i}"));
-            let resnets = (0..config.layers_per_block)
-                .map(|j| {
-                    ResnetBlock::load(
-                        &level.at(format_args!("resnets.{j}")),
-                        config,
-                        if j == 0 { inputs } else { width },
-                        width,
-                    )
-                })
-                .collect::<Result<_>>()?;
-            let downsample = match i + 1 < widths.len() {
-                true => Some(Conv2d::load_downsample(&level.at("downsamplers.0.conv"), width)?),
-                false => None,
-            };
-            levels.push(Level { resnets, downsample });
-            inputs = width;
-        }
+        let levels =
+            Level::load_all(scope, config, "down_blocks", widths, config.layers_per_block, |level, channels| {
+                Conv2d::load_downsample(&level.at("downsamplers.0.conv"), channels)
+            })?;
         Ok(Self {
             conv_in: Conv2d::load(&scope.at("conv_in"), config.in_channels, narrowest, 3)?,
             levels,
@@ -63,13 +39,7 @@ impl Encoder {
     pub(super) fn forward(&self, image: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Tensor> {
         let mut x = self.conv_in.forward(image)?;
         for level in &self.levels {
-            for resnet in &level.resnets {
-                check_cancelled()?;
-                x = resnet.forward(x)?;
-            }
-            if let Some(conv) = &level.downsample {
-                x = conv.forward(&x)?;
-            }
+            x = level.forward(x, Conv2d::forward, check_cancelled)?;
         }
         let x = self.mid.forward(x)?;
         self.conv_out.forward_normalized(&self.norm_out, &x)
