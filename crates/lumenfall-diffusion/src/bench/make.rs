@@ -256,7 +256,7 @@ mod tests {
         make(&tiny(), ModelFormat::Q8_0, folder.path(), true).unwrap();
         let ModelFiles::Parts(parts) = ModelFiles::find(folder.path()).unwrap() else { panic!("not separate parts") };
         // The golden model has dimensions that no tensor's shape shows.
-        let conventions = Conventions { clip_heads: |_| 2, vae_groups: 4, sample_size: 12 };
+        let conventions = Conventions { clip_heads: |_| 2, vae_groups: 4, sample_size: 12, position_side: 12 };
         let checkpoint = Checkpoint::from_parts(&parts, &conventions).unwrap();
         let pipeline = Pipeline::new(checkpoint, &LoadOptions::default()).unwrap();
         let [denoiser, vae, _, _, t5] = formats(&pipeline).try_into().unwrap();

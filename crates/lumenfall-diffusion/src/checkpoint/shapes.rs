@@ -14,11 +14,13 @@ pub(crate) struct Conventions {
     pub(crate) vae_groups: usize,
     /// The side of the default image's latent.
     pub(crate) sample_size: usize,
+    /// The side of the table of position embeddings, if the file does not contain it.
+    pub(crate) position_side: usize,
 }
 
 impl Conventions {
     pub(crate) const STABLE_DIFFUSION_3: Self =
-        Self { clip_heads: |width| width / 64, vae_groups: 32, sample_size: 128 };
+        Self { clip_heads: |width| width / 64, vae_groups: 32, sample_size: 128, position_side: 384 };
 }
 
 /// Returns a tensor's dimensions.
@@ -42,7 +44,11 @@ fn count(weights: &Weights, name: impl Fn(usize) -> String) -> usize {
 
 pub(super) fn denoiser(weights: &Weights, conventions: &Conventions) -> Result<DenoiserConfig> {
     let [width, channels, patch, _] = dims(weights, "pos_embed.proj.weight")?;
-    let [positions, _] = dims(weights, "pos_embed.pos_embed")?;
+    let positions = "pos_embed.pos_embed";
+    let position_side = match weights.shape(positions) {
+        Some(_) => dims::<2>(weights, positions)?[0].isqrt(),
+        None => conventions.position_side,
+    };
     let [_, pooled] = dims(weights, "time_text_embed.text_embedder.linear_1.weight")?;
     let [_, joint] = dims(weights, "context_embedder.weight")?;
     let block = |index: usize, layer: &str| format!("transformer_blocks.{index}.{layer}.weight");
@@ -59,7 +65,7 @@ pub(super) fn denoiser(weights: &Weights, conventions: &Conventions) -> Result<D
         num_attention_heads: width.checked_div(head).unwrap_or(0),
         joint_attention_dim: joint,
         pooled_projection_dim: pooled,
-        pos_embed_max_size: positions.isqrt(),
+        pos_embed_max_size: position_side,
         dual_attention_layers: (0..layers)
             .filter(|index| weights.shape(&block(*index, "attn2.to_q")).is_some())
             .collect(),

@@ -7,7 +7,8 @@ use crate::parameters::{Callbacks, LoadOptions, Parameters};
 use crate::pipeline::Pipeline;
 
 /// The golden model has 2 heads in each CLIP encoder, and 4 groups in the norms of its VAE.
-const GOLDEN: Conventions = Conventions { clip_heads: |_| 2, vae_groups: 4, sample_size: 12 };
+const GOLDEN: Conventions =
+    Conventions { clip_heads: |_| 2, vae_groups: 4, sample_size: 12, position_side: 12 };
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
