@@ -1,6 +1,7 @@
 """Writes the golden model in the other layouts that the pipeline reads, with the public packages safetensors and gguf."""
 
 import argparse
+import hashlib
 from pathlib import Path
 
 import gguf
@@ -144,6 +145,16 @@ def scaled_fp8(tensors):
     return result
 
 
+def q8_0_hash(tensors):
+    """Returns the hash of all matrices in Q8_0, in the order of their names."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        if tensor.dim() == 2 and tensor.shape[1] % 32 == 0:
+            values = tensor.numpy().astype(np.float32)
+            digest.update(gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0).tobytes())
+    return digest.hexdigest()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path, help="the golden model, such as crates/lumenfall-diffusion/tests/golden/model")
@@ -168,6 +179,8 @@ def main():
     matrices = [name for name, tensor in denoiser.items() if name.startswith("joint_blocks") and tensor.dim() == 2]
     quantised = [name for name in matrices if denoiser[name].shape[-1] % 32 == 0]
     write_gguf(out / "denoiser-Q8_0.gguf", "sd3", denoiser, quantised)
+    demo = Path(__file__).parent.parent / "crates/lumenfall-diffusion/demo/transformer"
+    (out / "demo-q8_0.sha256").write_text(q8_0_hash(load(demo)) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 //! Opens the golden model in other layouts, which `tools/layouts.py` wrote with public packages.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use half::f16;
+use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::parameters::{Callbacks, LoadOptions, Parameters};
 use crate::pipeline::Pipeline;
 
 /// The golden model has 2 heads in each CLIP encoder, and 4 groups in the norms of its VAE.
-const GOLDEN: Conventions =
-    Conventions { clip_heads: |_| 2, vae_groups: 4, sample_size: 12, position_side: 12 };
+const GOLDEN: Conventions = Conventions { clip_heads: |_| 2, vae_groups: 4, sample_size: 12, position_side: 12 };
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
@@ -82,6 +85,75 @@ fn weights_with_less_precision_generate_a_similar_image() {
         let image = generate(Checkpoint::from_parts(&parts(denoiser, t5), &GOLDEN).unwrap());
         let psnr = psnr(&image, &expected);
         assert!(image != expected && psnr > least, "{denoiser} and {t5}: {psnr} dB");
+    }
+}
+
+/// Converts values to Q8_0, as ggml does.
+fn q8_0(values: &[f32]) -> Vec<u8> {
+    let block = |values: &[f32; 32]| {
+        let scale = values.iter().fold(0f32, |most, value| most.max(value.abs())) / 127.0;
+        let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+        let quantised = values.map(|value| (value * inverse).round() as i8 as u8);
+        [f16::from_f32(scale).to_le_bytes().as_slice(), &quantised].concat()
+    };
+    values.as_chunks().0.iter().flat_map(block).collect()
+}
+
+/// Returns the demonstration model's denoiser as a GGUF file, with the matrices in Q8_0 and all other tensors in F32, and the
+/// hash of the quantised bytes.
+fn quantised_demo_denoiser() -> (Vec<u8>, String) {
+    let weights = Checkpoint::open(&crate::demo_files()).unwrap().denoiser.weights;
+    let tensors: BTreeMap<_, _> = weights.shapes().collect();
+    let (mut infos, mut data, mut hash) = (Vec::new(), Vec::new(), Sha256::new());
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    for (name, shape) in &tensors {
+        let values = weights.root().tensor(name, shape).unwrap();
+        let (type_number, bytes) = match shape {
+            [_, width] if width.is_multiple_of(32) => {
+                let bytes = q8_0(values.values());
+                hash.update(&bytes);
+                (8u32, bytes)
+            }
+            _ => (0, values.values().iter().flat_map(|value| value.to_le_bytes()).collect()),
+        };
+        infos.extend(text(name));
+        infos.extend((shape.len() as u32).to_le_bytes());
+        infos.extend(shape.iter().rev().flat_map(|dimension| (*dimension as u64).to_le_bytes()));
+        infos.extend(type_number.to_le_bytes());
+        infos.extend((data.len() as u64).to_le_bytes());
+        data.extend(bytes);
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    // The version, and the numbers of tensors and of metadata values.
+    let mut file = [b"GGUF".as_slice(), &3u32.to_le_bytes(), &(tensors.len() as u64).to_le_bytes(), &[0; 8]].concat();
+    file.extend(infos);
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.extend(data);
+    (file, format!("{:x}", hash.finalize()))
+}
+
+#[test]
+fn the_demonstration_model_in_q8_0_generates_almost_the_same_images() {
+    let (file, hash) = quantised_demo_denoiser();
+    // `tools/layouts.py` computed the hash with the package gguf.
+    assert_eq!(hash, std::fs::read_to_string(layout("demo-q8_0.sha256")).unwrap().trim());
+    let open = |file: Option<&[u8]>| {
+        let mut checkpoint = Checkpoint::open(&crate::demo_files()).unwrap();
+        if let Some(file) = file {
+            let container = Container::in_memory(file).unwrap();
+            checkpoint.denoiser.weights = layout::weights(&container, &layout::find_parts(&container)[0]).unwrap();
+        }
+        Pipeline::new(checkpoint, &LoadOptions::default()).unwrap()
+    };
+    let (pipeline, quantised) = (open(None), open(Some(&file)));
+    for prompt in
+        ["a green letter R on a black background", "a pink diamond next to a green cross on a white background"]
+    {
+        let parameters = Parameters { steps: Some(14), ..Parameters::new(prompt) };
+        let [expected, image] = [&pipeline, &quantised]
+            .map(|pipeline| pipeline.generate(&parameters, Callbacks::none()).unwrap().images[0].pixels().to_vec());
+        let psnr = psnr(&image, &expected);
+        assert!(image != expected && psnr >= 30.0, "{prompt}: {psnr} dB");
     }
 }
 
