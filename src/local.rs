@@ -3,6 +3,7 @@
 mod builder;
 #[cfg(feature = "hub")]
 mod hub;
+mod model;
 mod options;
 mod recipe;
 mod settings;
@@ -27,25 +28,22 @@ pub use lumenfall_diffusion::{
 pub use lumenfall_diffusion::{GpuInfo, GpuKind};
 
 use crate::backend::{
-    Backend, BoxFuture, ByteStream, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, ImageData, Metadata,
-    Output, Progress, Request, RequestContext, before, no_urls,
+    Backend, BoxFuture, ByteStream, Capabilities, Content, Cost, EditSpec, Estimate, GenerateSpec, Output, Progress,
+    Request, RequestContext, before, no_urls,
 };
 use crate::client::Client;
 use crate::error::{Error, ErrorKind};
 use crate::generated::stable_diffusion_3_5_medium::SCHEMA;
 use crate::images::typed::check;
-use crate::values::Size;
 pub use builder::LocalBuilder;
 #[cfg(feature = "hub")]
 #[cfg_attr(docsrs, doc(cfg(feature = "hub")))]
 pub use hub::{HubBuilder, HubProgress};
+use model::Model;
 use options::LocalRequest;
 pub use recipe::Recipe;
 pub use settings::{AtDeadline, Latents, LocalOptions};
 use worker::Worker;
-
-/// The name and version of this program in metadata.
-const GENERATOR: &str = concat!("lumenfall ", env!("CARGO_PKG_VERSION"));
 
 /// A backend that runs a Stable Diffusion 3.5 model on this machine.
 ///
@@ -65,19 +63,6 @@ pub struct Local {
     /// Whether files contain their recipe.
     metadata: bool,
     worker: Worker,
-}
-
-#[derive(Debug)]
-struct Model {
-    name: String,
-    files: ModelFiles,
-    fingerprint: String,
-    options: LoadOptions,
-    /// The options of requests that do not set them.
-    defaults: LocalOptions,
-    pipeline: Pipeline,
-    /// Whether a request has run, so that the weights have been read.
-    has_run: AtomicBool,
 }
 
 impl Client {
@@ -173,7 +158,8 @@ impl Local {
         Ok(self.model.pipeline.summary(width, height)?)
     }
 
-    /// Returns the hash that identifies the model's files; see [`Metadata::fingerprint`].
+    /// Returns the hash that identifies the model's files; see
+    /// [`Metadata::fingerprint`](crate::backend::Metadata::fingerprint).
     pub fn fingerprint(&self) -> &str {
         &self.model.fingerprint
     }
@@ -239,59 +225,6 @@ impl Local {
     }
 }
 
-impl Model {
-    fn encode(
-        &self,
-        output: &PipelineOutput,
-        request: &LocalRequest,
-        with_recipe: bool,
-        started: Instant,
-    ) -> Result<Output, Error> {
-        let parameters = request.used(&output.parameters);
-        let mut warnings = output.warnings.clone();
-        let mut images = Vec::with_capacity(output.images.len());
-        for (index, image) in (0..).zip(&output.images) {
-            let seed = output.parameters.seed.wrapping_add(index);
-            let recipe = Recipe {
-                generator: GENERATOR.into(),
-                model: self.name.clone(),
-                fingerprint: self.fingerprint.clone(),
-                request: request.of_image(&output.parameters, seed),
-            };
-            // An image that was stopped at a deadline cannot be repeated.
-            let is_complete = output.steps.get(images.len()) == Some(&output.planned_steps);
-            let file = match (with_recipe && is_complete)
-                .then(|| image.encode_with(request.format, &recipe.to_file_metadata()))
-            {
-                Some(Ok(file)) => file,
-                Some(Err(error)) => {
-                    let file = image.encode(request.format)?;
-                    warnings.push(format!("the image file does not contain its parameters: {error}"));
-                    file
-                }
-                None => image.encode(request.format)?,
-            };
-            images.push(ImageData::new(file).with_seed(seed));
-        }
-        let metadata = Metadata {
-            backend: "local".into(),
-            model: Some(self.name.clone()),
-            fingerprint: Some(self.fingerprint.clone()),
-            size: output.images.first().map(|image| Size::Pixels { width: image.width(), height: image.height() }),
-            output_format: parameters.output_format,
-            parameters: Some(parameters),
-            steps: output.steps.iter().min().copied(),
-            attempts: 1,
-            generator: Some(GENERATOR.into()),
-            cost: Some(Cost::nothing()),
-            elapsed: started.elapsed(),
-            warnings,
-            ..Metadata::default()
-        };
-        Ok(Output::new(images, metadata))
-    }
-}
-
 impl Local {
     /// Checks the capabilities and the rules of every model.
     fn validate(&self, request: &Request) -> Result<(), Error> {
@@ -348,7 +281,7 @@ impl Backend for Local {
         "local"
     }
 
-    /// Returns the folder, the model's [fingerprint](Metadata::fingerprint), the options that change files, and this crate's
+    /// Returns the folder, the model's [fingerprint](crate::backend::Metadata::fingerprint), the options that change files, and this crate's
     /// version, because versions may round differently.
     fn identity(&self) -> String {
         let Model { files, fingerprint, options, defaults, .. } = &*self.model;
