@@ -70,7 +70,7 @@ mod client;
 mod error;
 #[cfg(not(feature = "local"))]
 mod feature_hints;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
 pub mod generated;

@@ -2,5 +2,7 @@
 
 #[path = "../../xtask/schema/src/drift.rs"]
 mod drift;
+#[path = "../../xtask/schema/src/fuzz.rs"]
+mod fuzz;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| drift::fuzz(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::drift(data));

@@ -14,13 +14,13 @@ mod response;
 mod secrets;
 mod services;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "_fuzz"))]
 mod readers;
 
 pub use account::models::{Model, Models};
 pub use account::records::{Page, RequestFilter, RequestPage, RequestRecord, RequestStatus};
 pub use account::{Account, Balance, Billed};
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "_fuzz"))]
 pub(crate) use readers::{file_name, read_failure, read_images, read_retry_after};
 pub use services::{
     DEFAULT_BASE_URL, Fal, FalBuilder, ImageField, Remote, RemoteBuilder, Replay, Replicate, ReplicateBuilder, Server,

@@ -31,7 +31,7 @@ mod combinations;
 mod demo;
 mod device;
 mod error;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, feature = "_fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
 #[cfg(test)]

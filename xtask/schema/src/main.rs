@@ -3,6 +3,8 @@
 //! The API key is read from `LUMENFALL_API_KEY`.
 
 mod drift;
+#[cfg(test)]
+mod fuzz;
 
 use std::error::Error;
 use std::fs;

@@ -26,7 +26,7 @@ impl Container {
     }
 
     /// Reads the header of a safetensors or GGUF file in memory.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, feature = "_fuzz"))]
     pub(crate) fn in_memory(bytes: &[u8]) -> Result<Self> {
         Self::open(RandomAccess::in_memory(bytes))
     }

@@ -127,7 +127,7 @@ impl RandomAccess {
     }
 
     /// Creates a file in memory.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, feature = "_fuzz"))]
     pub(crate) fn in_memory(bytes: &[u8]) -> Self {
         Self { path: "file".into(), length: bytes.len() as u64, bytes: Bytes::Memory(bytes.to_vec().into()) }
     }
