@@ -47,6 +47,8 @@ mod parameters;
 mod pipeline;
 mod placement;
 mod sampling;
+#[cfg(test)]
+mod speed;
 mod tensor;
 mod text;
 mod weights;
