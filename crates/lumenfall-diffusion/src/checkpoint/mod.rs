@@ -59,7 +59,8 @@ impl Checkpoint {
             vae: part(self.vae, target),
             clip_l: clip(self.clip_l),
             clip_g: clip(self.clip_g),
-            t5: self.t5.map(|(tokenizer, t5)| (tokenizer, part(t5, target))),
+            // Activations of T5 exceed the range of f16. Scaled to it, the small ones would lose digits.
+            t5: self.t5.map(|(tokenizer, t5)| (tokenizer, part(t5, &target.with_full_precision()))),
             scheduler: self.scheduler,
         }
     }

@@ -5,6 +5,8 @@ use std::fmt;
 use wgpu::{Backend, Backends, DeviceType};
 
 use super::device::Gpu;
+use super::matrices::Matrices;
+use super::self_test::Report;
 use crate::device::GpuChoice;
 use crate::error::{Error, Result};
 
@@ -24,6 +26,15 @@ pub struct GpuInfo {
     pub driver: String,
     /// The maximum size of a buffer in bytes.
     pub max_buffer: u64,
+    /// Whether the driver can compute in f16.
+    pub f16: bool,
+    /// The number of rows and columns of the cooperative matrices that matrix products and convolutions use. Without them,
+    /// they use f32.
+    pub matrices: Option<u32>,
+    /// The same for attention.
+    pub attention_matrices: Option<u32>,
+    /// Why cooperative matrices are not used, or why the GPU cannot be used.
+    pub note: Option<String>,
 }
 
 /// The type of a GPU, from the most suitable to the least suitable.
@@ -56,6 +67,8 @@ impl fmt::Display for GpuKind {
 
 /// Returns the GPUs of this machine, the most suitable one first. A GPU with drivers for several programming interfaces is
 /// listed once.
+///
+/// This function opens each GPU, and tests it if that has not been done with its driver.
 pub fn devices() -> Vec<GpuInfo> {
     let adapters = all();
     adapters.iter().enumerate().map(|(index, adapter)| info(index, adapter)).collect()
@@ -108,7 +121,9 @@ impl Gpu {
 /// Returns the adapters of this machine in the order of [`devices`]. A driver that cannot be loaded has none.
 pub(super) fn all() -> Vec<wgpu::Adapter> {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
-    descriptor.backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+    // wgpu's own variable `WGPU_BACKEND` can exclude an interface whose driver crashes.
+    let wanted = Backends::from_env().unwrap_or(Backends::all());
+    descriptor.backends = wanted & (Backends::VULKAN | Backends::METAL | Backends::DX12);
     let mut adapters = pollster::block_on(wgpu::Instance::new(descriptor).enumerate_adapters(Backends::all()));
     // Of a GPU with several drivers, the first is kept: kernels are slower through DX12 than through Vulkan.
     adapters.sort_by_key(|adapter| (kind(adapter), adapter.get_info().backend == Backend::Dx12));
@@ -140,6 +155,9 @@ fn kind(adapter: &wgpu::Adapter) -> GpuKind {
 
 fn info(index: usize, adapter: &wgpu::Adapter) -> GpuInfo {
     let info = adapter.get_info();
+    let report = Gpu::of(adapter).map(|gpu| gpu.report().cloned().unwrap_or_default());
+    let report = report.unwrap_or_else(|error| Report { note: Some(error.to_string()), ..Report::default() });
+    let side = |matrices: Option<Matrices>| matrices.map(|matrices| matrices.side);
     GpuInfo {
         index,
         name: info.name,
@@ -151,5 +169,9 @@ fn info(index: usize, adapter: &wgpu::Adapter) -> GpuInfo {
         },
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
         max_buffer: adapter.limits().max_buffer_size,
+        f16: adapter.features().contains(wgpu::Features::SHADER_F16),
+        matrices: side(report.matrices),
+        attention_matrices: side(report.attention_matrices),
+        note: report.note,
     }
 }

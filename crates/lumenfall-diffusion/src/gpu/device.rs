@@ -1,13 +1,16 @@
 //! An open GPU, and the errors that it reports.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::buffer::Pool;
+use super::cache::Cache;
 use super::kernels::MAX_INPUTS;
+use super::matrices::{self, Matrices};
+use super::pipelines::Pipelines;
 use super::queue::Queue;
+use super::self_test::Report;
 use crate::error::{Error, Result};
 
 /// The number of bytes of a kernel's parameters. Every Vulkan driver offers as many.
@@ -15,7 +18,16 @@ pub(super) const PARAMETERS: u32 = 128;
 
 /// An open GPU. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Gpu(pub(super) Arc<Inner>);
+pub(crate) struct Gpu(pub(super) Arc<Inner>, Precision);
+
+/// The precision of matrix products.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Precision {
+    /// The factors are f16 where cooperative matrices are used.
+    Fast,
+    /// All values are f32.
+    Full,
+}
 
 pub(super) struct Inner {
     pub(super) name: String,
@@ -23,15 +35,37 @@ pub(super) struct Inner {
     pub(super) limits: wgpu::Limits,
     /// Whether the driver computes on the CPU.
     pub(super) is_software: bool,
+    /// Whether kernels are compiled with bounds checks, and with a counter in each loop.
+    pub(super) has_checks: bool,
     pub(super) queue: Queue,
     pub(super) pool: Pool,
     /// The layouts of the kernels with one input, two inputs and so on.
     pub(super) layouts: Vec<Layout>,
-    pub(super) pipelines: Mutex<HashMap<String, wgpu::ComputePipeline>>,
+    pub(super) pipelines: Pipelines,
+    /// The result of the self-test, once it is complete.
+    report: OnceLock<Report>,
     /// The first error that a callback of the driver has reported.
     failure: Arc<Mutex<Option<String>>>,
     /// Whether nothing can be computed any more, because the driver has reset the device.
     lost: Arc<AtomicBool>,
+}
+
+/// How an adapter is opened.
+pub(super) struct Options {
+    /// Whether kernels are compiled with bounds checks, and with a counter in each loop.
+    pub(super) has_checks: bool,
+    pub(super) cache: Cache,
+}
+
+impl Options {
+    pub(super) fn new(adapter: &wgpu::Adapter) -> Self {
+        Self {
+            // Without checks, the LLVM of older software drivers compiles some kernels for minutes.
+            has_checks: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
+            // Tests leave no files behind.
+            cache: if cfg!(test) { Cache::default() } else { Cache::of_user() },
+        }
+    }
 }
 
 impl Inner {
@@ -71,26 +105,26 @@ impl Gpu {
         open.retain(|(_, gpu)| gpu.strong_count() > 0);
         let found = open.iter().find(|(other, gpu)| *other == info && gpu.upgrade().is_some_and(|gpu| !gpu.is_lost()));
         if let Some(gpu) = found.and_then(|(_, gpu)| gpu.upgrade()) {
-            return Ok(Self(gpu));
+            return Ok(Self(gpu, Precision::Fast));
         }
-        let gpu = Self::open(adapter)?;
+        let gpu = Self::open(adapter, Options::new(adapter))?;
         open.push((info, Arc::downgrade(&gpu.0)));
         Ok(gpu)
     }
 
     /// Opens an adapter for one test.
     #[cfg(test)]
-    pub(super) fn unshared(adapter: &wgpu::Adapter) -> Result<Self> {
-        Self::open(adapter)
+    pub(super) fn unshared(adapter: &wgpu::Adapter, options: Options) -> Result<Self> {
+        Self::open(adapter, options)
     }
 
     /// Opens an adapter.
     ///
     /// # Errors
-    /// [`Error::Device`] if its driver lacks what the kernels need.
-    fn open(adapter: &wgpu::Adapter) -> Result<Self> {
-        let wgpu::AdapterInfo { name, device_type, .. } = adapter.get_info();
-        let is_software = device_type == wgpu::DeviceType::Cpu;
+    /// [`Error::Device`] if its driver lacks what the kernels need, or computes wrong results.
+    fn open(adapter: &wgpu::Adapter, Options { has_checks, cache }: Options) -> Result<Self> {
+        let info = adapter.get_info();
+        let (name, is_software) = (info.name.clone(), info.device_type == wgpu::DeviceType::Cpu);
         let needed = wgpu::Features::IMMEDIATES;
         let limits = adapter.limits();
         if !adapter.features().contains(needed) || limits.max_immediate_size < PARAMETERS {
@@ -98,9 +132,21 @@ impl Gpu {
                 "{name} has no immediate data of {PARAMETERS} bytes; update its driver, or use the CPU"
             )));
         }
+        let candidates = Matrices::of(adapter);
+        let mut features = needed | (adapter.features() & wgpu::Features::PIPELINE_CACHE);
+        let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
+        if !candidates.is_empty() {
+            features |= matrices::FEATURES;
+            #[allow(unsafe_code, reason = "cooperative matrices are an experimental feature of wgpu")]
+            // SAFETY: wgpu requires that the caller expects undefined behaviour where an experimental feature has a bug. Only
+            // kernels with matrices that the adapter lists use the feature, and the self-test compares their results.
+            let enabled = unsafe { wgpu::ExperimentalFeatures::enabled() };
+            experimental_features = enabled;
+        }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("lumenfall"),
-            required_features: needed,
+            required_features: features,
+            experimental_features,
             required_limits: limits.clone(),
             memory_hints: wgpu::MemoryHints::MemoryUsage,
             ..Default::default()
@@ -123,8 +169,49 @@ impl Gpu {
             }
         });
         let layouts = (1..=MAX_INPUTS).map(|inputs| layout(&device, inputs)).collect();
-        let (queue, pool, pipelines) = (Queue::new(queue), Pool::default(), Mutex::default());
-        Ok(Self(Arc::new(Inner { name, device, limits, is_software, queue, pool, layouts, pipelines, failure, lost })))
+        // What identifies the adapter and its driver.
+        let adapter = format!("{info:?}");
+        let pipelines = Pipelines::open(&device, &adapter, &cache);
+        let (queue, pool, report) = (Queue::new(queue), Pool::default(), OnceLock::new());
+        let inner = Inner {
+            name,
+            device,
+            limits,
+            is_software,
+            has_checks,
+            queue,
+            pool,
+            layouts,
+            pipelines,
+            report,
+            failure,
+            lost,
+        };
+        let gpu = Self(Arc::new(inner), Precision::Fast);
+        let report = Report::of(&gpu, &adapter, &candidates, &cache)?;
+        gpu.0.report.get_or_init(|| report);
+        gpu.0.pipelines.save();
+        Ok(gpu)
+    }
+
+    /// Returns the same GPU, where all products are computed in f32.
+    pub(crate) fn with_full_precision(&self) -> Self {
+        Self(Arc::clone(&self.0), Precision::Full)
+    }
+
+    /// Returns the result of the self-test.
+    pub(super) fn report(&self) -> Option<&Report> {
+        self.0.report.get()
+    }
+
+    /// Returns the cooperative matrices that products use.
+    pub(crate) fn matrices(&self) -> Option<Matrices> {
+        self.report().filter(|_| self.1 == Precision::Fast)?.matrices
+    }
+
+    /// Returns the cooperative matrices that attention uses.
+    pub(super) fn attention_matrices(&self) -> Option<Matrices> {
+        self.report().filter(|_| self.1 == Precision::Fast)?.attention_matrices
     }
 
     /// Returns the error that the driver has reported since the last call.

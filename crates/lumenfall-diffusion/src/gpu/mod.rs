@@ -6,10 +6,14 @@
 
 mod adapters;
 mod buffer;
+mod cache;
 mod copy;
 mod device;
 pub(crate) mod kernels;
+mod matrices;
+mod pipelines;
 mod queue;
+mod self_test;
 #[cfg(test)]
 pub(crate) mod tests;
 mod weight;
@@ -18,6 +22,7 @@ pub use adapters::{GpuInfo, GpuKind, devices};
 pub(crate) use buffer::{Buffer, View};
 pub(crate) use copy::Copy;
 pub(crate) use device::Gpu;
+pub(crate) use matrices::Matrices;
 pub(crate) use weight::GpuWeight;
 
 use crate::tensor::Tensor;

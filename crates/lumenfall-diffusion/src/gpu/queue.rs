@@ -136,6 +136,7 @@ impl Gpu {
             }
         };
         mapped.map_err(|error| self.error(error))?;
+        self.0.pipelines.save();
         let range = staging.get_mapped_range(..).map_err(|error| self.error(error))?;
         Ok(range.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
     }

@@ -4,6 +4,9 @@ use std::sync::LazyLock;
 
 use half::{bf16, f16};
 
+use super::cache::Cache;
+use super::device::Options;
+use super::self_test::Report;
 use super::{Gpu, GpuKind, adapters, devices};
 use crate::device::{Device, GpuChoice};
 use crate::error::Result;
@@ -26,7 +29,13 @@ pub(crate) fn gpu() -> &'static Gpu {
 
 /// Returns a GPU whose buffers no other test uses.
 pub(crate) fn unshared() -> Gpu {
-    Gpu::unshared(&adapters::all()[0]).unwrap()
+    let adapter = &adapters::all()[0];
+    Gpu::unshared(adapter, Options::new(adapter)).unwrap()
+}
+
+/// Returns the tolerance of a matrix product.
+fn of_product(in_f32: f64) -> f64 {
+    if gpu().matrices().is_some() { 2e-3 } else { in_f32 }
 }
 
 pub(crate) fn target() -> Target {
@@ -86,15 +95,15 @@ fn linear_layers_match() {
         let weight = normal(2, &[outputs, inputs]);
         let plain = reference::linear(x.values(), weight.values(), inputs);
         let values = || Values::F32(weight.values().to_vec());
-        assert_same(1e-6, linear(values(), inputs, outputs, None).forward(&x), &plain);
+        assert_same(of_product(1e-6), linear(values(), inputs, outputs, None).forward(&x), &plain);
         let biased = linear(values(), inputs, outputs, Some(bias.clone()));
         let bias = bias.values().iter().cycle().map(|bias| f64::from(*bias));
         let expected: Vec<f64> = plain.iter().zip(bias).map(|(value, bias)| value + bias).collect();
-        assert_same(1e-6, biased.forward(&unaligned(&x)), &expected);
+        assert_same(of_product(1e-6), biased.forward(&unaligned(&x)), &expected);
         if tokens == 37 {
             for activation in ACTIVATIONS {
                 let expected: Vec<f64> = expected.iter().map(|value| reference::activate(*value, activation)).collect();
-                assert_same(1e-6, biased.forward_activated(&x, activation), &expected);
+                assert_same(of_product(1e-6), biased.forward_activated(&x, activation), &expected);
             }
         }
     }
@@ -131,12 +140,12 @@ fn encoded(format: Format, count: usize) -> Values {
 fn the_format_of_a_weight_does_not_change_the_result() {
     use Format::*;
     for format in [F32, F16, Bf16, F8E4m3, F8E5m2, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K] {
-        let shapes: &[_] = if format.block_values() == 1 { &[(5, 36, 7), (3, 33, 6)] } else { &[(5, 768, 7)] };
+        let shapes: &[_] = if format.block_values() == 1 { &[(17, 36, 7), (3, 33, 6)] } else { &[(17, 768, 7)] };
         for (tokens, inputs, outputs) in shapes.iter().copied() {
             let x = normal(6, &[tokens, inputs]);
             let values = encoded(format, inputs * outputs);
             let expected = reference::linear(x.values(), &values.clone().into_f32(), inputs);
-            assert_same(2e-6, linear(values, inputs, outputs, None).forward(&x), &expected);
+            assert_same(of_product(2e-6), linear(values, inputs, outputs, None).forward(&x), &expected);
         }
     }
     // Each row has a factor.
@@ -145,7 +154,7 @@ fn the_format_of_a_weight_does_not_change_the_result() {
     let expected = reference::linear(x.values(), &values.clone().into_f32(), 36);
     let expected: Vec<f64> = expected.iter().map(|value| value + 2.0).collect();
     let bias = Tensor::new(vec![2.0; 7], &[7]).unwrap();
-    assert_same(2e-6, linear(values, 36, 7, Some(bias)).forward(&x), &expected);
+    assert_same(of_product(2e-6), linear(values, 36, 7, Some(bias)).forward(&x), &expected);
 }
 
 #[test]
@@ -211,7 +220,7 @@ fn attention_matches_for_every_mask() {
         };
         let [on_q, on_k, on_v] = [unaligned(&q), unaligned(&k), on_gpu(&v)];
         let attention = |mask| attention(&on_q, &on_k, &on_v, heads, 0.2, mask);
-        assert_same(3e-6, attention(Mask::None), &expected(&|_, _, _| 0.0));
+        assert_same(of_product(3e-6), attention(Mask::None), &expected(&|_, _, _| 0.0));
         let biased = |head, query, key| f64::from(bias.values()[(head * queries + query) * keys + key]);
         assert_same(3e-6, attention(Mask::Bias(&bias)), &expected(&biased));
         if queries == keys {
@@ -227,7 +236,7 @@ fn attention_matches_for_scores_beyond_the_range_of_the_exponential() {
     let v = normal(15, &[4, 8]);
     let expected = reference::attention([&q, &q, &v].map(Tensor::values), 8, 1, 1.0, |_, _, _| 0.0);
     let q = on_gpu(&q);
-    assert_same(1e-5, attention(&q, &q, &v, 1, 1.0, Mask::None), &expected);
+    assert_same(of_product(1e-5), attention(&q, &q, &v, 1, 1.0, Mask::None), &expected);
 }
 
 #[test]
@@ -274,9 +283,9 @@ fn convolutions_match_for_images_of_any_shape() {
                     let image = Image { values: x.values(), height, width, channels };
                     reference::conv2d(image, *shape, weight.values(), bias.values())
                 };
-                assert_same(1e-6, conv.forward(&unaligned(&x)), &expected(&x));
+                assert_same(of_product(1e-6), conv.forward(&unaligned(&x)), &expected(&x));
                 if shape.stride == 1 {
-                    assert_same(1e-6, conv.forward_upsampled(&x), &expected(&doubled(&x)));
+                    assert_same(of_product(1e-6), conv.forward_upsampled(&x), &expected(&doubled(&x)));
                 }
             }
         }
@@ -300,13 +309,13 @@ fn convolutions_of_normalized_images_match() {
         reference::conv2d(image, shape, weight.values(), scope.tensor("bias", &[12]).unwrap().values())
     };
     let main = expected(&normalized, 3);
-    assert_same(1e-6, conv.forward_normalized(&norm, &x), &main);
+    assert_same(of_product(1e-6), conv.forward_normalized(&norm, &x), &main);
     let residual = normal(20, &[7, 13, 12]);
     let sum: Vec<f64> = main.iter().zip(residual.values()).map(|(a, b)| a + f64::from(*b)).collect();
-    assert_same(1e-6, conv.add_normalized(&norm, &x, residual), &sum);
+    assert_same(of_product(1e-6), conv.add_normalized(&norm, &x, residual), &sum);
     let (a, b) = conv.forward_with_shortcut(&norm, &shortcut, x.clone()).unwrap();
-    assert_same(1e-6, Ok(a), &main);
-    assert_same(1e-6, Ok(b), &expected(x.values(), 1));
+    assert_same(of_product(1e-6), Ok(a), &main);
+    assert_same(of_product(1e-6), Ok(b), &expected(x.values(), 1));
 }
 
 #[test]
@@ -370,4 +379,128 @@ fn a_buffer_that_is_too_large_is_an_error_after_which_the_gpu_computes() {
     assert!(error.contains(&devices()[0].name) && error.contains("4398046511104 bytes"), "{error}");
     let x = normal(1, &[4]);
     assert_same(1e-6, add(on_gpu(&x), &x), &x.values().iter().map(|x| 2.0 * f64::from(*x)).collect::<Vec<_>>());
+}
+
+#[test]
+fn products_of_large_values_are_finite() {
+    // The first rows exceed the range of f16, and the last ones are subnormal in f16.
+    let scale = |row: usize| [1e9, 70_000.0, 1.0, 1e-6, 1e-20][row % 5];
+    let (rows, inputs, outputs) = (40, 48, 20);
+    let x = normal(30, &[rows, inputs]);
+    let x: Vec<f32> = x.values().iter().enumerate().map(|(index, value)| value * scale(index / inputs)).collect();
+    let x = Tensor::new(x, &[rows, inputs]).unwrap();
+    // The weights are the largest ones of f16, or greater.
+    for largest in [60_000.0, 1e8] {
+        let weight = normal(31, &[outputs, inputs]).map(|value| (value * largest).clamp(-largest, largest));
+        let expected = reference::linear(x.values(), weight.values(), inputs);
+        let actual = linear(Values::F32(weight.into_values()), inputs, outputs, None).forward(&x);
+        let actual = actual.unwrap().on_cpu().unwrap();
+        for (row, (actual, expected)) in actual.values().chunks(outputs).zip(expected.chunks(outputs)).enumerate() {
+            let difference = greatest(actual.iter().zip(expected).map(|(a, b)| f64::from(*a) - b));
+            let largest = greatest(expected.iter().copied());
+            assert!(difference <= of_product(1e-6) * largest, "row {row} differs by {difference} of {largest}");
+        }
+    }
+}
+
+/// The script `tools/gpu_matrices.sh` sets the variable.
+#[test]
+fn the_expected_matrices_are_used() {
+    let sides = [gpu().matrices(), gpu().attention_matrices()].map(|matrices| Some(matrices?.side));
+    if let Ok(expected) = std::env::var("LUMENFALL_TEST_MATRICES") {
+        assert_eq!(sides, [Some(expected.parse().unwrap()); 2], "{:?}", gpu().report());
+    }
+    let device = &devices()[0];
+    assert_eq!(sides, [device.matrices, device.attention_matrices]);
+    assert_eq!(device.note.is_none(), sides.iter().all(Option::is_some));
+    let precise = gpu().with_full_precision();
+    assert_eq!((precise.matrices(), precise.attention_matrices()), (None, None));
+}
+
+#[test]
+fn another_process_reads_the_kernels_and_the_result_of_the_self_test() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = &adapters::all()[0];
+    let open = || {
+        let cache = Cache::at(folder.path());
+        Gpu::unshared(adapter, Options { cache, ..Options::new(adapter) }).unwrap()
+    };
+    let files = || {
+        let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    let first = open();
+    let [kernels, report] = files().try_into().unwrap();
+    // The driver determines the data that follow wgpu's header. That of lavapipe stores none.
+    let stored = || Cache::at(folder.path()).read(kernels.file_name().unwrap().to_str().unwrap());
+    assert!(stored().unwrap().starts_with(b"WGPUPLCH"));
+    // A report that only a file can contain.
+    let changed = Report { note: Some("as in the file".into()), ..Report::default() };
+    assert_ne!(first.report(), Some(&changed));
+    let name = report.file_name().unwrap().to_str().unwrap();
+    Cache::at(folder.path()).write(name, &serde_json::to_vec(&changed).unwrap());
+    let second = open();
+    assert_eq!(second.report(), Some(&changed));
+    let x = Tensor::new(vec![1.0; 4], &[4]).unwrap();
+    let sum = |gpu: &Gpu| add(Tensor::on_gpu(x.view(gpu).unwrap(), &[4]).unwrap(), &x).unwrap().on_cpu().unwrap();
+    // A kernel that is new is stored, once.
+    for is_new in [true, false] {
+        std::fs::remove_file(&kernels).unwrap();
+        assert_eq!(sum(&second).values(), [2.0; 4]);
+        assert_eq!(kernels.exists(), is_new);
+        std::fs::write(&kernels, "corrupt").unwrap();
+    }
+    // Files that are corrupt, or have another format.
+    std::fs::write(&report, "corrupt").unwrap();
+    Cache::at(folder.path()).write(kernels.file_name().unwrap().to_str().unwrap(), b"another format");
+    let third = open();
+    assert_eq!(third.report(), first.report());
+    assert_eq!(sum(&third).values(), [2.0; 4]);
+}
+
+/// On a real GPU, kernels have no runtime checks.
+#[test]
+#[ignore = "the software drivers of Debian 12 compile it for minutes; `tools/gpu_matrices.sh` runs it"]
+fn kernels_without_runtime_checks_equal_the_layers_on_the_cpu() {
+    let adapter = &adapters::all()[0];
+    let gpu = Gpu::unshared(adapter, Options { has_checks: false, ..Options::new(adapter) }).unwrap();
+    let outputs = |target: &Target| -> Vec<Tensor> {
+        let weights = Weights::random().on(target);
+        let scope = weights.root();
+        let place = |x: &Tensor| match target {
+            Target::Cpu => x.clone(),
+            Target::Gpu(gpu) => Tensor::on_gpu(x.view(gpu).unwrap(), x.shape()).unwrap(),
+        };
+        let (x, image) = (place(&normal(40, &[20, 64])), place(&normal(41, &[5, 6, 8])));
+        let product = Linear::new(encoded(Format::Q8_0, 64 * 12), 64, 12, None).moved_to(&scope).unwrap();
+        vec![
+            product.forward_activated(&x, Activation::GeluErf).unwrap(),
+            LayerNorm::load(&scope.at("norm"), 64, 1e-5).unwrap().forward(&x).unwrap(),
+            RmsNorm::load(&scope.at("norm"), 32, 1e-6).unwrap().forward(&x).unwrap(),
+            // A head of 10 values uses products and a softmax.
+            attention(&x, &x, &x, 2, 0.1, Mask::Causal).unwrap(),
+            attention(
+                &place(&normal(42, &[7, 10])),
+                &place(&normal(43, &[9, 10])),
+                &place(&normal(44, &[9, 10])),
+                1,
+                0.3,
+                Mask::None,
+            )
+            .unwrap(),
+            GroupNorm::load(&scope.at("groups"), 2, 8, 1e-6).unwrap().forward(&image).unwrap(),
+            Conv2d::load(&scope.at("conv"), 8, 4, 3).unwrap().forward(&image).unwrap(),
+            gated_residual(x.clone(), &x, &normal(45, &[64])).unwrap(),
+            x.permute([1, 0]).unwrap(),
+        ]
+    };
+    let tolerance = if gpu.matrices().is_some() { 2e-3 } else { 3e-6 };
+    for (index, (actual, expected)) in outputs(&Target::Gpu(gpu)).iter().zip(outputs(&Target::Cpu)).enumerate() {
+        assert!(actual.gpu().is_some());
+        let (actual, expected) = (actual.on_cpu().unwrap(), expected.on_cpu().unwrap());
+        let difference = greatest(actual.values().iter().zip(expected.values()).map(|(a, b)| f64::from(a - b)));
+        let largest = greatest(expected.values().iter().map(|value| f64::from(*value)));
+        assert!(difference <= tolerance * largest, "output {index} differs by {difference} of {largest}");
+    }
 }

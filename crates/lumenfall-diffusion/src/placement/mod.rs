@@ -18,3 +18,14 @@ pub(crate) enum Target {
     #[cfg(feature = "gpu")]
     Gpu(Gpu),
 }
+
+impl Target {
+    /// Returns the same device, which then computes all products in f32.
+    pub(crate) fn with_full_precision(&self) -> Self {
+        #[cfg(feature = "gpu")]
+        if let Self::Gpu(gpu) = self {
+            return Self::Gpu(gpu.with_full_precision());
+        }
+        self.clone()
+    }
+}

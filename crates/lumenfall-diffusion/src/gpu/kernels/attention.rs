@@ -1,10 +1,10 @@
 //! Attention over one sequence.
 
-use super::product::{Right, multiply};
+use super::product::{Body, Right, multiply};
 use super::shape::{aligned, concat, permute};
-use super::{Call, spread};
+use super::{Call, matrices, spread};
 use crate::error::Result;
-use crate::gpu::{Gpu, View};
+use crate::gpu::{Gpu, Matrices, View};
 use crate::layers::Mask;
 use crate::tensor::Tensor;
 
@@ -24,6 +24,12 @@ pub(crate) fn attention(
 ) -> Result<Tensor> {
     let ([queries, width], [keys, _]) = (q.dims()?, k.dims()?);
     let head = width / heads;
+    let fitting = |matrices: &Matrices| matrices.fit_attention(head, &gpu.0.limits);
+    if matches!(mask, Mask::None)
+        && let Some(matrices) = gpu.attention_matrices().filter(fitting)
+    {
+        return with_matrices(gpu, matrices, [q, k, v], heads, scale);
+    }
     if head.is_multiple_of(4) && head <= MAX_WIDTH {
         return fused(gpu, [q, k, v], heads, scale, mask);
     }
@@ -68,6 +74,31 @@ fn fused(gpu: &Gpu, [q, k, v]: [&Tensor; 3], heads: usize, scale: f32, mask: Mas
     Tensor::on_gpu(out, &[queries, width])
 }
 
+/// Computes all heads in one kernel with cooperative matrices, in which the factors of products are f16.
+pub(crate) fn with_matrices(
+    gpu: &Gpu,
+    matrices: Matrices,
+    [q, k, v]: [&Tensor; 3],
+    heads: usize,
+    scale: f32,
+) -> Result<Tensor> {
+    let ([queries, width], [keys, _]) = (q.dims()?, k.dims()?);
+    let head = width / heads;
+    let view = |x: &Tensor| aligned(gpu, x.view(gpu)?);
+    let [q, k, v] = [view(q)?, view(k)?, view(v)?];
+    let out = gpu.buffer(queries * width)?;
+    gpu.call(&Call {
+        name: format!("attention {matrices:?} {head}"),
+        source: &|| matrices::attention(matrices, head as u32),
+        inputs: &[(&q).into(), (&k).into(), (&v).into()],
+        output: &out.buffer,
+        parameters: &[queries as u32, keys as u32, width as u32, scale.to_bits()],
+        workgroups: [queries.div_ceil(4 * matrices.side as usize) as u64, heads as u64],
+        operations: 4 * (queries * keys * width) as u64,
+    })?;
+    Tensor::on_gpu(out, &[queries, width])
+}
+
 /// Computes one head as two products with a softmax between them.
 fn one_head(gpu: &Gpu, [q, k, v]: [&Tensor; 3], scale: f32, mask: Mask<'_>, head: usize) -> Result<Tensor> {
     let ([queries, width], [keys, _]) = (q.dims()?, k.dims()?);
@@ -81,9 +112,12 @@ fn one_head(gpu: &Gpu, [q, k, v]: [&Tensor; 3], scale: f32, mask: Mask<'_>, head
     let parts = (0..queries).step_by(rows).map(|first| {
         let count = rows.min(queries - first);
         let q = q.rows(first..first + count)?.view(gpu)?;
-        let scores = multiply(gpu, &q, count, Right::rows(&k, width, keys), None, None)?;
+        let scores = multiply(gpu, Body::Tiled, &q, count, Right::rows(&k, width, keys), None, None)?;
         let weights = softmax(gpu, &scores, [count, keys, first], scale, mask)?;
-        Tensor::on_gpu(multiply(gpu, &weights, count, Right::rows(&v, keys, width), None, None)?, &[count, width])
+        Tensor::on_gpu(
+            multiply(gpu, Body::Tiled, &weights, count, Right::rows(&v, keys, width), None, None)?,
+            &[count, width],
+        )
     });
     let parts = parts.collect::<Result<Vec<_>>>()?;
     match parts.as_slice() {

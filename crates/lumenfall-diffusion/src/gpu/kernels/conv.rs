@@ -2,6 +2,7 @@
 
 use super::product::{Left, Right, product};
 use super::shape::aligned;
+use super::{Call, matrices, spread};
 use crate::error::Result;
 use crate::gpu::GpuWeight;
 use crate::kernels::ConvShape;
@@ -26,33 +27,58 @@ pub(crate) fn conv2d(
     let view = x.view(gpu)?;
     let view = if vectors { aligned(gpu, view)? } else { view };
     let (element, step) = if vectors { ("vec4<f32>", 4) } else { ("f32", 1) };
+    // Returns the index of the pixel at a kernel element, or a negative number outside of the image.
+    let pixel = format!(
+        "fn pixel(m: u32, tap: u32) -> i32 {{
+    let row = i32(m / p.new_width * {stride}u + tap / {kernel}u) - {padding_before};
+    let column = i32(m % p.new_width * {stride}u + tap % {kernel}u) - {padding_before};
+    if (row < 0 || row >= i32({repeat}u * p.height) || column < 0 || column >= i32({repeat}u * p.width)) {{
+        return -1;
+    }}
+    return row / {repeat} * i32(p.width) + column / {repeat};
+}}"
+    );
     // Returns the value, or the vector of values, of an input channel at a kernel element.
     let read = format!(
         "fn x1(m: u32, k: u32) -> {element} {{
-    let tap = k / p.channels;
-    let row = i32(m / p.new_width * {stride}u + tap / {kernel}u) - {padding_before};
-    let column = i32(m % p.new_width * {stride}u + tap % {kernel}u) - {padding_before};
-    if (k >= p.inputs || row < 0 || row >= i32({repeat}u * p.height) || column < 0 || column >= i32({repeat}u * p.width)) {{
+    let at = pixel(m, k / p.channels);
+    if (k >= p.inputs || at < 0) {{
         return {element}();
     }}
-    let pixel = u32(row) / {repeat}u * p.width + u32(column) / {repeat}u;
-    return x[(p.x + pixel * p.channels + k % p.channels) / {step}u];
+    return x[(p.x + u32(at) * p.channels + k % p.channels) / {step}u];
 }}"
     );
     let four = match vectors {
         true => "return x1(m, k);",
         false => "return vec4(x1(m, k), x1(m, k + 1u), x1(m, k + 2u), x1(m, k + 3u));",
     };
+    let (rows, variant) = (new_height * new_width, format!("{kernel} {stride} {padding_before} {repeat}"));
+    let magnitudes = &|| {
+        let pixels = matrices::magnitudes(gpu, &view, channels)?;
+        let out = gpu.buffer(rows)?;
+        let taps = (kernel * kernel).to_string();
+        gpu.call(&Call {
+            name: format!("image magnitudes {variant}"),
+            source: &|| include_str!("conv_magnitudes.wgsl").replace("$PIXEL", &pixel).replace("$TAPS", &taps),
+            inputs: &[(&pixels).into()],
+            output: &out.buffer,
+            parameters: &[rows, height, width, new_width].map(|size| size as u32),
+            workgroups: spread(rows.div_ceil(64) as u64),
+            operations: (rows * kernel * kernel) as u64,
+        })?;
+        Ok(out)
+    };
     let left = Left {
         view: &view,
-        rows: new_height * new_width,
+        rows,
         element,
-        name: format!("image {vectors} {kernel} {stride} {padding_before} {repeat}"),
-        source: format!("{read}\nfn x4(m: u32, k: u32) -> vec4<f32> {{ {four} }}"),
+        name: format!("image {vectors} {variant}"),
+        source: format!("{pixel}\n{read}\nfn x4(m: u32, k: u32) -> vec4<f32> {{ {four} }}"),
         fields: "height: u32, width: u32, channels: u32, new_width: u32,",
         parameters: [height, width, channels, new_width].map(|size| size as u32).to_vec(),
+        magnitudes,
     };
     let inputs = kernel * kernel * channels;
     let right = Right::weight(weight, inputs, outputs);
-    Tensor::on_gpu(product(gpu, &left, right, Some(bias), None)?, &[new_height, new_width, outputs])
+    Tensor::on_gpu(product(gpu, weight.body(rows), &left, right, Some(bias), None)?, &[new_height, new_width, outputs])
 }

@@ -9,11 +9,11 @@ mod attention;
 mod conv;
 mod elementwise;
 mod group_norm;
+mod loaders;
+mod matrices;
 mod norm;
 mod product;
 mod shape;
-
-use std::sync::PoisonError;
 
 use super::buffer::{Buffer, View};
 use super::device::{Gpu, PARAMETERS};
@@ -21,16 +21,16 @@ use super::queue::Command;
 use crate::error::Result;
 use crate::kernels::Activation;
 
-pub(crate) use attention::attention;
+pub(crate) use attention::{attention, with_matrices as attention_with_matrices};
 pub(crate) use conv::conv2d;
 pub(crate) use elementwise::{activate, add, gated_residual, multiply};
 pub(crate) use group_norm::group_norm;
 pub(crate) use norm::{layer_norm, rms_norm};
-pub(crate) use product::linear;
+pub(crate) use product::{Body, linear, linear_with};
 pub(crate) use shape::{concat, permute};
 
 /// The maximum number of buffers that a kernel reads.
-pub(super) const MAX_INPUTS: usize = 4;
+pub(super) const MAX_INPUTS: usize = 5;
 
 /// The maximum number of workgroups in one dimension. More are distributed over two dimensions.
 const MAX_WORKGROUPS: u64 = 65_535;
@@ -113,57 +113,13 @@ impl Gpu {
             layout: &layout.bindings,
             entries: &entries,
         });
-        let pipeline = self.pipeline(call, &layout.pipeline)?;
+        let pipeline = self.pipeline(&call.name, call.source, &layout.pipeline)?;
         let [x, y] = call.workgroups;
         if x > MAX_WORKGROUPS || y > MAX_WORKGROUPS {
             return Err(self.error("a kernel has too many workgroups"));
         }
         let workgroups = [x as u32, y as u32];
         self.push(Command { pipeline, bindings, parameters, workgroups, operations: call.operations })
-    }
-
-    /// Returns the pipeline of a kernel, after compiling it if it is new.
-    fn pipeline(&self, call: &Call<'_>, layout: &wgpu::PipelineLayout) -> Result<wgpu::ComputePipeline> {
-        let mut pipelines = self.0.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = pipelines.get(&call.name) {
-            return Ok(pipeline.clone());
-        }
-        let device = &self.0.device;
-        let invalid = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(&call.name),
-            source: wgpu::ShaderSource::Wgsl((call.source)().into()),
-        };
-        let checks = match self.0.is_software {
-            // Without checks, the LLVM of a software driver unrolls loops for minutes.
-            true => wgpu::ShaderRuntimeChecks::checked(),
-            false => wgpu::ShaderRuntimeChecks {
-                bounds_checks: false,
-                force_loop_bounding: false,
-                ..wgpu::ShaderRuntimeChecks::checked()
-            },
-        };
-        #[allow(unsafe_code, reason = "bounds checks make kernels up to 9 times slower")]
-        // SAFETY: A kernel accesses only elements whose indices are less than the sizes in its parameters. Each view has as
-        // many values as these sizes say: layers check the shapes of their inputs, `product` checks its inputs itself, and
-        // wgpu checks that a view lies within its buffer. All loops have an upper bound and a step above 0.
-        let module = unsafe { device.create_shader_module_trusted(descriptor, checks) };
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(&call.name),
-            layout: Some(layout),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                zero_initialize_workgroup_memory: false,
-                ..Default::default()
-            },
-            cache: None,
-        });
-        if let Some(error) = pollster::block_on(invalid.pop()) {
-            return Err(self.error(format!("its driver rejects the kernel `{}`: {error}", call.name)));
-        }
-        pipelines.insert(call.name.clone(), pipeline.clone());
-        Ok(pipeline)
     }
 }
 

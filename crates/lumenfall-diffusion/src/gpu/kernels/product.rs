@@ -1,18 +1,51 @@
 //! Matrix products with weights in any format.
 
+use super::loaders::loader;
 use super::shape::aligned;
-use super::{Call, Input, activation};
+use super::{Call, Input, activation, matrices};
 use crate::error::Result;
-use crate::gpu::{Buffer, Gpu, GpuWeight, View};
+use crate::gpu::{Buffer, Gpu, GpuWeight, Matrices, View};
 use crate::kernels::Activation;
 use crate::tensor::Tensor;
 use crate::weights::Format;
 
-/// The number of rows and of columns that a workgroup computes.
-const TILE: usize = 64;
+/// The number of rows of a weight that is a multiple of any body's tile. As many rows start at an aligned position.
+const ALIGNED: usize = 128;
+
+/// The minimum number of rows of a product with cooperative matrices. With fewer, most of each matrix would be empty.
+const MATRIX_ROWS: usize = 16;
 
 /// The number of operations of one dispatch. Larger products are split, so that none blocks a slow GPU for seconds.
 const DISPATCHED_OPERATIONS: u64 = 100_000_000_000;
+
+/// How the kernel of a product computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// In f32.
+    Tiled,
+    /// With cooperative matrices: the factors in f16, the sums in f32.
+    Matrices(Matrices),
+}
+
+impl Body {
+    /// Returns the number of rows and columns that a workgroup computes.
+    fn tile(self) -> [usize; 2] {
+        match self {
+            Self::Tiled => [64, 64],
+            Self::Matrices(matrices) => matrices.tile().map(|side| side as usize),
+        }
+    }
+}
+
+impl GpuWeight {
+    /// Returns the body for a product of `rows` rows with the weight.
+    pub(super) fn body(&self, rows: usize) -> Body {
+        match self.gpu().matrices() {
+            Some(matrices) if rows >= MATRIX_ROWS && self.fits_f16 => Body::Matrices(matrices),
+            _ => Body::Tiled,
+        }
+    }
+}
 
 /// The left factor of a product.
 pub(super) struct Left<'a> {
@@ -28,6 +61,8 @@ pub(super) struct Left<'a> {
     /// The names of `parameters`, as fields in WGSL.
     pub(super) fields: &'static str,
     pub(super) parameters: Vec<u32>,
+    /// Computes the largest magnitude of each row.
+    pub(super) magnitudes: &'a dyn Fn() -> Result<View>,
 }
 
 /// The right factor of a product: rows of `inputs` values.
@@ -65,15 +100,30 @@ pub(crate) fn linear(
     bias: Option<&Tensor>,
     function: Option<Activation>,
 ) -> Result<Tensor> {
+    let [tokens, _] = x.dims()?;
+    linear_with(gpu, weight.body(tokens), x, weight, outputs, bias, function)
+}
+
+/// Does what [`linear`] does, with the given body.
+pub(crate) fn linear_with(
+    gpu: &Gpu,
+    body: Body,
+    x: &Tensor,
+    weight: &GpuWeight,
+    outputs: usize,
+    bias: Option<&Tensor>,
+    function: Option<Activation>,
+) -> Result<Tensor> {
     let [tokens, inputs] = x.dims()?;
     let view = x.view(gpu)?;
     let right = Right::weight(weight, inputs, outputs);
-    Tensor::on_gpu(multiply(gpu, &view, tokens, right, bias, function)?, &[tokens, outputs])
+    Tensor::on_gpu(multiply(gpu, body, &view, tokens, right, bias, function)?, &[tokens, outputs])
 }
 
 /// Computes `activation(x·Wᵀ + b)` for `x` with `rows` rows.
 pub(super) fn multiply(
     gpu: &Gpu,
+    body: Body,
     x: &View,
     rows: usize,
     right: Right<'_>,
@@ -109,13 +159,16 @@ pub(super) fn multiply(
         ),
     };
     let name = format!("rows {vectors}");
-    let left = Left { view: &aligned, rows, element, name, source: source.into(), fields: "", parameters: vec![] };
-    product(gpu, &left, right, bias, function)
+    let magnitudes = &|| matrices::magnitudes(gpu, &aligned, right.inputs);
+    let (source, fields, parameters) = (source.into(), "", vec![]);
+    let left = Left { view: &aligned, rows, element, name, source, fields, parameters, magnitudes };
+    product(gpu, body, &left, right, bias, function)
 }
 
 /// Computes `activation(x·Wᵀ + b)`: `[rows, outputs]`.
 pub(super) fn product(
     gpu: &Gpu,
+    body: Body,
     left: &Left<'_>,
     right: Right<'_>,
     bias: Option<&Tensor>,
@@ -130,31 +183,38 @@ pub(super) fn product(
     let (weight_element, weight) = loader(format, vectors);
     let bias_view = bias.map(|bias| bias.view(gpu)).transpose()?;
     let factors = right.factors.map(|factors| factors.view(gpu)).transpose()?;
+    let magnitudes = match body {
+        Body::Tiled => None,
+        Body::Matrices(_) => Some((left.magnitudes)()?),
+    };
+    // The buffers that only some products read, and their names.
+    let optional = [("factors", factors.as_ref()), ("magnitudes", magnitudes.as_ref())];
+    let optional: Vec<(&str, &View)> = optional.into_iter().filter_map(|(name, view)| Some((name, view?))).collect();
     let source = || {
-        let template = include_str!("product.wgsl").replace("$PARAMETERS", left.fields);
+        let (extensions, body) = match body {
+            Body::Tiled => ("", include_str!("product_tiled.wgsl").to_owned()),
+            Body::Matrices(matrices) => (matrices::EXTENSIONS, matrices::body(matrices)),
+        };
+        let positions: String = optional.iter().map(|(name, _)| format!("{name}: u32, ")).collect();
+        let declare =
+            |(binding, name)| format!("@group(0) @binding({binding}) var<storage, read> {name}: array<f32>;\n");
+        let buffers: String = (3..).zip(optional.iter().map(|(name, _)| *name)).map(declare).collect();
+        let template = format!("{extensions}{}{body}", include_str!("product.wgsl"));
+        let template = template.replace("$PARAMETERS", left.fields).replace("$POSITIONS", &positions);
+        let template = template.replace("$BUFFERS", &buffers).replace("$OUT", &(3 + optional.len()).to_string());
         let template = template.replace("$X", left.element).replace("$WEIGHT", &weight).replace("$W", weight_element);
         let template = template.replace("$INPUT", &left.source).replace("$ACT", activation(function));
-        let template = match &factors {
-            Some(_) => template
-                .replace("$FACTORS", "@group(0) @binding(3) var<storage, read> factors: array<f32>;")
-                .replace("$FIRST_FACTOR", "factor: u32,")
-                .replace("$FACTOR", "factors[p.factor + j]")
-                .replace("$OUT", "4"),
-            None => template
-                .replace("$FACTORS", "")
-                .replace("$FIRST_FACTOR", "")
-                .replace("$FACTOR", "1.0")
-                .replace("$OUT", "3"),
-        };
+        let template = template.replace("$FACTOR", if factors.is_some() { "factors[p.factors + j]" } else { "1.0" });
         template.replace("$BIAS", if bias.is_some() { "b[p.b + j]" } else { "0.0" })
     };
     let row_bytes = format.bytes_of(inputs).ok_or_else(|| gpu.error("a row of a weight is not whole blocks"))?;
     let start = format.bytes_of(right.start).ok_or_else(|| gpu.error("a weight does not start at a block"))?;
-    // A driver limits the size of a binding. Multiples of 64 rows start at an aligned position.
+    // A driver limits the size of a binding.
     let most = usize::try_from(gpu.0.limits.max_storage_buffer_binding_size / 2).unwrap_or(usize::MAX);
-    let part = (most / row_bytes.max(1) / TILE * TILE).clamp(TILE, outputs.max(TILE));
-    let tiles = left.rows.div_ceil(TILE);
-    let per_tile = 2 * (TILE * inputs * part.min(outputs)) as u64;
+    let part = (most / row_bytes.max(1) / ALIGNED * ALIGNED).clamp(ALIGNED, outputs.max(ALIGNED));
+    let [tile_rows, tile_columns] = body.tile();
+    let tiles = left.rows.div_ceil(tile_rows);
+    let per_tile = 2 * (tile_rows * inputs * part.min(outputs)) as u64;
     let tiles_at_once = (DISPATCHED_OPERATIONS / per_tile.max(1)).max(1) as usize;
     for column in (0..outputs).step_by(part) {
         let columns = part.min(outputs - column);
@@ -168,12 +228,13 @@ pub(super) fn product(
             let bias = bias_view.as_ref().map_or_else(|| left.view.into(), |bias| Input::after(bias, column));
             let mut read = vec![left.view.into(), weight, bias];
             read.extend(factors.as_ref().map(|factors| Input::after(factors, column)));
-            let sizes = [left.rows, columns, inputs, first * TILE, outputs, column];
+            read.extend(magnitudes.as_ref().map(Input::from));
+            let sizes = [left.rows, columns, inputs, first * tile_rows, outputs, column];
             let mut parameters: Vec<u32> = sizes.iter().map(|size| *size as u32).collect();
             parameters.extend_from_slice(&left.parameters);
             gpu.call(&Call {
                 name: format!(
-                    "product {} {format:?} {vectors} {} {} {function:?}",
+                    "product {body:?} {} {format:?} {vectors} {} {} {function:?}",
                     left.name,
                     bias_view.is_some(),
                     factors.is_some()
@@ -182,176 +243,10 @@ pub(super) fn product(
                 inputs: &read,
                 output: &out.buffer,
                 parameters: &parameters,
-                workgroups: [columns.div_ceil(TILE) as u64, tiles as u64],
+                workgroups: [columns.div_ceil(tile_columns) as u64, tiles as u64],
                 operations: per_tile * tiles as u64,
             })?;
         }
     }
     Ok(out)
-}
-
-/// Returns the type of the elements of `w`, and the function `w4`, which returns four values of a row.
-fn loader(format: Format, vectors: bool) -> (&'static str, String) {
-    let blocks = format.block_values() > 1;
-    let element = if format == Format::F32 { if vectors { "vec4<f32>" } else { "f32" } } else { "u32" };
-    if format == Format::F32 && vectors {
-        let source = "fn w4(n: u32, k: u32) -> vec4<f32> {
-    if (k < p.inputs) {
-        return w[(p.w + n * p.inputs + k) / 4u];
-    }
-    return vec4<f32>();
-}";
-        return (element, source.into());
-    }
-    if !vectors && !blocks {
-        let source = format!(
-            "fn w1(i: u32) -> f32 {{ {} }}
-fn w4(n: u32, k: u32) -> vec4<f32> {{
-    var values = vec4<f32>();
-    for (var i = 0u; i < 4u; i++) {{
-        if (k + i < p.inputs) {{
-            values[i] = w1(n * p.inputs + k + i);
-        }}
-    }}
-    return values;
-}}",
-            one(format)
-        );
-        return (element, source);
-    }
-    let functions = if blocks { include_str!("weights.wgsl") } else { "" };
-    let source = format!(
-        "{functions}
-fn w4(n: u32, k: u32) -> vec4<f32> {{
-    if (k >= p.inputs) {{
-        return vec4<f32>();
-    }}
-    let i = n * p.inputs + k;
-    {}
-}}",
-        four(format)
-    );
-    (element, source)
-}
-
-/// Returns the statements that compute the value with index `i`. Formats with blocks have none.
-fn one(format: Format) -> &'static str {
-    match format {
-        Format::F32 => "return w[p.w + i];",
-        Format::F16 => "return unpack2x16float(w[i / 2u])[i % 2u];",
-        Format::Bf16 => "return bitcast<f32>(w[i / 2u] >> (i % 2u * 16u) << 16u);",
-        Format::F8E4m3 => {
-            "let code = (w[i / 4u] >> (i % 4u * 8u)) & 0xffu;
-    let exponent = (code >> 3u) & 15u;
-    let normal = bitcast<f32>(((exponent + 120u) << 23u) | ((code & 7u) << 20u));
-    let value = select(normal, f32(code & 7u) * (1.0 / 512.0), exponent == 0u);
-    return select(value, -value, (code & 0x80u) != 0u);"
-        }
-        Format::F8E5m2 => {
-            "let code = (w[i / 4u] >> (i % 4u * 8u)) & 0xffu;
-    let exponent = (code >> 2u) & 31u;
-    let normal = bitcast<f32>(((exponent + 112u) << 23u) | ((code & 3u) << 21u));
-    let value = select(normal, f32(code & 3u) * (1.0 / 65536.0), exponent == 0u);
-    return select(value, -value, (code & 0x80u) != 0u);"
-        }
-        _ => "",
-    }
-}
-
-/// Returns the statements that compute the values from index `i`, a multiple of 4.
-fn four(format: Format) -> &'static str {
-    match format {
-        Format::F32 => "",
-        Format::F16 => "return vec4(unpack2x16float(w[i / 2u]), unpack2x16float(w[i / 2u + 1u]));",
-        Format::Bf16 => {
-            "let pair = vec2(w[i / 2u], w[i / 2u + 1u]);
-    return bitcast<vec4<f32>>(vec4(pair.x << 16u, pair.x & 0xffff0000u, pair.y << 16u, pair.y & 0xffff0000u));"
-        }
-        // Without subnormal values in between, which a driver may flush.
-        Format::F8E4m3 => {
-            "let code = (vec4(w[i / 4u]) >> vec4(0u, 8u, 16u, 24u)) & vec4(0xffu);
-    let exponent = (code >> vec4(3u)) & vec4(15u);
-    let mantissa = code & vec4(7u);
-    let normal = bitcast<vec4<f32>>(((exponent + vec4(120u)) << vec4(23u)) | (mantissa << vec4(20u)));
-    let value = select(normal, vec4<f32>(mantissa) * (1.0 / 512.0), exponent == vec4(0u));
-    return select(value, -value, (code & vec4(0x80u)) != vec4(0u));"
-        }
-        Format::F8E5m2 => {
-            "let code = (vec4(w[i / 4u]) >> vec4(0u, 8u, 16u, 24u)) & vec4(0xffu);
-    let exponent = (code >> vec4(2u)) & vec4(31u);
-    let mantissa = code & vec4(3u);
-    let normal = bitcast<vec4<f32>>(((exponent + vec4(112u)) << vec4(23u)) | (mantissa << vec4(21u)));
-    let value = select(normal, vec4<f32>(mantissa) * (1.0 / 65536.0), exponent == vec4(0u));
-    return select(value, -value, (code & vec4(0x80u)) != vec4(0u));"
-        }
-        Format::Q8_0 => {
-            "let block = i / 32u * 34u;
-    return vec4<f32>(unpack4xI8(word(block + 2u + i % 32u))) * half(block);"
-        }
-        Format::Q4_0 => {
-            "let block = i / 32u * 18u;
-    let codes = (bytes(block + 2u + i % 16u) >> vec4(i % 32u / 16u * 4u)) & vec4(15u);
-    return half(block) * (vec4<f32>(codes) - vec4(8.0));"
-        }
-        Format::Q4_1 => {
-            "let block = i / 32u * 20u;
-    let codes = (bytes(block + 4u + i % 16u) >> vec4(i % 32u / 16u * 4u)) & vec4(15u);
-    return half(block) * vec4<f32>(codes) + vec4(half(block + 2u));"
-        }
-        Format::Q5_0 => {
-            "let block = i / 32u * 22u;
-    let codes = (bytes(block + 6u + i % 16u) >> vec4(i % 32u / 16u * 4u)) & vec4(15u);
-    let fifth = (vec4(word(block + 2u) >> (i % 32u)) >> vec4(0u, 1u, 2u, 3u)) & vec4(1u);
-    return half(block) * (vec4<f32>(codes + fifth * 16u) - vec4(16.0));"
-        }
-        Format::Q5_1 => {
-            "let block = i / 32u * 24u;
-    let codes = (bytes(block + 8u + i % 16u) >> vec4(i % 32u / 16u * 4u)) & vec4(15u);
-    let fifth = (vec4(word(block + 4u) >> (i % 32u)) >> vec4(0u, 1u, 2u, 3u)) & vec4(1u);
-    return half(block) * vec4<f32>(codes + fifth * 16u) + vec4(half(block + 2u));"
-        }
-        Format::Q2K => {
-            "let block = i / 256u * 84u;
-    let part = i % 256u / 16u;
-    let at = pairs(part);
-    let scales = byte(block + part);
-    let codes = (bytes(block + 16u + at.x + i % 16u) >> vec4(at.y)) & vec4(3u);
-    return vec4<f32>(codes) * (half(block + 80u) * f32(scales & 15u)) - vec4(half(block + 82u) * f32(scales >> 4u));"
-        }
-        Format::Q3K => {
-            "let block = i / 256u * 110u;
-    let part = i % 256u / 16u;
-    let at = pairs(part);
-    let low = (byte(block + 96u + part % 8u) >> (part / 8u * 4u)) & 15u;
-    let high = (byte(block + 104u + part % 4u) >> (part / 4u * 2u)) & 3u;
-    let scale = half(block + 108u) * (f32(low | (high << 4u)) - 32.0);
-    let codes = (bytes(block + 32u + at.x + i % 16u) >> vec4(at.y)) & vec4(3u);
-    let third = (bytes(block + part % 2u * 16u + i % 16u) >> vec4(part / 2u)) & vec4(1u);
-    return (vec4<f32>(codes + third * 4u) - vec4(4.0)) * scale;"
-        }
-        Format::Q4K => {
-            "let block = i / 256u * 144u;
-    let part = i % 256u / 32u;
-    let scale = scale_and_min(block, part);
-    let codes = (bytes(block + 16u + part / 2u * 32u + i % 32u) >> vec4(part % 2u * 4u)) & vec4(15u);
-    return vec4<f32>(codes) * scale.x - vec4(scale.y);"
-        }
-        Format::Q5K => {
-            "let block = i / 256u * 176u;
-    let part = i % 256u / 32u;
-    let scale = scale_and_min(block, part);
-    let codes = (bytes(block + 48u + part / 2u * 32u + i % 32u) >> vec4(part % 2u * 4u)) & vec4(15u);
-    let fifth = (bytes(block + 16u + i % 32u) >> vec4(part)) & vec4(1u);
-    return vec4<f32>(codes + fifth * 16u) * scale.x - vec4(scale.y);"
-        }
-        Format::Q6K => {
-            "let block = i / 256u * 210u;
-    let part = i % 256u / 16u;
-    let at = pairs(part);
-    let scale = half(block + 208u) * signed(byte(block + 192u + part));
-    let lower = (bytes(block + part / 8u * 64u + part % 4u * 16u + i % 16u) >> vec4(part / 4u % 2u * 4u)) & vec4(15u);
-    let upper = (bytes(block + 128u + at.x + i % 16u) >> vec4(at.y)) & vec4(3u);
-    return (vec4<f32>(lower | (upper << vec4(4u))) - vec4(32.0)) * scale;"
-        }
-    }
 }
