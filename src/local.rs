@@ -20,8 +20,8 @@ use lumenfall_diffusion::{
     Callbacks, DEFAULT_STRENGTH, FileFormat, Mask, ModelFiles, Pipeline, PipelineOutput, Preview, RgbImage,
 };
 pub use lumenfall_diffusion::{
-    CudaCard, Device, DynamicShift, GpuChoice, GuidanceMethod, MemoryBudget, ModelSummary, Noise, PartKind,
-    PartSummary, Sampler, Schedule, Shift, SkipLayers, SkipWindow, TimeShift, WithoutT5,
+    CudaCard, Device, DynamicShift, GpuChoice, GuidanceMethod, LongPrompts, MemoryBudget, ModelSummary, Noise,
+    PartKind, PartSummary, PromptWeights, Sampler, Schedule, Shift, SkipLayers, SkipWindow, TimeShift, WithoutT5,
 };
 #[cfg(feature = "gpu")]
 #[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lumenfall_diffusion::{
-    Guidance, GuidanceMethod, Noise, Parameters, Sampler, Schedule, Shift, SkipLayers, SkipWindow,
+    Guidance, GuidanceMethod, LongPrompts, Noise, Parameters, PromptWeights, Sampler, Schedule, Shift, SkipLayers,
+    SkipWindow,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -13,7 +14,8 @@ use crate::error::{Error, ErrorKind};
 use crate::setters::setters;
 use crate::values::SkipLayerGuidance;
 
-/// Options that only the [`Local`](super::Local) backend has: sampler, schedule, guidance, noise, LoRAs, previews and deadlines.
+/// Options that only the [`Local`](super::Local) backend has: sampler, schedule, guidance, noise, prompts, LoRAs, previews and
+/// deadlines.
 ///
 /// They are set for one request with the method `local` of a request builder or the field
 /// [`Options::local`](crate::backend::Options::local), and for all requests with
@@ -73,6 +75,27 @@ pub struct LocalOptions {
     /// The initial latents in place of those of the seeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub latents: Option<Latents>,
+    /// The meaning of brackets in prompts, such as `(word:1.2)`. Default: [`PromptWeights::Off`], so they are text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_weights: Option<PromptWeights>,
+    /// The treatment of prompts that are too long for the CLIP encoders. Default: [`LongPrompts::Truncate`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub long_prompts: Option<LongPrompts>,
+    /// The number of T5 tokens, from 1 to 512. Default: 256, or the tokenizer's maximum if that is smaller.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub t5_tokens: Option<u32>,
+    /// The prompt for CLIP-G, `prompt_2` of diffusers. Default: the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_g_prompt: Option<String>,
+    /// The prompt for T5, `prompt_3` of diffusers. Default: the prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub t5_prompt: Option<String>,
+    /// The negative prompt for CLIP-G, `negative_prompt_2` of diffusers. Default: the negative prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clip_g_negative_prompt: Option<String>,
+    /// The negative prompt for T5, `negative_prompt_3` of diffusers. Default: the negative prompt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub t5_negative_prompt: Option<String>,
     /// The strengths of LoRAs, by the names that [`LocalBuilder::lora`](super::LocalBuilder::lora) gave them. The others have the strengths
     /// that were set there.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -163,6 +186,13 @@ impl LocalOptions {
         with_skip_layers: skip_layers = SkipLayers,
         with_noise: noise = Noise,
         with_latents: latents = Latents,
+        with_prompt_weights: prompt_weights = PromptWeights,
+        with_long_prompts: long_prompts = LongPrompts,
+        with_t5_tokens: t5_tokens = u32,
+        with_clip_g_prompt: clip_g_prompt = impl Into<String>,
+        with_t5_prompt: t5_prompt = impl Into<String>,
+        with_clip_g_negative_prompt: clip_g_negative_prompt = impl Into<String>,
+        with_t5_negative_prompt: t5_negative_prompt = impl Into<String>,
         with_loras: loras = BTreeMap<String, f32>,
         with_preview_every: preview_every = u32,
         with_at_deadline: at_deadline = AtDeadline,
@@ -211,6 +241,13 @@ impl LocalOptions {
             skip_layers,
             noise,
             latents,
+            prompt_weights,
+            long_prompts,
+            t5_tokens,
+            clip_g_prompt,
+            t5_prompt,
+            clip_g_negative_prompt,
+            t5_negative_prompt,
             loras,
             preview_every,
             at_deadline,
@@ -226,6 +263,13 @@ impl LocalOptions {
         self.skip_layers = self.skip_layers.take().or(skip_layers);
         self.noise = self.noise.or(noise);
         self.latents = self.latents.take().or(latents);
+        self.prompt_weights = self.prompt_weights.or(prompt_weights);
+        self.long_prompts = self.long_prompts.or(long_prompts);
+        self.t5_tokens = self.t5_tokens.or(t5_tokens);
+        self.clip_g_prompt = self.clip_g_prompt.take().or(clip_g_prompt);
+        self.t5_prompt = self.t5_prompt.take().or(t5_prompt);
+        self.clip_g_negative_prompt = self.clip_g_negative_prompt.take().or(clip_g_negative_prompt);
+        self.t5_negative_prompt = self.t5_negative_prompt.take().or(t5_negative_prompt);
         self.loras = self.loras.take().or(loras);
         self.preview_every = self.preview_every.or(preview_every);
         self.at_deadline = self.at_deadline.or(at_deadline);
@@ -264,6 +308,14 @@ impl LocalOptions {
         guidance.end = self.guidance_end.unwrap_or(guidance.end);
         guidance.rescale = self.guidance_rescale.unwrap_or(guidance.rescale);
         guidance.skip_layers = self.skip_layers.clone().or_else(|| skip.map(skip_layers));
+        let text = &mut parameters.text;
+        text.weights = self.prompt_weights.unwrap_or_default();
+        text.long_prompts = self.long_prompts.unwrap_or_default();
+        text.clip_g_prompt = self.clip_g_prompt.clone();
+        text.t5_prompt = self.t5_prompt.clone();
+        text.clip_g_negative_prompt = self.clip_g_negative_prompt.clone();
+        text.t5_negative_prompt = self.t5_negative_prompt.clone();
+        parameters.t5_tokens = self.t5_tokens.map(|tokens| tokens as usize);
         parameters.noise = self.noise.unwrap_or_default();
         parameters.loras = self.loras.clone().unwrap_or_default();
         parameters.latents = self.latents.as_ref().map(|latents| latents.values().to_vec());

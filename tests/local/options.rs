@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lumenfall::ErrorKind::{InvalidRequest, Timeout, Unsupported};
-use lumenfall::backend::{Backend, Content, Options, Progress};
+use lumenfall::backend::{Backend, Content, Options, Progress, Request};
 use lumenfall::local::{
-    AtDeadline, GuidanceMethod, Latents, Local, LocalOptions, Noise, Sampler, Schedule, Shift, SkipLayers, SkipWindow,
+    AtDeadline, GuidanceMethod, Latents, Local, LocalOptions, LongPrompts, Noise, PromptWeights, Recipe, Sampler,
+    Schedule, Shift, SkipLayers, SkipWindow,
 };
 use lumenfall::remote::{Fal, Remote, Replicate};
 use lumenfall::{Client, Images, Inline, SkipLayerGuidance};
@@ -28,6 +29,13 @@ fn all() -> LocalOptions {
         .with_skip_layers(SkipLayers::new(vec![1], 2.0, SkipWindow::Sigma { start: 0.0, end: 0.5 }))
         .with_noise(Noise::Portable)
         .with_latents(Latents::new(vec![0.5; 16 * 4 * 4]))
+        .with_prompt_weights(PromptWeights::A1111)
+        .with_long_prompts(LongPrompts::Chunks)
+        .with_t5_tokens(40)
+        .with_clip_g_prompt("a red [circle]")
+        .with_t5_prompt("a (moon:0.5)")
+        .with_clip_g_negative_prompt("blue")
+        .with_t5_negative_prompt("green")
         .with_preview_every(1)
         .with_at_deadline(AtDeadline::BestImage)
 }
@@ -43,12 +51,13 @@ async fn every_option_changes_the_image_and_a_result_repeats_it() {
     let draw = async |local: LocalOptions| {
         let request = spec(|spec| {
             (spec.options.local, spec.options.sampling.steps, spec.options.sampling.seed) = (local, Some(4), Some(1));
+            spec.prompt = "a (yellow:1.5) star \\(small\\), ".repeat(8);
         });
         client.images().generate_spec(request).inline().send().await.unwrap()
     };
     let plain = draw(LocalOptions::default()).await;
     let serde_json::Value::Object(form) = serde_json::to_value(all()).unwrap() else { panic!("not an object") };
-    assert_eq!(form.len(), 13);
+    assert_eq!(form.len(), 20);
     for (name, value) in form {
         let mut options = LocalOptions::default();
         options.set(&name, value).unwrap();
@@ -62,7 +71,10 @@ async fn every_option_changes_the_image_and_a_result_repeats_it() {
     let mut expected = all();
     (expected.preview_every, expected.at_deadline) = (None, None);
     assert_eq!(parameters.local, expected);
-    let again = client.images().generate_spec(spec(|spec| spec.options = parameters)).inline().send().await.unwrap();
+    let recipe = Recipe::from_bytes(first[0].bytes()).unwrap();
+    let Request::Generate(repeated) = &recipe.request else { panic!("{recipe:?}") };
+    assert_eq!(repeated.options, parameters);
+    let again = client.images().repeat(recipe).unwrap().send().await.unwrap();
     assert_eq!(again[0].bytes(), first[0].bytes());
 }
 
@@ -112,6 +124,7 @@ async fn invalid_options_are_errors_that_name_them() {
         (LocalOptions::default().with_preview_every(0), "local.preview_every"),
         (twice, "skip_layer_guidance"),
         (LocalOptions::default().with_latents(Latents::new(vec![0.0; 7])), "latents"),
+        (LocalOptions::default().with_t5_tokens(513), "t5_tokens"),
         (LocalOptions::default().with_schedule(Schedule::Sigmas(vec![0.5, 0.6])), "sigmas"),
     ] {
         let request = spec(|spec| {

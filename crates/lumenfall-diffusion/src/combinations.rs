@@ -13,6 +13,7 @@ use crate::placement::MemoryBudget;
 use crate::sampling::{
     CudaCard, DynamicShift, GuidanceMethod, Noise, Sampler, Schedule, Shift, SkipLayers, SkipWindow,
 };
+use crate::text::{LongPrompts, PromptWeights};
 use crate::weights::ModelFiles;
 
 const COMBINATIONS: u64 = 200;
@@ -60,10 +61,13 @@ struct Combination {
 
 fn combination(seed: u64) -> Combination {
     let mut choices = Choices(seed);
-    let mut parameters = Parameters::new(choices.one(&["a red circle", "", "two\nlines"]));
+    let mut parameters = Parameters::new(choices.one(&["a red circle", "", "two\nlines", "a (red:1.3) [circle]"]));
     let (width, height) = (choices.one(&[16, 32]), choices.one(&[16, 48]));
     (parameters.width, parameters.height) = (Some(width), Some(height));
     parameters.t5_tokens = choices.one(&[Some(1), Some(8)]);
+    parameters.text.weights = choices.one(&[PromptWeights::Off, PromptWeights::ComfyUi, PromptWeights::A1111]);
+    parameters.text.long_prompts = choices.one(&[LongPrompts::Truncate, LongPrompts::Chunks]);
+    parameters.text.clip_g_prompt = choices.one(&[None, None, None, Some("a (blue:0.4) star, ".repeat(20))]);
     parameters.seed = choices.one(&[0, 7, u64::MAX]);
     parameters.count = choices.one(&[1, 1, 1, 2]);
     let samplers = [

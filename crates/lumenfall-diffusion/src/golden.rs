@@ -17,12 +17,13 @@ use crate::pipeline::Pipeline;
 use crate::placement::Target;
 use crate::sampling::{Generator, Guidance, Sampler, ScheduleOptions, Scheduler};
 use crate::tensor::Tensor;
-use crate::text::{TextEncoders, WithoutT5};
+use crate::text::{Reading, TextEncoders, Texts, WithoutT5};
 use crate::weights::{ModelFiles, Weights};
 
 #[cfg(feature = "gpu")]
 mod on_a_gpu;
 mod photographs;
+mod prompts;
 
 const COMPONENT_TOLERANCE: f32 = 1e-4;
 const LATENT_TOLERANCE: f32 = 1e-3;
@@ -121,6 +122,18 @@ fn text_encoders(files: &ModelFiles, target: &Target) -> TextEncoders {
     open_text_encoders(files, WithoutT5::Zeros, target)
 }
 
+/// Encodes prompts without options.
+fn encode(
+    encoders: &TextEncoders,
+    prompts: &[&str],
+    t5_tokens: usize,
+    check_cancelled: &dyn Fn() -> crate::error::Result<()>,
+) -> crate::error::Result<Vec<Conditioning>> {
+    let prompts: Vec<_> = prompts.iter().map(|prompt| Texts::all(prompt)).collect();
+    let reading = Reading { t5_tokens: Some(t5_tokens), ..Reading::default() };
+    encoders.encode(&prompts, &reading, &mut Vec::new(), check_cancelled)
+}
+
 fn open_text_encoders(files: &ModelFiles, without_t5: WithoutT5, target: &Target) -> TextEncoders {
     let Checkpoint { clip_l, clip_g, t5, .. } = Checkpoint::open(files).unwrap().on(target);
     TextEncoders::open(clip_l, clip_g, t5, 64, without_t5).unwrap()
@@ -189,9 +202,9 @@ fn assert_encoded_prompts(target: &Target) {
     for (i, prompt) in parameters["text"]["prompts"].as_array().unwrap().iter().enumerate() {
         let prompt = prompt.as_str().unwrap();
         for (name, (tokenizer, clip)) in [("clip_l", &encoders.clip_l), ("clip_g", &encoders.clip_g)] {
-            let tokens = tokenizer.get().unwrap().encode(prompt, 77).unwrap();
-            assert_eq!(tokens.ids, golden.ids(&format!("{i}.{name}.ids")), "{name} of {prompt:?}");
-            let output = clip.forward(&[&tokens.ids], &never_cancelled).unwrap().remove(0);
+            let ids = tokenizer.get().unwrap().ids(prompt, 77);
+            assert_eq!(ids, golden.ids(&format!("{i}.{name}.ids")), "{name} of {prompt:?}");
+            let output = clip.forward(&[&ids], &never_cancelled).unwrap().remove(0);
             assert_close(&output.features, &golden.first(&format!("{i}.{name}.penultimate")), tolerance);
             assert_close(&output.pooled, &golden.get(&format!("{i}.{name}.pooled")), tolerance);
         }
@@ -202,60 +215,10 @@ fn assert_encoded_prompts(target: &Target) {
 
 fn assert_t5_output(encoders: &TextEncoders, prompt: &str, length: usize, golden: &Golden, name: &str) {
     let (tokenizer, t5) = encoders.t5.as_ref().unwrap();
-    let tokens = tokenizer.get().unwrap().encode(prompt, length).unwrap();
-    assert_eq!(tokens.ids, golden.ids(&format!("{name}.ids")), "T5 of {prompt:?}");
-    let output = t5.forward(&[&tokens.ids], &never_cancelled).unwrap().remove(0);
+    let ids = tokenizer.get().unwrap().ids(prompt, length);
+    assert_eq!(ids, golden.ids(&format!("{name}.ids")), "T5 of {prompt:?}");
+    let output = t5.forward(&[&ids], &never_cancelled).unwrap().remove(0);
     assert_close(&output, &golden.first(&format!("{name}.output")), COMPONENT_TOLERANCE);
-}
-
-#[test]
-fn conditioning_equals_that_of_diffusers() {
-    let golden = Golden::open("text");
-    let parameters = parameters();
-    let prompts = parameters["text"]["prompts"].as_array().unwrap();
-    let encoders = text_encoders(&files(), &Target::Cpu);
-    let last = prompts.len() - 1;
-    let texts = [0, last].map(|i| prompts[i].as_str().unwrap());
-    let encoded = encoders.encode(&texts, Some(T5_TOKENS), &[], &never_cancelled).unwrap();
-    for (i, encoded) in [0, last].into_iter().zip(&encoded) {
-        let Conditioning { context, pooled } = &encoded.conditioning;
-        assert_close(context, &golden.first(&format!("{i}.prompt_embeds")), COMPONENT_TOLERANCE);
-        assert_close(pooled, &golden.get(&format!("{i}.pooled_prompt_embeds")), COMPONENT_TOLERANCE);
-    }
-    // The last prompt exceeds the length of all three encoders.
-    assert_eq!((encoded[0].warnings.len(), encoded[1].warnings.len()), (0, 3), "{encoded:?}");
-
-    let (_folder, without_t5) = files_without_t5();
-    let encoders = text_encoders(&without_t5, &Target::Cpu);
-    let encoded = encoders.encode(&[texts[0]], Some(T5_TOKENS), &[], &never_cancelled).unwrap().remove(0).conditioning;
-    assert_close(&encoded.context, &golden.first("no_t5.prompt_embeds"), COMPONENT_TOLERANCE);
-    assert_close(&encoded.pooled, &golden.get("no_t5.pooled_prompt_embeds"), COMPONENT_TOLERANCE);
-}
-
-#[test]
-fn a_prompt_that_was_encoded_recently_is_not_encoded_again() {
-    let encoders = text_encoders(&files(), &Target::Cpu);
-    let first = encoders.encode(&["a star", "", ""], Some(T5_TOKENS), &[], &never_cancelled).unwrap();
-    let checks = AtomicUsize::new(0);
-    let count = || {
-        checks.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    };
-    let again = encoders.encode(&["", "a star"], Some(T5_TOKENS), &[], &count).unwrap();
-    assert_eq!(checks.load(Ordering::Relaxed), 0);
-    for (a, b) in [(&first[1], &again[0]), (&first[2], &again[0]), (&first[0], &again[1])] {
-        assert_eq!(a.conditioning.context.values(), b.conditioning.context.values());
-    }
-    encoders.encode(&["a star"], Some(T5_TOKENS - 1), &[], &count).unwrap();
-    assert!(checks.load(Ordering::Relaxed) > 0);
-}
-
-#[test]
-fn without_t5_its_tokens_can_be_omitted() {
-    let (_folder, files) = files_without_t5();
-    let encoders = open_text_encoders(&files, WithoutT5::Omit, &Target::Cpu);
-    let encoded = encoders.encode(&["a star"], None, &[], &never_cancelled).unwrap();
-    assert_eq!(encoded[0].conditioning.context.shape(), [77, 64]);
 }
 
 #[test]

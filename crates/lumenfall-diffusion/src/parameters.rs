@@ -9,7 +9,7 @@ use crate::image::RgbImage;
 use crate::lora::LoraFile;
 use crate::placement::MemoryBudget;
 use crate::sampling::{Guidance, Noise, Sampler, ScheduleOptions};
-use crate::text::WithoutT5;
+use crate::text::{TextOptions, WithoutT5};
 
 /// The default number of denoising steps.
 pub const DEFAULT_STEPS: u32 = 28;
@@ -75,7 +75,9 @@ pub struct Parameters {
     pub seed: u64,
     /// The number of images, at least 1.
     pub count: u32,
-    /// The number of T5 tokens. Default: 256, or the tokenizer's maximum if that is smaller.
+    /// How the text encoders read the prompts.
+    pub text: TextOptions,
+    /// The number of T5 tokens, from 1 to 512. Default: 256, or the tokenizer's maximum if that is smaller.
     pub t5_tokens: Option<usize>,
     /// The strengths of LoRAs, by their names. The others have the strengths in [`LoraFile::strength`].
     ///

@@ -5,6 +5,7 @@ mod guided;
 mod mask;
 mod memory;
 mod preview;
+mod prompts;
 mod request;
 mod run;
 mod summary;
@@ -17,7 +18,7 @@ use crate::checkpoint::scheduler::SchedulerConfig;
 use crate::error::{Error, Result};
 use crate::image::RgbImage;
 use crate::lora::Loras;
-use crate::models::{Conditioning, Mmdit, Vae};
+use crate::models::{Mmdit, Vae};
 use crate::parameters::{Callbacks, LoadOptions, Parameters, PipelineOutput, Progress};
 use crate::placement::{MemoryBudget, Phase, Plan};
 use crate::sampling::{NoiseStream, combine};
@@ -83,7 +84,8 @@ impl Pipeline {
         let (vae, denoiser) = (Vae::open(vae)?, Mmdit::open(denoiser)?);
         loras.check_attached()?;
         let projection = Mutex::default();
-        Ok(Self { text, denoiser, vae, scheduler, threads, memory: options.memory, fallback, projection, loras })
+        let memory = options.memory;
+        Ok(Self { text, denoiser, vae, scheduler, threads, memory, fallback, projection, loras })
     }
 
     /// Returns the sizes of the images that the model can generate.
@@ -306,27 +308,6 @@ impl Pipeline {
         // nest until the stack overflows. A thread of its own lets the caller only wait.
         let result = std::thread::scope(|scope| scope.spawn(|| self.threads.install(job)).join());
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    }
-
-    /// Encodes the prompt and, if guidance needs it, the negative prompt.
-    fn encode(
-        &self,
-        request: &Request,
-        warnings: &mut Vec<String>,
-        callbacks: Callbacks<'_>,
-    ) -> Result<Vec<Conditioning>> {
-        callbacks.progress(Progress::EncodingPrompt);
-        let Parameters { prompt, negative_prompt, t5_tokens, .. } = &request.parameters;
-        let prompts = [prompt.as_str(), negative_prompt.as_deref().unwrap_or("")];
-        let (prompts, _) = prompts.split_at(if request.guidance.uses_negative_prompt() { 2 } else { 1 });
-        let encoded = self.text.encode(prompts, *t5_tokens, &self.loras.text_key(), &|| callbacks.check_cancelled())?;
-        Ok(encoded
-            .into_iter()
-            .map(|prompt| {
-                warnings.extend(prompt.warnings);
-                prompt.conditioning
-            })
-            .collect())
     }
 
     fn side(&self, parameter: &'static str, side: u32) -> Result<u32> {

@@ -189,7 +189,7 @@ fn parameters_out_of_range_are_refused_by_name() {
     let side = "use a multiple of 16 up to 192";
     let guidance = "use 1 (no guidance) or more (4.5 is a good default)";
     type Case<'a> = (&'a str, &'a str, fn(&mut Parameters));
-    let cases: [Case<'_>; 8] = [
+    let cases: [Case<'_>; 11] = [
         ("steps", steps, |p| p.steps = Some(0)),
         ("steps", steps, |p| p.steps = Some(1001)),
         ("width", side, |p| p.width = Some(0)),
@@ -200,6 +200,11 @@ fn parameters_out_of_range_are_refused_by_name() {
         ("negative_prompt", "set `guidance` to a value above 1", |p| {
             (p.guidance.scale, p.negative_prompt) = (1.0, Some("blue".into()));
         }),
+        ("t5_negative_prompt", "set `guidance` to a value above 1", |p| {
+            (p.guidance.scale, p.text.t5_negative_prompt) = (1.0, Some("blue".into()));
+        }),
+        ("t5_tokens", "use a number from 1 to 512 (256 is the default)", |p| p.t5_tokens = Some(0)),
+        ("t5_tokens", "use a number from 1 to 512 (256 is the default)", |p| p.t5_tokens = Some(513)),
     ];
     for (parameter, remedy, change) in cases {
         let mut parameters = small_image();

@@ -43,7 +43,7 @@ fn cancelled_requests_leave_no_buffer_behind() {
     let latent = Tensor::new(Generator::new(1).normal(16 * 8 * 8), &[16, 8, 8]).unwrap();
     // Prompts differ, so that they are encoded each time.
     let request = |prompt: &str, check_cancelled: &dyn Fn() -> crate::error::Result<()>| {
-        let conditioning = text.encode(&[prompt], Some(7), &[], check_cancelled)?.remove(0).conditioning;
+        let conditioning = encode(&text, &[prompt], 7, check_cancelled)?.remove(0);
         let context = denoiser.embed_context(&conditioning)?;
         let modulations = denoiser.modulations(&[(500.0, &conditioning.pooled)], check_cancelled)?;
         let velocity = denoiser.forward(&latent, &context, &modulations, 0, &[], check_cancelled)?.on_cpu()?;

@@ -2,6 +2,7 @@
 
 use super::Pipeline;
 use super::preview;
+use super::prompts::{reading, texts};
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::placement::{Phase, Plan};
@@ -21,8 +22,9 @@ impl Pipeline {
         let decoder = if self.vae.holds_decoder() { self.vae.decoder_bytes() } else { 0 };
         let fixed = self.fixed_bytes();
         let available = self.memory.bytes(self.denoiser.bytes_in_use() + decoder + self.loras.bytes_in_use())?;
+        let context = self.context_tokens(parameters)?;
         let plan = |width, height| Plan {
-            phases: self.phases(parameters, edits.then_some((width, height)), previews, (width, height)),
+            phases: self.phases(parameters, context, edits.then_some((width, height)), previews, (width, height)),
             blocks: self.denoiser.block_bytes(),
             budget: available.saturating_sub(fixed),
         };
@@ -45,11 +47,16 @@ impl Pipeline {
     }
 
     /// Returns the memory with which a request reads no weight twice, and the least memory, in bytes.
-    pub(super) fn memory_for(&self, parameters: &Parameters) -> (u64, u64) {
+    pub(super) fn memory_for(&self, parameters: &Parameters) -> Result<(u64, u64)> {
         let size = (parameters.width.unwrap_or(0), parameters.height.unwrap_or(0));
-        let phases = self.phases(parameters, None, false, size);
+        let phases = self.phases(parameters, self.context_tokens(parameters)?, None, false, size);
         let plan = Plan { phases, blocks: self.denoiser.block_bytes(), budget: 0 };
-        (plan.wanted() + self.fixed_bytes(), plan.needed() + self.fixed_bytes())
+        Ok((plan.wanted() + self.fixed_bytes(), plan.needed() + self.fixed_bytes()))
+    }
+
+    /// Returns the number of tokens of the longer prompt.
+    fn context_tokens(&self, parameters: &Parameters) -> Result<usize> {
+        self.text.context_tokens(&texts(parameters), &reading(parameters))
     }
 
     /// Returns the memory that all phases need.
@@ -61,15 +68,16 @@ impl Pipeline {
     fn phases(
         &self,
         parameters: &Parameters,
+        context: usize,
         source: Option<(u32, u32)>,
         previews: bool,
         (width, height): (u32, u32),
     ) -> Vec<(Phase, u64)> {
         let patches = (width / self.side_multiple()) as usize * (height / self.side_multiple()) as usize;
-        let tokens = patches + self.text.context_tokens(parameters.t5_tokens);
+        let tokens = patches + context;
         let threads = self.threads.current_num_threads();
         let mut phases = vec![
-            (Phase::Text, self.text.working_bytes(parameters.t5_tokens, 2)),
+            (Phase::Text, self.text.working_bytes(&reading(parameters), 2)),
             (Phase::Denoise, self.denoiser.working_bytes(tokens, threads)),
             (Phase::Decode, self.vae.decoding_bytes(width, height)),
         ];

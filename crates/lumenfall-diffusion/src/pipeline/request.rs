@@ -4,6 +4,7 @@ use crate::checkpoint::scheduler::SchedulerConfig;
 use crate::error::{Error, Result};
 use crate::parameters::Parameters;
 use crate::sampling::{GuidancePlan, NoiseStream, Sampler, Scheduler, Step};
+use crate::text::MAX_T5_TOKENS;
 
 /// The facts of a model that a request depends on.
 pub(crate) struct ModelFacts<'a> {
@@ -46,6 +47,10 @@ impl Request {
         let steps = scheduler.steps();
         let guidance = GuidancePlan::new(&parameters.guidance, &steps, scheduler.shift(), model.blocks)?;
         check_negative_prompt(&parameters, &guidance)?;
+        if let Some(tokens) = parameters.t5_tokens.filter(|tokens| !(1..=MAX_T5_TOKENS).contains(tokens)) {
+            let reason = format!("is {tokens}; use a number from 1 to {MAX_T5_TOKENS} (256 is the default)");
+            return Err(Error::parameter("t5_tokens", reason));
+        }
         check_latents(&parameters, shape)?;
         // The card of the noise may be invalid.
         parameters.noise.stream(0)?;
@@ -82,15 +87,19 @@ impl Request {
 }
 
 fn check_negative_prompt(parameters: &Parameters, guidance: &GuidancePlan) -> Result<()> {
-    if guidance.uses_negative_prompt() || parameters.negative_prompt.as_deref().unwrap_or("").is_empty() {
-        return Ok(());
-    }
+    let negative = [
+        ("negative_prompt", &parameters.negative_prompt),
+        ("clip_g_negative_prompt", &parameters.text.clip_g_negative_prompt),
+        ("t5_negative_prompt", &parameters.text.t5_negative_prompt),
+    ];
+    let set = negative.into_iter().find(|(_, prompt)| prompt.as_deref().is_some_and(|prompt| !prompt.is_empty()));
+    let Some((name, _)) = set.filter(|_| !guidance.uses_negative_prompt()) else { return Ok(()) };
     let scale = parameters.guidance.scale;
     let reason = match scale <= 1.0 {
         true => format!("has no effect with a guidance of {scale}; set `guidance` to a value above 1"),
         false => "has no effect, because guidance is off in every step; widen the range of its steps".into(),
     };
-    Err(Error::parameter("negative_prompt", reason))
+    Err(Error::parameter(name, reason))
 }
 
 fn check_latents(parameters: &Parameters, shape: [usize; 3]) -> Result<()> {

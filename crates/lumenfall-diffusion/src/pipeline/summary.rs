@@ -66,7 +66,7 @@ impl Pipeline {
             height: Some(self.side("height", height)?),
             ..Parameters::default()
         };
-        let (memory, least_memory) = self.memory_for(&parameters);
+        let (memory, least_memory) = self.memory_for(&parameters)?;
         let mut parts = vec![self.denoiser.summary(), self.vae.summary()];
         parts.extend(self.text.summaries());
         Ok(ModelSummary { parts, memory, least_memory })

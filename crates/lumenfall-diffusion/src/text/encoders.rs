@@ -1,7 +1,11 @@
 //! The combination of the three text encoders.
 
-use super::recent::{EncodedPrompt, Key, RecentPrompts};
+use super::emphasis;
+use super::options::{LongPrompts, Reading, Texts};
+use super::recent::{EncodedPrompt, RecentPrompts};
+use super::sequences::{Fit, Sequence, Tokens};
 use super::tokenizer::Tokenizer;
+use super::weights::PromptWeights;
 use crate::checkpoint::Encoder;
 use crate::checkpoint::config::{ClipConfig, T5Config};
 use crate::error::{Error, Result};
@@ -62,113 +66,187 @@ impl TextEncoders {
         clips.into_iter().chain(t5).map(|(part, weights)| PartSummary::new(part, weights))
     }
 
-    /// Returns the memory for encoding prompts, in bytes.
-    pub(crate) fn working_bytes(&self, t5_tokens: Option<usize>, prompts: usize) -> u64 {
+    /// Returns the memory for encoding a number of prompts, in bytes.
+    pub(crate) fn working_bytes(&self, reading: &Reading, prompts: usize) -> u64 {
         let clip = self.clip_l.1.working_bytes().max(self.clip_g.1.working_bytes());
-        let tokens = t5_tokens.unwrap_or(T5_TOKENS);
+        let tokens = reading.t5_tokens.unwrap_or(T5_TOKENS);
+        // Weights may also need the empty prompt.
+        let prompts = prompts + usize::from(reading.weights == PromptWeights::ComfyUi);
         clip.max(self.t5.as_ref().map_or(0, |(_, t5)| t5.working_bytes(tokens, prompts)))
     }
 
-    /// Returns the number of tokens of an encoded prompt.
-    pub(crate) fn context_tokens(&self, t5_tokens: Option<usize>) -> usize {
-        self.clip_l.1.max_length() + t5_tokens.unwrap_or(T5_TOKENS)
+    /// Returns the number of tokens of the longest of encoded prompts.
+    pub(crate) fn context_tokens(&self, prompts: &[Texts], reading: &Reading) -> Result<usize> {
+        let mut chunks = 1;
+        if reading.long_prompts == LongPrompts::Chunks {
+            let (l, g) = (self.clip_l.0.get()?, self.clip_g.0.get()?);
+            for texts in prompts {
+                for (tokenizer, text) in [(&l, &texts.clip_l), (&g, &texts.clip_g)] {
+                    chunks = chunks.max(clip_sequences(tokenizer, "CLIP", text, reading, &mut Vec::new())?.len());
+                }
+            }
+        }
+        Ok(chunks * self.clip_l.1.max_length() + reading.t5_tokens.unwrap_or(T5_TOKENS))
     }
 
-    /// Encodes prompts. Calls `check_cancelled` before each block.
-    ///
-    /// `loras` identifies the changes of the encoders by LoRAs.
+    /// Encodes prompts, unless they are known. Calls `check_cancelled` before each block, and adds warnings of truncated prompts.
     pub(crate) fn encode(
         &self,
-        prompts: &[&str],
-        t5_tokens: Option<usize>,
-        loras: &[u32],
+        prompts: &[Texts],
+        reading: &Reading,
+        warnings: &mut Vec<String>,
         check_cancelled: &dyn Fn() -> Result<()>,
-    ) -> Result<Vec<EncodedPrompt>> {
-        let t5_tokens = match &self.t5 {
-            Some((tokenizer, _)) => t5_tokens.unwrap_or(T5_TOKENS).min(tokenizer.get()?.max_length()),
-            None => t5_tokens.unwrap_or(T5_TOKENS),
-        };
-        let known: Vec<_> = prompts.iter().map(|prompt| self.recent.get(&Key::new(prompt, t5_tokens, loras))).collect();
-        let new: Vec<_> =
-            prompts.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(new, _)| *new).collect();
-        let mut encoded = match new.is_empty() {
-            true => Vec::new(),
-            false => self.encode_new(&new, t5_tokens, check_cancelled)?,
+    ) -> Result<Vec<Conditioning>> {
+        let known: Vec<_> = prompts.iter().map(|texts| self.recent.get(texts, reading)).collect();
+        let new: Vec<_> = prompts.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(new, _)| new).collect();
+        let encoded = if new.is_empty() { Vec::new() } else { self.encode_new(&new, reading, check_cancelled)? };
+        for (texts, encoded) in new.iter().zip(&encoded) {
+            self.recent.add(texts, reading, encoded);
         }
-        .into_iter();
-        for (prompt, encoded) in new.iter().zip(encoded.as_slice()) {
-            self.recent.add(Key::new(prompt, t5_tokens, loras), encoded);
-        }
-        Ok(known.into_iter().filter_map(|known| known.or_else(|| encoded.next())).collect())
+        let mut encoded = encoded.into_iter();
+        let all = known.into_iter().filter_map(|known| known.or_else(|| encoded.next()));
+        Ok(all
+            .map(|prompt| {
+                warnings.extend(prompt.warnings);
+                prompt.conditioning
+            })
+            .collect())
     }
 
     fn encode_new(
         &self,
-        prompts: &[&str],
-        t5_tokens: usize,
+        prompts: &[&Texts],
+        reading: &Reading,
         check_cancelled: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<EncodedPrompt>> {
         let mut warnings = vec![Vec::new(); prompts.len()];
-        let l = encode_clip(&self.clip_l, "CLIP-L", prompts, &mut warnings, check_cancelled)?;
-        let g = encode_clip(&self.clip_g, "CLIP-G", prompts, &mut warnings, check_cancelled)?;
-        let t5 = match (&self.t5, self.without_t5) {
-            (Some((tokenizer, t5)), _) => {
-                let ids = encode_ids(&*tokenizer.get()?, "T5", t5_tokens, prompts, &mut warnings)?;
-                let ids: Vec<_> = ids.iter().map(Vec::as_slice).collect();
-                let outputs = t5.forward(&ids, check_cancelled)?;
-                outputs.iter().map(Tensor::on_cpu).collect::<Result<_>>()?
+        let (l_tokenizer, g_tokenizer) = (self.clip_l.0.get()?, self.clip_g.0.get()?);
+        let both = prompts.iter().zip(&mut warnings).map(|(texts, warnings)| {
+            let l = clip_sequences(&l_tokenizer, "CLIP-L", &texts.clip_l, reading, warnings)?;
+            let g = clip_sequences(&g_tokenizer, "CLIP-G", &texts.clip_g, reading, warnings)?;
+            // As in ComfyUI, the shorter of two different prompts is continued with empty chunks.
+            let chunks = l.len().max(g.len());
+            Ok((filled(l, &l_tokenizer, chunks), filled(g, &g_tokenizer, chunks)))
+        });
+        let (l_sequences, g_sequences): (Vec<_>, Vec<_>) = both.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let l = encode_clip(&self.clip_l.1, &l_sequences, empty(&l_tokenizer), reading, check_cancelled)?;
+        let g = encode_clip(&self.clip_g.1, &g_sequences, empty(&g_tokenizer), reading, check_cancelled)?;
+        let t5 = self.encode_t5(prompts, reading, &mut warnings, check_cancelled)?;
+        let (mut l, mut g) = (l.into_iter(), g.into_iter());
+        let parts = l_sequences.iter().zip(&g_sequences).zip(&t5).zip(warnings);
+        let encoded = parts.map(|(((l_sequences, g_sequences), t5), warnings)| {
+            let (mut rows, mut pooled) = (Vec::new(), None);
+            let chunks = l_sequences.iter().zip(g_sequences).zip(l.by_ref().zip(g.by_ref()));
+            for ((l_sequence, g_sequence), (l, g)) in chunks {
+                let mut features = [l.features, g.features];
+                if reading.weights == PromptWeights::A1111 && (l_sequence.is_weighted() || g_sequence.is_weighted()) {
+                    let [l, g] = features;
+                    features = emphasis::multiply([(l, &*l_sequence.weights), (g, &*g_sequence.weights)])?;
+                }
+                rows.push(concat_columns(&features.each_ref(), self.joint_width)?);
+                // The pooled output is that of the first chunk.
+                pooled = match pooled {
+                    None => Some(concat_columns(&[&l.pooled, &g.pooled], l.pooled.width() + g.pooled.width())?),
+                    first => first,
+                };
             }
-            (None, without_t5) => {
-                let tokens = if without_t5 == WithoutT5::Zeros { t5_tokens } else { 0 };
-                let zeros = Tensor::new(vec![0.0; tokens * self.joint_width], &[tokens, self.joint_width])?;
-                vec![zeros; prompts.len()]
-            }
-        };
-        let parts = l.iter().zip(&g).zip(&t5).zip(warnings);
-        let encoded = parts.map(|(((l, g), t5), warnings)| {
-            let clip = concat_columns(&[&l.features, &g.features], self.joint_width)?;
-            let pooled_width = l.pooled.width() + g.pooled.width();
-            let pooled = concat_columns(&[&l.pooled, &g.pooled], pooled_width)?;
-            let conditioning = Conditioning { context: Tensor::concat(&[&clip, t5])?, pooled };
-            Ok(EncodedPrompt { conditioning, warnings })
+            let context = Tensor::concat(&rows.iter().chain([t5]).collect::<Vec<_>>())?;
+            let pooled = pooled.ok_or_else(|| Error::Compute("a prompt has no chunks".into()))?;
+            Ok(EncodedPrompt { conditioning: Conditioning { context, pooled }, warnings })
         });
         encoded.collect()
     }
+
+    /// Returns T5's output for each prompt, or its replacement.
+    fn encode_t5(
+        &self,
+        prompts: &[&Texts],
+        reading: &Reading,
+        warnings: &mut [Vec<String>],
+        check_cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<Vec<Tensor>> {
+        let Some((tokenizer, t5)) = &self.t5 else {
+            let tokens = match self.without_t5 {
+                WithoutT5::Zeros => reading.t5_tokens.unwrap_or(T5_TOKENS),
+                WithoutT5::Omit => 0,
+            };
+            let zeros = Tensor::new(vec![0.0; tokens * self.joint_width], &[tokens, self.joint_width])?;
+            return Ok(vec![zeros; prompts.len()]);
+        };
+        let tokenizer = tokenizer.get()?;
+        let length = reading.t5_tokens.unwrap_or_else(|| T5_TOKENS.min(tokenizer.max_length()));
+        let mut sequences = Vec::with_capacity(prompts.len());
+        for (texts, warnings) in prompts.iter().zip(warnings) {
+            let tokens = tokenizer.encode(&reading.weights.parse(&texts.t5), length, Fit::Truncate)?;
+            warnings.extend(truncation(&tokens, "T5", length));
+            sequences.extend(tokens.sequences);
+        }
+        let empty = refer_to_empty(&sequences, reading).then(|| tokenizer.sequence(&[], length));
+        let ids: Vec<_> = sequences.iter().chain(&empty).map(|sequence| &*sequence.ids).collect();
+        let outputs = t5.forward(&ids, check_cancelled)?;
+        let mut outputs = outputs.iter().map(Tensor::on_cpu).collect::<Result<Vec<_>>>()?;
+        let Some(empty) = empty.as_ref().and_then(|_| outputs.pop()) else { return Ok(outputs) };
+        let weighted = outputs.into_iter().zip(&sequences);
+        weighted.map(|(output, sequence)| emphasis::interpolate(output, &sequence.weights, &empty)).collect()
+    }
 }
 
-fn encode_clip(
-    (tokenizer, clip): &(Lazy<Tokenizer>, Clip),
-    name: &str,
-    prompts: &[&str],
-    warnings: &mut [Vec<String>],
-    check_cancelled: &dyn Fn() -> Result<()>,
-) -> Result<Vec<ClipOutput>> {
-    let tokenizer = tokenizer.get()?;
-    let ids = encode_ids(&tokenizer, name, tokenizer.max_length(), prompts, warnings)?;
-    let outputs = clip.forward(&ids.iter().map(Vec::as_slice).collect::<Vec<_>>(), check_cancelled)?;
-    let on_cpu =
-        |output: ClipOutput| Ok(ClipOutput { features: output.features.on_cpu()?, pooled: output.pooled.on_cpu()? });
-    outputs.into_iter().map(on_cpu).collect()
-}
-
-/// Returns the token ids of each prompt. Adds a warning for each prompt that is truncated.
-fn encode_ids(
+/// Returns the chunks of a prompt for a CLIP encoder.
+fn clip_sequences(
     tokenizer: &Tokenizer,
     encoder: &str,
-    length: usize,
-    prompts: &[&str],
-    warnings: &mut [Vec<String>],
-) -> Result<Vec<Vec<u32>>> {
-    let ids = prompts.iter().zip(warnings).map(|(prompt, warnings)| {
-        let tokens = tokenizer.encode(prompt, length)?;
-        if let Some(truncated) = tokens.truncated {
-            warnings.push(format!(
-                "the prompt exceeds {encoder}'s {length} tokens, so this part was ignored: {truncated:?}"
-            ));
-        }
-        Ok(tokens.ids)
+    text: &str,
+    reading: &Reading,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Sequence>> {
+    let length = tokenizer.max_length();
+    let tokens = tokenizer.encode(&reading.weights.parse(text), length, reading.clip_fit())?;
+    warnings.extend(truncation(&tokens, encoder, length));
+    Ok(tokens.sequences)
+}
+
+/// Returns a warning if a prompt was truncated.
+fn truncation(tokens: &Tokens, encoder: &str, length: usize) -> Option<String> {
+    let truncated = tokens.truncated.as_ref()?;
+    Some(format!("the prompt exceeds {encoder}'s {length} tokens, so this part was ignored: {truncated:?}"))
+}
+
+/// Returns the sequence of the empty prompt for a CLIP encoder.
+fn empty(tokenizer: &Tokenizer) -> Sequence {
+    tokenizer.sequence(&[], tokenizer.max_length())
+}
+
+/// Adds sequences of the empty prompt.
+fn filled(mut sequences: Vec<Sequence>, tokenizer: &Tokenizer, count: usize) -> Vec<Sequence> {
+    sequences.resize_with(count, || empty(tokenizer));
+    sequences
+}
+
+/// Returns whether the weights of a sequence refer to the empty prompt.
+fn refer_to_empty<'a>(sequences: impl IntoIterator<Item = &'a Sequence>, reading: &Reading) -> bool {
+    reading.weights == PromptWeights::ComfyUi && sequences.into_iter().any(Sequence::is_weighted)
+}
+
+/// Encodes the chunks of all prompts, one after the other.
+fn encode_clip(
+    clip: &Clip,
+    prompts: &[Vec<Sequence>],
+    empty: Sequence,
+    reading: &Reading,
+    check_cancelled: &dyn Fn() -> Result<()>,
+) -> Result<Vec<ClipOutput>> {
+    let sequences = || prompts.iter().flatten();
+    let empty = Some(empty).filter(|_| refer_to_empty(sequences(), reading));
+    let ids: Vec<_> = sequences().chain(&empty).map(|sequence| &*sequence.ids).collect();
+    let on_cpu =
+        |output: ClipOutput| Ok(ClipOutput { features: output.features.on_cpu()?, pooled: output.pooled.on_cpu()? });
+    let mut outputs = clip.forward(&ids, check_cancelled)?.into_iter().map(on_cpu).collect::<Result<Vec<_>>>()?;
+    let Some(empty) = empty.as_ref().and_then(|_| outputs.pop()) else { return Ok(outputs) };
+    let weighted = outputs.into_iter().zip(sequences()).map(|(output, sequence)| {
+        let features = emphasis::interpolate(output.features, &sequence.weights, &empty.features)?;
+        Ok(ClipOutput { features, pooled: output.pooled })
     });
-    ids.collect()
+    weighted.collect()
 }
 
 /// Concatenates the columns of `parts` and pads them with zeros to `width` columns.

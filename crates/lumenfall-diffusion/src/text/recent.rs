@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use super::options::{Reading, Texts};
 use crate::models::Conditioning;
 
 /// The number of prompts. One takes 5.5 MB in Stable Diffusion 3.5.
@@ -24,43 +25,28 @@ impl EncodedPrompt {
     }
 }
 
-/// Everything that an encoded prompt depends on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    prompt: String,
-    t5_tokens: usize,
-    /// The strengths of the LoRAs that change text encoders.
-    loras: Vec<u32>,
-}
-
-impl Key {
-    pub(super) fn new(prompt: &str, t5_tokens: usize, loras: &[u32]) -> Self {
-        Self { prompt: prompt.to_owned(), t5_tokens, loras: loras.to_vec() }
-    }
-}
-
 /// The prompts that were encoded last, such as the empty prompt of guidance.
 #[derive(Debug, Default)]
-pub(super) struct RecentPrompts(Mutex<Vec<(Key, EncodedPrompt)>>);
+pub(super) struct RecentPrompts(Mutex<Vec<(Texts, Reading, EncodedPrompt)>>);
 
 impl RecentPrompts {
-    pub(super) fn get(&self, key: &Key) -> Option<EncodedPrompt> {
+    pub(super) fn get(&self, texts: &Texts, reading: &Reading) -> Option<EncodedPrompt> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let index = entries.iter().position(|(known, _)| known == key)?;
+        let index = entries.iter().position(|known| (&known.0, &known.1) == (texts, reading))?;
         let entry = entries.remove(index);
-        let encoded = entry.1.detached();
+        let encoded = entry.2.detached();
         entries.push(entry);
         Some(encoded)
     }
 
     /// Adds a prompt and forgets the one whose last use is the longest ago.
-    pub(super) fn add(&self, key: Key, encoded: &EncodedPrompt) {
+    pub(super) fn add(&self, texts: &Texts, reading: &Reading, encoded: &EncodedPrompt) {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|(known, _)| *known != key);
+        entries.retain(|known| (&known.0, &known.1) != (texts, reading));
         if entries.len() >= CAPACITY {
             entries.remove(0);
         }
-        entries.push((key, encoded.detached()));
+        entries.push((texts.clone(), reading.clone(), encoded.detached()));
     }
 }
 
@@ -76,13 +62,15 @@ mod tests {
             let conditioning = Conditioning { context: tensor.clone(), pooled: tensor };
             EncodedPrompt { conditioning, warnings: Vec::new() }
         };
+        let reading = |t5_tokens, loras: &[u32]| Reading { t5_tokens, loras: loras.to_vec(), ..Reading::default() };
         let recent = RecentPrompts::default();
         for index in 0..CAPACITY {
-            recent.add(Key::new(&index.to_string(), 256, &[]), &encoded());
+            recent.add(&Texts::all(&index.to_string()), &reading(None, &[]), &encoded());
         }
-        let knows = |prompt, t5_tokens, loras: &[u32]| recent.get(&Key::new(prompt, t5_tokens, loras)).is_some();
-        assert!(knows("0", 256, &[]) && !knows("0", 77, &[]) && !knows("0", 256, &[1]));
-        recent.add(Key::new("new", 256, &[]), &encoded());
-        assert!(knows("0", 256, &[]) && !knows("1", 256, &[]) && knows("new", 256, &[]));
+        let knows =
+            |prompt, t5_tokens, loras: &[u32]| recent.get(&Texts::all(prompt), &reading(t5_tokens, loras)).is_some();
+        assert!(knows("0", None, &[]) && !knows("0", Some(77), &[]) && !knows("0", None, &[1]));
+        recent.add(&Texts::all("new"), &reading(None, &[]), &encoded());
+        assert!(knows("0", None, &[]) && !knows("1", None, &[]) && knows("new", None, &[]));
     }
 }

@@ -6,10 +6,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokenizers::models::unigram::Unigram;
-use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::{PreTokenizerWrapper, Tokenizer as Inner};
 
+use super::sequences::Sequence;
 use super::vocabulary::clip_vocabulary;
 use crate::error::{Error, Result};
 use crate::weights::ModelFiles;
@@ -32,15 +33,6 @@ pub(crate) struct Tokenizer {
     end: u32,
     pad: u32,
     max_length: usize,
-}
-
-/// A prompt as token ids.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Tokens {
-    /// The start token, the prompt, the end token and padding, always of the requested length.
-    pub(crate) ids: Vec<u32>,
-    /// The end of the prompt, if it did not fit.
-    pub(crate) truncated: Option<String>,
 }
 
 /// The relevant fields of `tokenizer_config.json`.
@@ -114,7 +106,7 @@ impl Tokenizer {
         // SentencePiece first splits at whitespace. Some converted files lack this step, which keeps trailing whitespace.
         if let Some(PreTokenizerWrapper::Metaspace(splitter)) = inner.get_pre_tokenizer() {
             let steps = vec![WhitespaceSplit.into(), splitter.clone().into()];
-            inner.with_pre_tokenizer(Some(Sequence::new(steps)));
+            inner.with_pre_tokenizer(Some(PreTokenizers::new(steps)));
         }
         let config = config(files, folder)?;
         let end = id_of(&inner, files, folder, T5_END)?;
@@ -130,18 +122,35 @@ impl Tokenizer {
         self.max_length
     }
 
-    /// Converts a prompt to exactly `length` ids.
-    pub(crate) fn encode(&self, prompt: &str, length: usize) -> Result<Tokens> {
-        let encoding = self.inner.encode(prompt, false).map_err(|error| {
+    /// Returns the number of tokens of text in a sequence of `length` tokens.
+    pub(super) fn room(&self, length: usize) -> usize {
+        length.saturating_sub(1 + usize::from(self.start.is_some()))
+    }
+
+    /// Returns the token ids of a text, and the position of each in the text.
+    pub(super) fn words(&self, text: &str) -> Result<Vec<(u32, usize)>> {
+        let encoding = self.inner.encode(text, false).map_err(|error| {
             Error::Tokenizer(format!("cannot tokenize the prompt: {error}; remove its unusual characters"))
         })?;
-        let room = length.saturating_sub(1 + usize::from(self.start.is_some()));
-        let words = encoding.get_ids();
-        let mut ids: Vec<u32> = self.start.into_iter().chain(words.iter().copied().take(room)).collect();
-        ids.push(self.end);
+        let starts = encoding.get_offsets().iter().map(|(start, _)| *start);
+        Ok(encoding.get_ids().iter().copied().zip(starts).collect())
+    }
+
+    /// Adds the start token, the end token and padding to the ids of a text with their weights.
+    pub(super) fn sequence(&self, words: &[(u32, f32)], length: usize) -> Sequence {
+        let (words, weights): (Vec<u32>, Vec<f32>) = words.iter().copied().unzip();
+        let mut ids: Vec<u32> = self.start.into_iter().chain(words).chain([self.end]).collect();
+        let mut weights: Vec<f32> = self.start.map(|_| 1.0).into_iter().chain(weights).collect();
         ids.resize(length, self.pad);
-        let truncated = encoding.get_offsets().get(room).and_then(|(start, _)| prompt.get(*start..)).map(str::to_owned);
-        Ok(Tokens { ids, truncated })
+        weights.resize(length, 1.0);
+        Sequence { ids, weights }
+    }
+
+    /// Returns the ids of a prompt whose end is left out if it does not fit.
+    #[cfg(test)]
+    pub(crate) fn ids(&self, prompt: &str, length: usize) -> Vec<u32> {
+        let segments = super::PromptWeights::Off.parse(prompt);
+        self.encode(&segments, length, super::Fit::Truncate).unwrap().sequences.remove(0).ids
     }
 }
 

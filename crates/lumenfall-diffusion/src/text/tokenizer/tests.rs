@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use super::super::{Fit, PromptWeights};
 use super::*;
 
 /// The token ids of transformers, written by `tools/tokenizer_golden.py`.
@@ -45,7 +46,7 @@ fn token_ids_equal_those_of_transformers() {
         for (tokenizer, ids, length) in [(&CLIP_L, clip_l, 77), (&CLIP_G, clip_g, 77), (&T5, t5, 256)] {
             let mut padded = ids;
             padded.resize(length, tokenizer.pad);
-            assert_eq!(tokenizer.encode(&prompt, length).unwrap().ids, padded, "{prompt:?}");
+            assert_eq!(tokenizer.ids(&prompt, length), padded, "{prompt:?}");
         }
     }
 }
@@ -62,7 +63,7 @@ fn assert_hashes(column: usize, tokenizer: &Tokenizer, length: usize) {
     for line in file.split_terminator('\n') {
         let (expected, prompt) = line.split_once(' ').unwrap();
         let prompt: String = serde_json::from_str(prompt).unwrap();
-        let ids = tokenizer.encode(&prompt, length).unwrap().ids;
+        let ids = tokenizer.ids(&prompt, length);
         assert_eq!(hash(ids), expected[column * 4..][..4], "{prompt:?}");
         count += 1;
     }
@@ -86,7 +87,7 @@ fn ids_of_t5_equal_those_of_transformers_for_5000_prompts() {
 
 #[test]
 fn case_and_kind_of_whitespace_make_no_difference_for_clip() {
-    let ids = |prompt| CLIP_L.encode(prompt, 77).unwrap().ids;
+    let ids = |prompt| CLIP_L.ids(prompt, 77);
     let expected = ids("a red fox in the snow");
     assert_eq!(ids("A Red FOX\tin\nthe\r\n  snow "), expected);
 }
@@ -96,7 +97,7 @@ fn special_tokens_are_matched_before_lower_casing_unless_configured_otherwise() 
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().join("clip");
     write_clip(&folder, &merges());
-    let ids = clip(&folder).unwrap().encode("a<|StartOfText|>b<|startoftext|>", 14).unwrap().ids;
+    let ids = clip(&folder).unwrap().ids("a<|StartOfText|>b<|startoftext|>", 14);
     // Computed by transformers 5.24 for the same folder.
     assert_eq!(ids, [49406, 320, 27, 347, 993, 6659, 4160, 91, 285, 321, 49406, 49407, 49407, 49407]);
 }
@@ -119,7 +120,39 @@ fn a_truncated_file_of_merges_is_named() {
 
 #[test]
 fn the_truncated_part_is_returned_as_the_user_wrote_it() {
-    let tokens = CLIP_L.encode("One Two THREE Four five", 5).unwrap();
-    assert_eq!(tokens.truncated.as_deref().map(str::trim), Some("Four five"));
-    assert_eq!(CLIP_L.encode("One Two THREE", 5).unwrap().truncated, None);
+    let truncated = |weights: PromptWeights, prompt| {
+        let truncated = CLIP_L.encode(&weights.parse(prompt), 5, Fit::Truncate).unwrap().truncated;
+        truncated.map(|text| text.trim().to_owned())
+    };
+    assert_eq!(truncated(PromptWeights::Off, "One Two THREE Four five").as_deref(), Some("Four five"));
+    assert_eq!(truncated(PromptWeights::Off, "One Two THREE"), None);
+    assert_eq!(truncated(PromptWeights::A1111, "One (Two THREE Four:2) five").as_deref(), Some("Four five"));
+}
+
+#[test]
+fn chunks_contain_the_whole_prompt_and_its_weights() {
+    let encode = |weights: PromptWeights, fit| {
+        let prompt = "(one two three:2) (four five six:3) seven BREAK eight";
+        CLIP_L.encode(&weights.parse(prompt), 7, fit).unwrap().sequences
+    };
+    let words = |sequences: &[Sequence]| {
+        let text = |sequence: &Sequence| {
+            let ids = sequence.ids.iter().zip(&sequence.weights).filter(|(id, _)| **id < CLIP_L.end - 1);
+            ids.map(|(id, weight)| format!("{}{weight}", CLIP_L.inner.id_to_token(*id).unwrap())).collect::<String>()
+        };
+        sequences.iter().map(text).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        words(&encode(PromptWeights::A1111, Fit::Chunks)),
+        ["one</w>2two</w>2three</w>2four</w>3five</w>3", "six</w>3seven</w>1", "eight</w>1"]
+    );
+    assert_eq!(
+        words(&encode(PromptWeights::ComfyUi, Fit::ChunksOfWholeSegments)),
+        ["one</w>2two</w>2three</w>2", "four</w>3five</w>3six</w>3", "seven</w>1break</w>1eight</w>1"]
+    );
+    assert!(
+        encode(PromptWeights::A1111, Fit::Chunks).iter().all(|chunk| chunk.ids.len() == 7 && chunk.weights[0] == 1.0)
+    );
+    let empty = CLIP_L.encode(&PromptWeights::A1111.parse(""), 7, Fit::Chunks).unwrap().sequences;
+    assert_eq!((empty.len(), &empty[0].ids), (1, &CLIP_L.ids("", 7)));
 }

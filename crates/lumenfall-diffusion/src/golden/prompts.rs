@@ -1,0 +1,121 @@
+//! Encoded prompts. `tools/prompts_golden.py` computed the reference values of weighted, long and separate prompts with the code of
+//! ComfyUI, AUTOMATIC1111's web interface and diffusers.
+
+use std::fs;
+
+use super::*;
+use crate::text::{LongPrompts, PromptWeights};
+
+#[test]
+fn conditioning_equals_that_of_diffusers() {
+    let golden = Golden::open("text");
+    let parameters = parameters();
+    let prompts = parameters["text"]["prompts"].as_array().unwrap();
+    let encoders = text_encoders(&files(), &Target::Cpu);
+    let last = prompts.len() - 1;
+    let reading = Reading { t5_tokens: Some(T5_TOKENS), ..Reading::default() };
+    // The last prompt exceeds the length of all three encoders.
+    for (i, count) in [(0, 0), (last, 3)] {
+        let (texts, mut warnings) = (Texts::all(prompts[i].as_str().unwrap()), Vec::new());
+        for _ in 0..2 {
+            let encoded =
+                encoders.encode(std::slice::from_ref(&texts), &reading, &mut warnings, &never_cancelled).unwrap();
+            assert_close(&encoded[0].context, &golden.first(&format!("{i}.prompt_embeds")), COMPONENT_TOLERANCE);
+            assert_close(&encoded[0].pooled, &golden.get(&format!("{i}.pooled_prompt_embeds")), COMPONENT_TOLERANCE);
+        }
+        assert_eq!(warnings.len(), 2 * count, "{warnings:?}");
+    }
+
+    let (_folder, without_t5) = files_without_t5();
+    let encoders = text_encoders(&without_t5, &Target::Cpu);
+    let encoded = encode(&encoders, &[prompts[0].as_str().unwrap()], T5_TOKENS, &never_cancelled).unwrap();
+    assert_close(&encoded[0].context, &golden.first("no_t5.prompt_embeds"), COMPONENT_TOLERANCE);
+    assert_close(&encoded[0].pooled, &golden.get("no_t5.pooled_prompt_embeds"), COMPONENT_TOLERANCE);
+}
+
+#[test]
+fn a_prompt_that_was_encoded_recently_is_not_encoded_again() {
+    let encoders = text_encoders(&files(), &Target::Cpu);
+    let first = encode(&encoders, &["a star", "", ""], T5_TOKENS, &never_cancelled).unwrap();
+    let checks = AtomicUsize::new(0);
+    let count = || {
+        checks.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    };
+    let again = encode(&encoders, &["", "a star"], T5_TOKENS, &count).unwrap();
+    assert_eq!(checks.load(Ordering::Relaxed), 0);
+    for (a, b) in [(&first[1], &again[0]), (&first[2], &again[0]), (&first[0], &again[1])] {
+        assert_eq!(a.context.values(), b.context.values());
+    }
+    encode(&encoders, &["a star"], T5_TOKENS - 1, &count).unwrap();
+    assert!(checks.load(Ordering::Relaxed) > 0);
+}
+
+#[test]
+fn without_t5_its_tokens_can_be_omitted() {
+    let (_folder, files) = files_without_t5();
+    let encoders = open_text_encoders(&files, WithoutT5::Omit, &Target::Cpu);
+    let encoded = encode(&encoders, &["a star"], 256, &never_cancelled).unwrap();
+    assert_eq!(encoded[0].context.shape(), [77, 64]);
+}
+
+#[test]
+fn weighted_long_and_separate_prompts_equal_those_of_other_programs() {
+    let golden = Golden::open("prompts");
+    let cases = fs::read(folder().join("prompts.json")).unwrap();
+    let cases: serde_json::Value = serde_json::from_slice(&cases).unwrap();
+    let encoders = text_encoders(&files(), &Target::Cpu);
+    for (name, case) in cases.as_object().unwrap() {
+        let text = |encoder: &str| case[encoder].as_str().or(case["prompt"].as_str()).unwrap().to_owned();
+        let texts = Texts { clip_l: text("prompt"), clip_g: text("prompt_2"), t5: text("prompt_3") };
+        let reading = Reading {
+            weights: serde_json::from_value(case["weights"].clone()).unwrap(),
+            long_prompts: serde_json::from_value(case["long_prompts"].clone()).unwrap(),
+            t5_tokens: Some(case["t5_tokens"].as_u64().unwrap() as usize),
+            loras: Vec::new(),
+        };
+        let encoded = encoders.encode(&[texts], &reading, &mut Vec::new(), &never_cancelled).unwrap();
+        println!("{name}");
+        assert_close(&encoded[0].context, &golden.get(&format!("{name}.context")), COMPONENT_TOLERANCE);
+        assert_close(&encoded[0].pooled, &golden.get(&format!("{name}.pooled")), COMPONENT_TOLERANCE);
+    }
+}
+
+#[test]
+fn prompts_of_different_lengths_are_used_together() {
+    let pipeline = pipeline(&files());
+    let draw = |change: &dyn Fn(&mut Parameters)| {
+        let mut parameters = Parameters::new("a red circle on a white background, ".repeat(20));
+        (parameters.width, parameters.height, parameters.steps) = (Some(32), Some(32), Some(1));
+        (parameters.negative_prompt, parameters.t5_tokens) = (Some("blue".into()), Some(8));
+        parameters.text.long_prompts = LongPrompts::Chunks;
+        change(&mut parameters);
+        pipeline.generate(&parameters, Callbacks::none()).unwrap()
+    };
+    let chunks = draw(&|_| {});
+    let t5 = "exceeds T5's 8 tokens";
+    assert!(chunks.warnings.len() == 1 && chunks.warnings[0].contains(t5), "{:?}", chunks.warnings);
+    let truncated = draw(&|parameters| parameters.text.long_prompts = LongPrompts::Truncate);
+    assert_eq!(truncated.warnings.len(), 3);
+    let separate = draw(&|parameters| parameters.text.t5_negative_prompt = Some("a star".into()));
+    assert!(chunks.images != truncated.images && chunks.images != separate.images);
+}
+
+#[test]
+fn a_weight_without_an_effect_changes_no_bit_and_no_text_is_an_error() {
+    let encoders = text_encoders(&files(), &Target::Cpu);
+    let encode = |weights, prompt: &str| {
+        let reading = Reading { weights, t5_tokens: Some(8), ..Reading::default() };
+        encoders.encode(&[Texts::all(prompt)], &reading, &mut Vec::new(), &never_cancelled).unwrap().remove(0)
+    };
+    let plain = encode(PromptWeights::Off, "a star");
+    for weights in [PromptWeights::ComfyUi, PromptWeights::A1111] {
+        assert_eq!(encode(weights, "a star").context.values(), plain.context.values());
+        for prompt in
+            ["(a star:nan)", "(a star:1e400)", "(a star:-inf)", "(a:999999999) ((b:-1e38))", "(()", ")(", "(a:0)"]
+        {
+            let encoded = encode(weights, prompt);
+            assert!(encoded.context.values().iter().all(|value| value.is_finite()), "{prompt}");
+        }
+    }
+}
