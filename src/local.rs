@@ -21,7 +21,8 @@ use lumenfall_diffusion::{
 };
 pub use lumenfall_diffusion::{
     CudaCard, Device, DynamicShift, GpuChoice, GuidanceMethod, LongPrompts, MemoryBudget, ModelSummary, Noise,
-    PartKind, PartSummary, PromptWeights, Sampler, Schedule, Shift, SkipLayers, SkipWindow, TimeShift, WithoutT5,
+    PartKind, PartSummary, PromptCache, PromptWeights, Sampler, Schedule, Shift, SkipLayers, SkipWindow, TimeShift,
+    WithoutT5,
 };
 #[cfg(feature = "gpu")]
 #[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use lumenfall_diffusion::{Device, LoadOptions, LoraFile, MemoryBudget, ModelFiles, PartFiles, PartKind, WithoutT5};
+use lumenfall_diffusion::{
+    Device, LoadOptions, LoraFile, MemoryBudget, ModelFiles, PartFiles, PartKind, PromptCache, WithoutT5,
+};
 
 use super::{Local, LocalOptions};
 use crate::error::Error;
@@ -95,6 +97,21 @@ impl LocalBuilder {
     /// they are read. Layers with weights of another format are changed in each request.
     pub fn fixed_lora(mut self, name: impl Into<String>, path: impl AsRef<Path>, strength: f32) -> Self {
         self.options.loras.push(LoraFile::new(name, expand_home(path.as_ref())).strength(strength).fixed());
+        self
+    }
+
+    /// Stores encoded prompts in a folder, so that the text encoders are not read for prompts that it contains, also not by another
+    /// process. The images do not depend on it. Default: only the last prompts, in memory.
+    ///
+    /// The folder contains up to 1 GiB, about 180 prompts of Stable Diffusion 3.5. [`PromptCache`] describes it.
+    pub fn prompt_cache(self, folder: impl AsRef<Path>) -> Self {
+        self.prompt_cache_with(PromptCache::new(folder.as_ref()))
+    }
+
+    /// Stores encoded prompts as [`prompt_cache`](Self::prompt_cache) does, with a folder of another size.
+    pub fn prompt_cache_with(mut self, mut cache: PromptCache) -> Self {
+        cache.folder = expand_home(&cache.folder).into_owned();
+        self.options.prompt_cache = Some(cache);
         self
     }
 

@@ -52,6 +52,8 @@ pub(crate) struct Arguments {
     /// The prompt of `edit`.
     pub(crate) prompt: Option<String>,
     pub(crate) mask: Option<PathBuf>,
+    /// The folder with encoded prompts.
+    pub(crate) prompt_cache: Option<PathBuf>,
     pub(crate) output: Option<PathBuf>,
 }
 
@@ -93,6 +95,7 @@ impl Arguments {
             timeout: None,
             prompt: None,
             mask: None,
+            prompt_cache: None,
             output: None,
         };
         let (mut folder, mut device, mut remote) = (None, None, false);
@@ -102,6 +105,7 @@ impl Arguments {
                 // `main` looks for it, because it also applies to errors in the arguments.
                 Long("json") => {}
                 Long("device") if command.saves() => device = Some(parse_device(&text(&mut parser)?)),
+                Long("prompt-cache") if command.saves() => arguments.prompt_cache = Some(path(&mut parser)?),
                 Long("model") => folder = Some(path(&mut parser)?),
                 Long("remote") => remote = true,
                 Long("base-url") => (arguments.base_url, remote) = (Some(text(&mut parser)?), true),
@@ -132,6 +136,9 @@ impl Arguments {
         };
         if device.is_some() {
             return Err(usage("`--device` requires `--model`"));
+        }
+        if arguments.prompt_cache.is_some() && !matches!(arguments.place, Place::Folder(..)) {
+            return Err(usage("`--prompt-cache` requires `--model`"));
         }
         Ok(Parsed::Run(Box::new(arguments)))
     }

@@ -32,7 +32,13 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Report, Error> {
 fn client(arguments: &Arguments) -> Result<Client, Error> {
     match &arguments.place {
         Place::Demo => Client::demo(),
-        Place::Folder(folder, device) => Local::builder(folder).device(device.clone()).open().map(Client::new),
+        Place::Folder(folder, device) => {
+            let mut builder = Local::builder(folder).device(device.clone());
+            if let Some(folder) = &arguments.prompt_cache {
+                builder = builder.prompt_cache(folder);
+            }
+            builder.open().map(Client::new)
+        }
         Place::Remote => remote(arguments).map(Client::new),
     }
 }

@@ -16,6 +16,7 @@ Where the images are generated:
   (default)                  On this computer, with a small demonstration model of shapes and letters
   --model PATH               On this computer, with the model at PATH: a folder, or a safetensors or GGUF file
   --device DEVICE            With --model: auto (the default), cpu, or the number or name of a GPU
+  --prompt-cache FOLDER      With --model: store encoded prompts in FOLDER, so that T5 is read once for each prompt
   --remote                   Through the Lumenfall gateway, with the API key in LUMENFALL_API_KEY
   --base-url URL             Through another OpenAI-compatible server; implies --remote
   --without-key              Send no API key

@@ -72,6 +72,6 @@ pub use sampling::{
     CudaCard, DynamicShift, Guidance, GuidanceMethod, Noise, Sampler, Schedule, ScheduleOptions, Shift, SkipLayers,
     SkipWindow, TimeShift,
 };
-pub use text::{LongPrompts, PromptWeights, TextOptions, WithoutT5};
+pub use text::{LongPrompts, PromptCache, PromptWeights, TextOptions, WithoutT5};
 pub use weights::layout::PartKind;
 pub use weights::{EmbeddedFile, ModelFiles, PartFiles};

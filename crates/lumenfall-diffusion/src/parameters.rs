@@ -9,7 +9,7 @@ use crate::image::RgbImage;
 use crate::lora::LoraFile;
 use crate::placement::MemoryBudget;
 use crate::sampling::{Guidance, Noise, Sampler, ScheduleOptions};
-use crate::text::{TextOptions, WithoutT5};
+use crate::text::{PromptCache, TextOptions, WithoutT5};
 
 /// The default number of denoising steps.
 pub const DEFAULT_STEPS: u32 = 28;
@@ -34,6 +34,8 @@ pub struct LoadOptions {
     pub memory: MemoryBudget,
     /// The LoRAs of the model. Their strengths may differ from request to request.
     pub loras: Vec<LoraFile>,
+    /// A folder with encoded prompts, so that the text encoders are not read for prompts that it contains.
+    pub prompt_cache: Option<PromptCache>,
 }
 
 /// The parameters of a request. A field that is `None` has the model's default.

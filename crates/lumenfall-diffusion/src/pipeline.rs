@@ -20,7 +20,7 @@ use crate::image::RgbImage;
 use crate::lora::Loras;
 use crate::models::{Mmdit, Vae};
 use crate::parameters::{Callbacks, LoadOptions, Parameters, PipelineOutput, Progress};
-use crate::placement::{MemoryBudget, Phase, Plan};
+use crate::placement::{MemoryBudget, Phase, Plan, Target};
 use crate::sampling::{NoiseStream, combine};
 use crate::tensor::Tensor;
 use crate::text::TextEncoders;
@@ -39,6 +39,7 @@ pub struct Pipeline {
     text: TextEncoders,
     denoiser: Mmdit,
     vae: Vae,
+    target: Target,
     scheduler: SchedulerConfig,
     threads: rayon::ThreadPool,
     memory: MemoryBudget,
@@ -67,7 +68,12 @@ impl Pipeline {
     /// Returns an error that names the file, and the tensor if there is one, that is missing, corrupt or part of another
     /// model.
     pub fn open(files: &ModelFiles, options: &LoadOptions) -> Result<Self> {
-        Self::new(Checkpoint::open(files)?, options)
+        let mut pipeline = Self::new(Checkpoint::open(files)?, options)?;
+        if let Some(cache) = &options.prompt_cache {
+            let model = files.fingerprint_with(&options.loras)?;
+            pipeline.text.use_cache(cache, &format!("{model} {:?}", pipeline.target))?;
+        }
+        Ok(pipeline)
     }
 
     pub(crate) fn new(mut checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
@@ -85,7 +91,7 @@ impl Pipeline {
         loras.check_attached()?;
         let projection = Mutex::default();
         let memory = options.memory;
-        Ok(Self { text, denoiser, vae, scheduler, threads, memory, fallback, projection, loras })
+        Ok(Self { text, denoiser, vae, target, scheduler, threads, memory, fallback, projection, loras })
     }
 
     /// Returns the sizes of the images that the model can generate.

@@ -4,7 +4,8 @@
 use std::fs;
 
 use super::*;
-use crate::text::{LongPrompts, PromptWeights};
+use crate::parameters::PipelineOutput;
+use crate::text::{LongPrompts, PromptCache, PromptWeights};
 
 #[test]
 fn conditioning_equals_that_of_diffusers() {
@@ -118,4 +119,134 @@ fn a_weight_without_an_effect_changes_no_bit_and_no_text_is_an_error() {
             assert!(encoded.context.values().iter().all(|value| value.is_finite()), "{prompt}");
         }
     }
+}
+
+/// Draws an image with a cache, after `before` was called with the folder of the opened model.
+fn draw(
+    cache: &PromptCache,
+    before: impl Fn(&std::path::Path),
+    change: impl Fn(&mut Parameters),
+) -> crate::error::Result<PipelineOutput> {
+    let copy = tempfile::tempdir().unwrap();
+    for part in fs::read_dir(folder().join("model")).unwrap().map(Result::unwrap).filter(|part| part.path().is_dir()) {
+        fs::create_dir(copy.path().join(part.file_name())).unwrap();
+        for file in fs::read_dir(part.path()).unwrap().map(Result::unwrap) {
+            fs::copy(file.path(), copy.path().join(part.file_name()).join(file.file_name())).unwrap();
+        }
+    }
+    let options = LoadOptions { device: Device::Cpu, prompt_cache: Some(cache.clone()), ..LoadOptions::default() };
+    let pipeline = Pipeline::open(&ModelFiles::Folder(copy.path().into()), &options).unwrap();
+    before(copy.path());
+    let mut parameters = Parameters::new("a star (of many words)");
+    (parameters.width, parameters.height, parameters.steps) = (Some(32), Some(32), Some(1));
+    (parameters.negative_prompt, parameters.t5_tokens) = (Some("blue".into()), Some(4));
+    change(&mut parameters);
+    pipeline.generate(&parameters, Callbacks::none())
+}
+
+/// Replaces the weights of the text encoders by NaN, which is an error when a layer reads them.
+fn spoil_encoders(model: &std::path::Path) {
+    for part in ["text_encoder", "text_encoder_2", "text_encoder_3"] {
+        for file in fs::read_dir(model.join(part)).unwrap().map(|file| file.unwrap().path()) {
+            if file.extension().is_some_and(|extension| extension == "safetensors") {
+                let mut bytes = fs::read(&file).unwrap();
+                let start = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+                bytes[start..].fill(0xff);
+                fs::write(file, bytes).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stored_prompt_needs_no_text_encoder() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = PromptCache::new(folder.path().join("new/prompts"));
+    let first = draw(&cache, |_| {}, |_| {}).unwrap();
+    assert!(first.warnings.len() == 1 && first.warnings[0].contains("T5"), "{:?}", first.warnings);
+    let again = draw(&cache, spoil_encoders, |_| {}).unwrap();
+    assert!(again.images == first.images);
+    assert_eq!(again.warnings, first.warnings);
+
+    let changes: [fn(&mut Parameters); 5] = [
+        |parameters| parameters.prompt = "a moon".into(),
+        |parameters| parameters.t5_tokens = Some(5),
+        |parameters| parameters.text.weights = PromptWeights::ComfyUi,
+        |parameters| parameters.text.long_prompts = LongPrompts::Chunks,
+        |parameters| parameters.text.t5_prompt = Some("a moon".into()),
+    ];
+    for change in changes {
+        let error = draw(&cache, spoil_encoders, change).unwrap_err().to_string();
+        assert!(error.contains("not finite"), "{error}");
+    }
+}
+
+#[test]
+fn a_corrupt_stored_prompt_is_replaced_with_a_warning() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = PromptCache::new(folder.path());
+    let first = draw(&cache, |_| {}, |_| {}).unwrap();
+    let stored: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(stored.len(), 2);
+    let content = fs::read(&stored[0]).unwrap();
+    // Every part of the file: the length of the header, the header, and the values.
+    for change in [3, 20, 100, 200, content.len() - 1, content.len()] {
+        let mut corrupt = content.clone();
+        match corrupt.get_mut(change) {
+            Some(byte) => *byte ^= 2,
+            None => corrupt.truncate(change / 2),
+        }
+        fs::write(&stored[0], corrupt).unwrap();
+        let again = draw(&cache, |_| {}, |_| {}).unwrap();
+        assert!(again.images == first.images);
+        let (warnings, name) = (&again.warnings, stored[0].display().to_string());
+        assert!(warnings.len() == 2 && warnings.iter().any(|text| text.contains(&name)), "{change}: {warnings:?}");
+        assert!(fs::read(&stored[0]).unwrap() == content);
+    }
+    // A file of another prompt.
+    fs::copy(&stored[1], &stored[0]).unwrap();
+    assert_eq!(draw(&cache, |_| {}, |_| {}).unwrap().warnings.len(), 2);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "no temporary file is left");
+}
+
+#[test]
+fn the_stored_prompts_whose_last_use_is_the_longest_ago_are_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("notes.txt"), [0; 100_000]).unwrap();
+    let prompts = |cache: &PromptCache, prompt: &str| {
+        let encode = |parameters: &mut Parameters| {
+            (parameters.prompt, parameters.guidance) = (prompt.into(), Guidance::new(1.0))
+        };
+        let no_negative = |parameters: &mut Parameters| {
+            encode(parameters);
+            parameters.negative_prompt = None;
+        };
+        draw(cache, |_| {}, no_negative).unwrap().warnings
+    };
+    let unlimited = PromptCache::new(folder.path());
+    prompts(&unlimited, "a");
+    let path = |name: &str| {
+        fs::read_dir(folder.path())
+            .unwrap()
+            .map(|file| file.unwrap().path())
+            .find(|path| path.to_string_lossy().contains(name))
+            .unwrap()
+    };
+    let first = path("prompt-");
+    let length = fs::metadata(&first).unwrap().len();
+    let cache = unlimited.clone().max_bytes(length * 5 / 2);
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(20));
+    pause();
+    prompts(&cache, "b");
+    pause();
+    // This is the last use of the first file.
+    prompts(&cache, "a");
+    pause();
+    prompts(&cache, "c");
+    assert!(first.exists());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+
+    let small = unlimited.max_bytes(100);
+    let warnings = prompts(&small, "d");
+    assert!(warnings.len() == 1 && warnings[0].contains("was not stored"), "{warnings:?}");
 }

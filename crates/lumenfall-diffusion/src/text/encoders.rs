@@ -4,6 +4,7 @@ use super::emphasis;
 use super::options::{LongPrompts, Reading, Texts};
 use super::recent::{EncodedPrompt, RecentPrompts};
 use super::sequences::{Fit, Sequence, Tokens};
+use super::stored::{PromptCache, StoredPrompts};
 use super::tokenizer::Tokenizer;
 use super::weights::PromptWeights;
 use crate::checkpoint::Encoder;
@@ -37,6 +38,7 @@ pub(crate) struct TextEncoders {
     without_t5: WithoutT5,
     joint_width: usize,
     recent: RecentPrompts,
+    stored: Option<StoredPrompts>,
 }
 
 impl TextEncoders {
@@ -56,6 +58,7 @@ impl TextEncoders {
             without_t5,
             joint_width,
             recent: RecentPrompts::default(),
+            stored: None,
         })
     }
 
@@ -89,6 +92,13 @@ impl TextEncoders {
         Ok(chunks * self.clip_l.1.max_length() + reading.t5_tokens.unwrap_or(T5_TOKENS))
     }
 
+    /// Uses a folder with encoded prompts. `model` identifies the weights and the device.
+    pub(crate) fn use_cache(&mut self, cache: &PromptCache, model: &str) -> Result<()> {
+        let model = format!("{model} {:?}", self.without_t5);
+        self.stored = Some(StoredPrompts::open(cache, model)?);
+        Ok(())
+    }
+
     /// Encodes prompts, unless they are known. Calls `check_cancelled` before each block, and adds warnings of truncated prompts.
     pub(crate) fn encode(
         &self,
@@ -97,11 +107,22 @@ impl TextEncoders {
         warnings: &mut Vec<String>,
         check_cancelled: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<Conditioning>> {
-        let known: Vec<_> = prompts.iter().map(|texts| self.recent.get(texts, reading)).collect();
+        let mut known: Vec<Option<EncodedPrompt>> = Vec::with_capacity(prompts.len());
+        for texts in prompts {
+            let mut encoded = self.recent.get(texts, reading);
+            if let (None, Some(stored)) = (&encoded, &self.stored) {
+                encoded = stored.get(texts, reading, warnings);
+                encoded.iter().for_each(|encoded| self.recent.add(texts, reading, encoded));
+            }
+            known.push(encoded);
+        }
         let new: Vec<_> = prompts.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(new, _)| new).collect();
         let encoded = if new.is_empty() { Vec::new() } else { self.encode_new(&new, reading, check_cancelled)? };
         for (texts, encoded) in new.iter().zip(&encoded) {
             self.recent.add(texts, reading, encoded);
+            if let Some(stored) = &self.stored {
+                stored.add(texts, reading, encoded, warnings);
+            }
         }
         let mut encoded = encoded.into_iter();
         let all = known.into_iter().filter_map(|known| known.or_else(|| encoded.next()));

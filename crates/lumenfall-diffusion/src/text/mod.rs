@@ -5,6 +5,7 @@ mod encoders;
 mod options;
 mod recent;
 mod sequences;
+mod stored;
 mod tokenizer;
 mod vocabulary;
 mod weights;
@@ -15,6 +16,7 @@ pub use options::{LongPrompts, TextOptions};
 pub(crate) use options::{MAX_T5_TOKENS, Reading, Texts};
 #[cfg(test)]
 pub(crate) use sequences::Fit;
+pub use stored::PromptCache;
 pub(crate) use tokenizer::{CLIP_SPECIALS, Tokenizer};
 pub(crate) use vocabulary::clip_vocabulary;
 pub use weights::PromptWeights;

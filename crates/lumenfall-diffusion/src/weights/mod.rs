@@ -23,6 +23,7 @@ use crate::lora::Adapters;
 use crate::placement::Target;
 
 pub(crate) use container::Container;
+pub(crate) use files::RandomAccess;
 pub use files::{EmbeddedFile, ModelFiles, PartFiles};
 pub(crate) use format::Format;
 pub(crate) use format::Values;
