@@ -195,8 +195,8 @@ fn images_of_random_options_do_not_depend_on_threads_memory_or_earlier_requests(
     let first = Models::open(1, MemoryBudget::Available);
     let expected: Vec<_> = combinations.iter().map(|combination| first.run(combination)).collect();
     let second = Models::open(3, least_memory(&combinations, 3));
-    for (combination, expected) in combinations.iter().zip(&expected).rev() {
-        assert!(second.run(combination) == *expected, "{:?}", combination.parameters);
+    for (seed, (combination, expected)) in combinations.iter().zip(&expected).enumerate().rev() {
+        assert!(second.run(combination) == *expected, "the images of combination {seed} differ");
     }
 }
 
