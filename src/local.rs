@@ -20,7 +20,7 @@ use lumenfall_diffusion::{
     Callbacks, DEFAULT_STRENGTH, FileFormat, Mask, ModelFiles, Pipeline, PipelineOutput, Preview, RgbImage,
 };
 pub use lumenfall_diffusion::{
-    CudaCard, Device, DynamicShift, GpuChoice, GuidanceMethod, LongPrompts, MemoryBudget, ModelSummary, Noise,
+    CudaCard, Decoder, Device, DynamicShift, GpuChoice, GuidanceMethod, LongPrompts, MemoryBudget, ModelSummary, Noise,
     PartKind, PartSummary, PromptCache, PromptWeights, Sampler, Schedule, Shift, SkipLayers, SkipWindow, TimeShift,
     WithoutT5,
 };
@@ -180,7 +180,7 @@ impl Local {
 
     fn new(name: String, files: ModelFiles, options: LoadOptions, defaults: LocalOptions) -> Result<Self, Error> {
         let pipeline = Pipeline::open(&files, &options)?;
-        let fingerprint = files.fingerprint_with(&options.loras)?;
+        let fingerprint = files.fingerprint_with(&options)?;
         let model = Model { name, files, fingerprint, options, defaults, pipeline, has_run: AtomicBool::new(false) };
         Ok(Self { model: Arc::new(model), id: SCHEMA.id.to_owned(), metadata: true, worker: Worker::start()? })
     }

@@ -1,5 +1,5 @@
 //! Measures the native pipeline: `cargo xtask bench denoiser`, `formats`, `vae` and `local`. Writes models with random weights:
-//! `cargo xtask make-weights`.
+//! `cargo xtask make-weights`. Prints the table of `cargo xtask bench first-block-cache`.
 //!
 //! `denoiser` and `vae` compare with torch. Both compute the same model at full width with random weights in f32. Their runs
 //! alternate, so that a change of the machine's speed affects both. The peer is `tools/bench_torch.py`. The environment
@@ -7,6 +7,7 @@
 //! `tools/requirements.txt`.
 
 mod files;
+mod first_block_cache;
 mod model_peers;
 mod peer;
 #[path = "../report.rs"]
@@ -39,6 +40,8 @@ fn main() -> ExitCode {
         // The commands of the processes that `local` starts.
         ["measure-open", path] => files::print_open(Path::new(path)).map(|()| true),
         ["measure-request", path, size] => files::print_request(Path::new(path), size).map(|()| true),
+        ["first-block-cache"] => first_block_cache::print(None).map(|()| true),
+        ["first-block-cache", path] => first_block_cache::print(Some(path)).map(|()| true),
         [names @ .., "--json", path] => run(names).and_then(|report| {
             println!("{report}");
             report.write_json(path)?;
@@ -101,7 +104,11 @@ fn run(arguments: &[&str]) -> Result<Report, Box<dyn Error>> {
         }
         ["local", path] => files::measure(path, SIZE, &mut report)?,
         ["local", path, "--size", size] => files::measure(path, size.parse()?, &mut report)?,
-        _ => return Err("unknown benchmark; use denoiser, formats, vae, or local FOLDER [--size PIXELS]".into()),
+        _ => {
+            return Err("unknown benchmark; use denoiser, formats, vae, local FOLDER [--size PIXELS], or \
+                        first-block-cache [FOLDER]"
+                .into());
+        }
     }
     Ok(report)
 }

@@ -174,6 +174,9 @@ pub struct Metadata {
     /// The number of denoising steps that were computed. For an edit it is lower than the parameter `steps`, unless its strength
     /// is 1. It is that of the image with the fewest if a local request ended at its deadline.
     pub steps: Option<u32>,
+    /// The number of forward passes of all images of a local request that left out transformer blocks, if its
+    /// `first_block_cache` is set.
+    pub skipped_forwards: Option<u32>,
     /// The duration of the request.
     #[serde(with = "seconds")]
     pub elapsed: Duration,

@@ -115,6 +115,17 @@ impl LocalBuilder {
         self
     }
 
+    /// Sets a safetensors file with the decoder of TAESD3, a tiny autoencoder. It draws previews at full resolution, and images with
+    /// [`Decoder::Tiny`](super::Decoder::Tiny).
+    ///
+    /// The file is that of diffusers (`diffusion_pytorch_model.safetensors` of `madebyollin/taesd3`), or that of the author and of
+    /// ComfyUI (`taesd3_decoder.safetensors`). TAEF1, the tiny autoencoder of FLUX, has the same shapes, so it is not recognised; its
+    /// images are wrong. The file is a part of the model's [fingerprint](Local::fingerprint).
+    pub fn tiny_decoder(mut self, path: impl AsRef<Path>) -> Self {
+        self.options.tiny_decoder = Some(expand_home(path.as_ref()).into_owned());
+        self
+    }
+
     /// Opens the model.
     ///
     /// # Errors

@@ -72,6 +72,7 @@ impl Model {
             output_format: parameters.output_format,
             parameters: Some(parameters),
             steps: output.steps.iter().min().copied(),
+            skipped_forwards: request.local.first_block_cache.map(|_| output.skipped_forwards.iter().sum()),
             attempts: 1,
             generator: Some(GENERATOR.into()),
             cost: Some(Cost::nothing()),

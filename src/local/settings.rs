@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lumenfall_diffusion::{
-    Guidance, GuidanceMethod, LongPrompts, Noise, Parameters, PromptWeights, Sampler, Schedule, Shift, SkipLayers,
-    SkipWindow,
+    Decoder, Guidance, GuidanceMethod, LongPrompts, Noise, Parameters, PromptWeights, Sampler, Schedule, Shift,
+    SkipLayers, SkipWindow,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -14,7 +14,7 @@ use crate::error::{Error, ErrorKind};
 use crate::setters::setters;
 use crate::values::SkipLayerGuidance;
 
-/// Options that only the [`Local`](super::Local) backend has: sampler, schedule, guidance, noise, prompts, LoRAs, previews and
+/// Options that only the [`Local`](super::Local) backend has: sampler, schedule, guidance, noise, prompts, LoRAs, caching, previews and
 /// deadlines.
 ///
 /// They are set for one request with the method `local` of a request builder or the field
@@ -100,8 +100,18 @@ pub struct LocalOptions {
     /// that were set there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loras: Option<BTreeMap<String, f32>>,
+    /// The threshold of first-block caching, above 0 and up to 1, as in `FirstBlockCacheConfig` of diffusers: while the first transformer
+    /// block has almost the same effect as before, the other blocks are left out. A larger threshold is faster, and the image differs
+    /// more from that without caching. [`Metadata::skipped_forwards`](crate::backend::Metadata::skipped_forwards) is the number of
+    /// forward passes that left out blocks. Default: no caching.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_block_cache: Option<f32>,
+    /// The decoder of the images. [`Decoder::Tiny`] requires [`LocalBuilder::tiny_decoder`](super::LocalBuilder::tiny_decoder).
+    /// Default: [`Decoder::Vae`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<Decoder>,
     /// Reports a preview, a [`Progress::PartialImage`](crate::backend::Progress::PartialImage), after every so many steps. It is a PNG
-    /// file with a pixel for each 8x8 pixels of the image. Default: no previews.
+    /// file with a pixel for each 8x8 pixels of the image, or of its size with a tiny decoder. Default: no previews.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preview_every: Option<u32>,
     /// What happens when the timeout of the request passes. Default: [`AtDeadline::Fail`].
@@ -194,6 +204,8 @@ impl LocalOptions {
         with_clip_g_negative_prompt: clip_g_negative_prompt = impl Into<String>,
         with_t5_negative_prompt: t5_negative_prompt = impl Into<String>,
         with_loras: loras = BTreeMap<String, f32>,
+        with_first_block_cache: first_block_cache = f32,
+        with_decoder: decoder = Decoder,
         with_preview_every: preview_every = u32,
         with_at_deadline: at_deadline = AtDeadline,
     }
@@ -249,6 +261,8 @@ impl LocalOptions {
             clip_g_negative_prompt,
             t5_negative_prompt,
             loras,
+            first_block_cache,
+            decoder,
             preview_every,
             at_deadline,
         } = defaults;
@@ -271,6 +285,8 @@ impl LocalOptions {
         self.clip_g_negative_prompt = self.clip_g_negative_prompt.take().or(clip_g_negative_prompt);
         self.t5_negative_prompt = self.t5_negative_prompt.take().or(t5_negative_prompt);
         self.loras = self.loras.take().or(loras);
+        self.first_block_cache = self.first_block_cache.or(first_block_cache);
+        self.decoder = self.decoder.or(decoder);
         self.preview_every = self.preview_every.or(preview_every);
         self.at_deadline = self.at_deadline.or(at_deadline);
     }
@@ -318,6 +334,8 @@ impl LocalOptions {
         parameters.t5_tokens = self.t5_tokens.map(|tokens| tokens as usize);
         parameters.noise = self.noise.unwrap_or_default();
         parameters.loras = self.loras.clone().unwrap_or_default();
+        parameters.first_block_cache = self.first_block_cache;
+        parameters.decoder = self.decoder.unwrap_or_default();
         parameters.latents = self.latents.as_ref().map(|latents| latents.values().to_vec());
         Ok(())
     }

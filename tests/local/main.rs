@@ -12,6 +12,7 @@ mod recipes;
 mod refusals;
 mod requests;
 mod schema;
+mod tiny_decoder;
 
 use lumenfall::backend::GenerateSpec;
 use lumenfall::{Client, Size};

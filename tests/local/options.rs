@@ -15,7 +15,7 @@ use lumenfall_diffusion::RgbImage;
 
 use crate::{client, spec};
 
-/// Returns options with every field set.
+/// Returns options with every field set but the decoder, which needs a file.
 fn all() -> LocalOptions {
     LocalOptions::default()
         .with_sampler(Sampler::Dpmpp2m)
@@ -36,6 +36,7 @@ fn all() -> LocalOptions {
         .with_t5_prompt("a (moon:0.5)")
         .with_clip_g_negative_prompt("blue")
         .with_t5_negative_prompt("green")
+        .with_first_block_cache(0.9)
         .with_preview_every(1)
         .with_at_deadline(AtDeadline::BestImage)
 }
@@ -57,13 +58,15 @@ async fn every_option_changes_the_image_and_a_result_repeats_it() {
     };
     let plain = draw(LocalOptions::default()).await;
     let serde_json::Value::Object(form) = serde_json::to_value(all()).unwrap() else { panic!("not an object") };
-    assert_eq!(form.len(), 20);
+    assert_eq!(form.len(), 21);
     for (name, value) in form {
         let mut options = LocalOptions::default();
         options.set(&name, value).unwrap();
         let images = draw(options).await;
         let keeps_image = ["preview_every", "at_deadline"].contains(&&*name);
         assert_eq!(pixels(&images) == pixels(&plain), keeps_image, "{name}");
+        let skipped = images.metadata().skipped_forwards;
+        assert_eq!(skipped.is_some_and(|skipped| skipped > 0), name == "first_block_cache", "{name}");
     }
     let first = draw(all()).await;
     let parameters: Options =

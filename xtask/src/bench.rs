@@ -15,6 +15,10 @@ pub(crate) fn run(name: &str, further: &[&str]) -> Result<(), String> {
             [folder, further @ ..] => local(&[vec![name, &absolute(folder)?], further.to_vec()].concat(), failed),
             [] => Err("specify the folder of a model: cargo xtask bench local FOLDER".into()),
         },
+        "first-block-cache" => match further {
+            [folder] => local(&[name, &absolute(folder)?], failed),
+            _ => local(&[name], failed),
+        },
         "connections" => succeed(env!("CARGO"), ["bench", "--quiet", "--bench", "connections"], failed),
         "remote" => {
             let (manifest, target) = (format!("{REMOTE}/Cargo.toml"), format!("{REMOTE}/target"));
@@ -23,7 +27,8 @@ pub(crate) fn run(name: &str, further: &[&str]) -> Result<(), String> {
             succeed(format!("{target}/release/remote-bench"), further, failed)
         }
         _ => Err(format!(
-            "unknown benchmark {name:?}; the benchmarks are denoiser, formats, vae, local, remote and connections"
+            "unknown benchmark {name:?}; the benchmarks are denoiser, formats, vae, local, first-block-cache, remote and \
+             connections"
         )),
     }
 }

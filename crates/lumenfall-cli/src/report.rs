@@ -38,8 +38,9 @@ impl From<Error> for Failure {
 impl Report {
     /// Reports the images, which were saved as the files `saved`.
     pub(crate) fn images(images: &Images<Inline>, saved: &[Saved]) -> Self {
-        let Metadata { cost, lost_bills, steps, elapsed, warnings, provider, model, request_id, .. } =
-            images.metadata();
+        let Metadata {
+            cost, lost_bills, steps, skipped_forwards, elapsed, warnings, provider, model, request_id, ..
+        } = images.metadata();
         let seconds = elapsed.as_secs_f64();
         let paths: Vec<String> = saved.iter().map(|file| file.path.display().to_string()).collect();
         let warnings: Vec<&String> =
@@ -49,6 +50,7 @@ impl Report {
         let mut facts: Vec<String> = Vec::new();
         facts.extend(images.first().and_then(|image| image.seed()).map(|seed| format!("seed {seed}")));
         facts.extend(steps.map(|steps| format!("{steps} steps")));
+        facts.extend(skipped_forwards.map(|skipped| format!("{skipped} forward passes skipped")));
         facts.push(format!("{seconds:.1} s"));
         facts.extend(cost.as_ref().filter(|cost| cost.micros > 0).map(ToString::to_string));
         let mut notes = vec![facts.join(", ")];
@@ -63,8 +65,8 @@ impl Report {
             )
             .collect();
         let json = json!({
-            "images": files, "steps": steps, "seconds": seconds, "cost": cost, "lost_bills": lost_bills,
-            "provider": provider, "model": model, "request_id": request_id, "warnings": warnings,
+            "images": files, "steps": steps, "skipped_forwards": skipped_forwards, "seconds": seconds, "cost": cost,
+            "lost_bills": lost_bills, "provider": provider, "model": model, "request_id": request_id, "warnings": warnings,
             "unfetched_urls": unfetched,
         });
         Self { text: paths.iter().map(|path| format!("{path}\n")).collect(), notes, json }

@@ -10,7 +10,7 @@ use crate::checkpoint::Part;
 use crate::checkpoint::config::DenoiserConfig;
 use crate::error::Result;
 use crate::kernels::{Matrix, Threads, Write, matmul};
-use crate::models::{Conditioning, Mmdit, Modulations, Vae};
+use crate::models::{Conditioning, Mmdit, Modulations, Omitted, Vae};
 use crate::sampling::Generator;
 use crate::tensor::Tensor;
 use crate::weights::Weights;
@@ -66,7 +66,8 @@ impl Denoiser {
 
     /// Computes one forward pass.
     pub fn run(&self) -> Result<()> {
-        self.denoiser.forward(&self.latent, &self.context, &self.modulations, 0, &[], &|| Ok(())).map(|_| ())
+        let omitted = Omitted::default();
+        self.denoiser.forward(&self.latent, &self.context, &self.modulations, 0, omitted, &|| Ok(())).map(|_| ())
     }
 }
 

@@ -109,6 +109,7 @@ fn combination(seed: u64) -> Combination {
     let window = choices.one(&[SkipWindow::Steps { start: 0.0, end: 1.0 }, SkipWindow::Sigma { start: 0.0, end: 0.8 }]);
     guidance.skip_layers = choices.chance().then(|| SkipLayers::new(vec![choices.below(3) as usize], 2.0, window));
     parameters.noise = choices.one(&[Noise::TorchCpu, Noise::TorchCuda(CudaCard::T4), Noise::Portable]);
+    parameters.first_block_cache = choices.one(&[None, Some(0.2), Some(0.9)]);
     let values = 16 * width as usize / 8 * height as usize / 8 * parameters.count as usize;
     parameters.latents = choices.chance().then(|| (0..values).map(|i| (i as f32 * 0.7).sin()).collect());
     // Guidance of less than half of two steps is off everywhere.

@@ -63,8 +63,8 @@ pub use image::{FileFormat, FileMetadata, RgbImage, read_metadata};
 pub use lora::LoraFile;
 
 pub use parameters::{
-    Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, LoadOptions, Parameters, PipelineOutput, Preview,
-    Progress,
+    Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, Decoder, LoadOptions, Parameters, PipelineOutput,
+    Preview, Progress,
 };
 pub use pipeline::{Mask, ModelSummary, PartSummary, Pipeline, Sizes};
 pub use placement::MemoryBudget;

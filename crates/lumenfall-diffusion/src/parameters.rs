@@ -1,7 +1,10 @@
 //! The inputs of the pipeline, its callbacks and its output.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
 
 use crate::device::Device;
 use crate::error::{Error, Result};
@@ -36,6 +39,22 @@ pub struct LoadOptions {
     pub loras: Vec<LoraFile>,
     /// A folder with encoded prompts, so that the text encoders are not read for prompts that it contains.
     pub prompt_cache: Option<PromptCache>,
+    /// A safetensors file with the decoder of TAESD3, a tiny autoencoder: that of diffusers (`diffusion_pytorch_model.safetensors`),
+    /// or that of the author and of ComfyUI (`taesd3_decoder.safetensors`). It draws previews at full resolution, and images with
+    /// [`Decoder::Tiny`]. TAEF1, the tiny autoencoder of FLUX, has the same shapes, so it is not recognised; its images are wrong.
+    pub tiny_decoder: Option<PathBuf>,
+}
+
+/// The decoder that converts the last latent to an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Decoder {
+    /// The decoder of the model's autoencoder.
+    #[default]
+    Vae,
+    /// The tiny decoder of [`LoadOptions::tiny_decoder`], which is much faster and loses details.
+    Tiny,
 }
 
 /// The parameters of a request. A field that is `None` has the model's default.
@@ -73,6 +92,15 @@ pub struct Parameters {
     /// The initial latents in place of those of the seeds, as `latents` of diffusers: for each image, `channels * height / 8 *
     /// width / 8` values in this order. An edit uses them as the noise that it adds to the source.
     pub latents: Option<Vec<f32>>,
+    /// The threshold of first-block caching, above 0 and up to 1. Default: no caching.
+    ///
+    /// While the first transformer block changes the image tokens almost as in the last step that was computed completely, the other
+    /// blocks are left out, and their changes of that step are added. The threshold is the relative change of the first block's result
+    /// up to which this happens: a larger one is faster, and the image differs more from that without caching. It is the threshold of
+    /// `FirstBlockCacheConfig` in diffusers, and applies to each forward pass of a step separately.
+    pub first_block_cache: Option<f32>,
+    /// The decoder of the images.
+    pub decoder: Decoder,
     /// The seed of the first image. Image `i` uses `seed + i`.
     pub seed: u64,
     /// The number of images, at least 1.
@@ -128,7 +156,7 @@ pub struct Preview<'a> {
     pub index: u32,
     /// The number of completed steps, from 1.
     pub step: u32,
-    /// The preview, with a pixel for each 8x8 pixels of the image.
+    /// The preview, with a pixel for each 8x8 pixels of the image, or of its size with [`LoadOptions::tiny_decoder`].
     pub image: &'a RgbImage,
 }
 
@@ -165,8 +193,9 @@ impl<'a> Callbacks<'a> {
 
     /// Reports a preview after every `every` steps, except the last step.
     ///
-    /// A preview is a linear projection of the image that the model predicted in a step. The projection is fitted to the model's
-    /// autoencoder when the first request needs it, which takes about as long as encoding an image of 336x336 pixels.
+    /// A preview shows the image that the model predicted in a step. With [`LoadOptions::tiny_decoder`], it is decoded by the tiny
+    /// decoder. Otherwise it is a linear projection, which is fitted to the model's autoencoder when the first request needs it. That
+    /// takes about as long as encoding an image of 336x336 pixels.
     #[must_use]
     pub fn with_previews(self, every: u32, on_preview: &'a (dyn Fn(Preview<'_>) + Sync)) -> Self {
         Self { previews: Some(Previews { every, on_preview }), ..self }
@@ -223,6 +252,8 @@ pub struct PipelineOutput {
     pub steps: Vec<u32>,
     /// The number of steps of an image that did not end at a deadline.
     pub planned_steps: u32,
+    /// The number of forward passes of each image that left out blocks because of [`Parameters::first_block_cache`].
+    pub skipped_forwards: Vec<u32>,
     /// Problems that did not stop the request, such as a truncated prompt.
     pub warnings: Vec<String>,
 }

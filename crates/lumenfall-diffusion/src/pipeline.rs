@@ -10,16 +10,17 @@ mod request;
 mod run;
 mod summary;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::checkpoint::Checkpoint;
 use crate::checkpoint::scheduler::SchedulerConfig;
+use crate::checkpoint::{Checkpoint, Part, tiny_decoder};
 use crate::error::{Error, Result};
 use crate::image::RgbImage;
 use crate::lora::Loras;
-use crate::models::{Mmdit, Vae};
-use crate::parameters::{Callbacks, LoadOptions, Parameters, PipelineOutput, Progress};
+use crate::models::{Mmdit, TINY_SCALE, TinyDecoder, Vae};
+use crate::parameters::{Callbacks, Decoder, LoadOptions, Parameters, PipelineOutput, Progress};
 use crate::placement::{MemoryBudget, Phase, Plan, Target};
 use crate::sampling::{NoiseStream, combine};
 use crate::tensor::Tensor;
@@ -28,7 +29,7 @@ use crate::weights::ModelFiles;
 use clock::Clock;
 use guided::GuidedDenoiser;
 pub use mask::Mask;
-use preview::Projection;
+use preview::{Previewer, Projection};
 use request::{ModelFacts, Request};
 use run::{Area, Run};
 pub use summary::{ModelSummary, PartSummary};
@@ -39,6 +40,7 @@ pub struct Pipeline {
     text: TextEncoders,
     denoiser: Mmdit,
     vae: Vae,
+    tiny_decoder: Option<TinyDecoder>,
     target: Target,
     scheduler: SchedulerConfig,
     threads: rayon::ThreadPool,
@@ -70,7 +72,8 @@ impl Pipeline {
     pub fn open(files: &ModelFiles, options: &LoadOptions) -> Result<Self> {
         let mut pipeline = Self::new(Checkpoint::open(files)?, options)?;
         if let Some(cache) = &options.prompt_cache {
-            let model = files.fingerprint_with(&options.loras)?;
+            // Prompts do not depend on the decoder.
+            let model = files.fingerprint_with(&LoadOptions { tiny_decoder: None, ..options.clone() })?;
             pipeline.text.use_cache(cache, &format!("{model} {:?}", pipeline.target))?;
         }
         Ok(pipeline)
@@ -89,9 +92,17 @@ impl Pipeline {
         let text = TextEncoders::open(clip_l, clip_g, t5, joint_width, options.without_t5)?;
         let (vae, denoiser) = (Vae::open(vae)?, Mmdit::open(denoiser)?);
         loras.check_attached()?;
-        let projection = Mutex::default();
-        let memory = options.memory;
-        Ok(Self { text, denoiser, vae, target, scheduler, threads, memory, fallback, projection, loras })
+        let latent_channels = vae.config().latent_channels;
+        let tiny_decoder = match &options.tiny_decoder {
+            Some(path) => {
+                check_scale(path, vae.config().downscale())?;
+                let Part { weights, config } = tiny_decoder::open(path, latent_channels)?;
+                Some(TinyDecoder::open(Part { weights: weights.on(&target), config })?)
+            }
+            None => None,
+        };
+        let (memory, projection) = (options.memory, Mutex::default());
+        Ok(Self { text, denoiser, vae, tiny_decoder, target, scheduler, threads, memory, fallback, projection, loras })
     }
 
     /// Returns the sizes of the images that the model can generate.
@@ -156,6 +167,17 @@ impl Pipeline {
             let noise = request.initial_noise(image, stream);
             Ok(combine(&noise, sigma, &latent, 1.0 - sigma))
         })
+    }
+
+    /// Returns what draws previews, if they are requested.
+    fn previewer(&self, plan: &Plan, callbacks: Callbacks<'_>) -> Result<Option<Previewer<'_>>> {
+        if !callbacks.has_previews() {
+            return Ok(None);
+        }
+        Ok(Some(match &self.tiny_decoder {
+            Some(decoder) => Previewer::Decoder(decoder),
+            None => Previewer::Projection(self.projection(plan, callbacks)?),
+        }))
     }
 
     /// Returns the projection of previews. The first request with previews fits it.
@@ -247,6 +269,11 @@ impl Pipeline {
             patch: config.patch_size,
             blocks: config.num_layers,
         };
+        if parameters.decoder == Decoder::Tiny && self.tiny_decoder.is_none() {
+            let reason = "is `tiny`, but the model was opened without a tiny decoder; name its file with \
+                          `LocalBuilder::tiny_decoder` or `LoadOptions::tiny_decoder`";
+            return Err(Error::parameter("decoder", reason));
+        }
         let loras = self.loras.strengths(&parameters.loras)?;
         let parameters = Parameters { width: Some(width), height: Some(height), loras, ..parameters.clone() };
         Request::new(parameters, strength, &model)
@@ -269,16 +296,16 @@ impl Pipeline {
             self.enter(Phase::Text, plan);
             let prompts = self.encode(request, &mut warnings, callbacks)?;
             let denoiser = GuidedDenoiser::new(&self.denoiser, &prompts, &request.steps, callbacks)?;
-            let projection = if callbacks.has_previews() { Some(self.projection(plan, callbacks)?) } else { None };
+            let previewer = self.previewer(plan, callbacks)?;
             let mut clock = Clock::start(request);
-            let (mut images, mut steps) = (Vec::new(), Vec::new());
+            let (mut images, mut steps, mut skipped_forwards) = (Vec::new(), Vec::new(), Vec::new());
             for image in 0..request.parameters.count {
                 let mut stream = request.noise_stream(image)?;
                 let latent = initial_latent(image, &mut stream)?;
                 self.enter(Phase::Denoise, plan);
-                let run =
-                    Run { denoiser: &denoiser, request, area, projection: projection.as_deref(), image, callbacks };
-                let (latent, completed) = run.denoise(latent, stream, &mut clock)?;
+                let run = Run { denoiser: &denoiser, request, area, previewer: previewer.as_ref(), image, callbacks };
+                let denoised = run.denoise(latent, stream, &mut clock)?;
+                let completed = denoised.steps;
                 if completed < request.steps.len() {
                     let all = request.steps.len();
                     warnings
@@ -286,10 +313,11 @@ impl Pipeline {
                 }
                 callbacks.progress(Progress::Decoding { image });
                 self.enter(Phase::Decode, plan);
-                let latent = Tensor::new(latent, &request.shape)?;
-                images.push(RgbImage::from_tensor(&self.vae.decode(&latent, &|| callbacks.check_cancelled())?)?);
+                let latent = Tensor::new(denoised.latent, &request.shape)?;
+                images.push(RgbImage::from_tensor(&self.decode(&latent, request.parameters.decoder, callbacks)?)?);
                 steps.push(completed as u32);
-                clock.advance(1);
+                skipped_forwards.push(denoised.skipped_forwards as u32);
+                clock.advance(1, 0);
                 let (images, count) = (image + 1, request.parameters.count);
                 if images < count
                     && (completed < request.steps.len()
@@ -301,8 +329,16 @@ impl Pipeline {
                 }
             }
             let (parameters, planned_steps) = (request.parameters.clone(), request.steps.len() as u32);
-            Ok(PipelineOutput { images, parameters, steps, planned_steps, warnings })
+            Ok(PipelineOutput { images, parameters, steps, planned_steps, skipped_forwards, warnings })
         })
+    }
+
+    fn decode(&self, latent: &Tensor, decoder: Decoder, callbacks: Callbacks<'_>) -> Result<Tensor> {
+        let check_cancelled = || callbacks.check_cancelled();
+        match (decoder, &self.tiny_decoder) {
+            (Decoder::Tiny, Some(decoder)) => decoder.decode(latent, &check_cancelled),
+            _ => self.vae.decode(latent, &check_cancelled),
+        }
     }
 
     /// Runs a job in the pipeline's thread pool.
@@ -330,4 +366,14 @@ impl Pipeline {
         let downscale = self.vae.config().downscale();
         [self.denoiser.config().in_channels, height as usize / downscale, width as usize / downscale]
     }
+}
+
+/// Checks that images are as many times larger than their latents as those of a tiny decoder.
+fn check_scale(path: &Path, scale: usize) -> Result<()> {
+    if scale == TINY_SCALE {
+        return Ok(());
+    }
+    let reason =
+        format!("enlarges latents {TINY_SCALE} times, but the model's autoencoder {scale} times; leave it out");
+    Err(Error::malformed(path, reason))
 }

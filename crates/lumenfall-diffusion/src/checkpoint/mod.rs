@@ -6,6 +6,7 @@ pub(crate) mod scheduler;
 mod shapes;
 #[cfg(test)]
 pub(crate) mod tests;
+pub(crate) mod tiny_decoder;
 
 use crate::error::{Error, Result};
 use crate::placement::{Lazy, Target};

@@ -46,7 +46,8 @@ fn cancelled_requests_leave_no_buffer_behind() {
         let conditioning = encode(&text, &[prompt], 7, check_cancelled)?.remove(0);
         let context = denoiser.embed_context(&conditioning)?;
         let modulations = denoiser.modulations(&[(500.0, &conditioning.pooled)], check_cancelled)?;
-        let velocity = denoiser.forward(&latent, &context, &modulations, 0, &[], check_cancelled)?.on_cpu()?;
+        let omitted = Omitted::default();
+        let velocity = denoiser.forward(&latent, &context, &modulations, 0, omitted, check_cancelled)?.on_cpu()?;
         vae.decode(&velocity, check_cancelled)?.on_cpu()
     };
     let checks = AtomicUsize::new(0);

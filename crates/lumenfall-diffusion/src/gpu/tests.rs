@@ -85,8 +85,8 @@ fn linear(values: Values, inputs: usize, outputs: usize, bias: Option<Tensor>) -
     Linear::new(values, inputs, outputs, bias).moved_to(&random().root()).unwrap()
 }
 
-const ACTIVATIONS: [Activation; 4] =
-    [Activation::GeluTanh, Activation::GeluErf, Activation::QuickGelu, Activation::Silu];
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::GeluTanh, Activation::GeluErf, Activation::QuickGelu, Activation::Silu, Activation::Relu];
 
 #[test]
 fn linear_layers_match() {

@@ -18,6 +18,8 @@ pub(crate) enum Activation {
     QuickGelu,
     /// `x * sigmoid(x)`.
     Silu,
+    /// The larger of `x` and 0 (TAESD).
+    Relu,
 }
 
 impl Activation {
@@ -27,6 +29,8 @@ impl Activation {
             Self::GeluTanh => row.iter_mut().for_each(|x| *x = math::gelu_tanh(*x)),
             Self::QuickGelu => row.iter_mut().for_each(|x| *x = math::swish(*x, 1.702)),
             Self::Silu => row.iter_mut().for_each(|x| *x = math::swish(*x, 1.0)),
+            // `max` would hide a NaN.
+            Self::Relu => row.iter_mut().for_each(|x| *x = if *x < 0.0 { 0.0 } else { *x }),
             // The error function does not vectorize well, but CLIP-G is a small part of the work.
             Self::GeluErf => row.iter_mut().for_each(|x| {
                 let wide = f64::from(*x);

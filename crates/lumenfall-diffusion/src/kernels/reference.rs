@@ -10,6 +10,7 @@ pub(crate) fn activate(x: f64, activation: Activation) -> f64 {
         Activation::GeluErf => 0.5 * x * (1.0 + libm::erf(x / 2f64.sqrt())),
         Activation::QuickGelu => x / (1.0 + (-1.702 * x).exp()),
         Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Relu => x.max(0.0),
     }
 }
 

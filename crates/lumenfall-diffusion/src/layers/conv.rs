@@ -29,22 +29,31 @@ impl Conv2d {
     /// Reads `weight` `[out, in, kernel, kernel]` and `bias` of a convolution that preserves the image's size.
     pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize, kernel: usize) -> Result<Self> {
         let shape = ConvShape { kernel, stride: 1, padding_before: kernel / 2, padding_after: kernel / 2 };
-        Self::load_with(scope, inputs, outputs, shape)
+        Self::load_with(scope, inputs, outputs, shape, true)
+    }
+
+    /// Reads a convolution as [`Conv2d::load`] does, with no `bias`.
+    pub(crate) fn load_without_bias(scope: &Scope<'_>, inputs: usize, outputs: usize, kernel: usize) -> Result<Self> {
+        let shape = ConvShape { kernel, stride: 1, padding_before: kernel / 2, padding_after: kernel / 2 };
+        Self::load_with(scope, inputs, outputs, shape, false)
     }
 
     /// Reads a 3×3 convolution that halves the image's size, with padding only at the right and at the bottom.
     pub(crate) fn load_downsample(scope: &Scope<'_>, channels: usize) -> Result<Self> {
         let shape = ConvShape { kernel: 3, stride: 2, padding_before: 0, padding_after: 1 };
-        Self::load_with(scope, channels, channels, shape)
+        Self::load_with(scope, channels, channels, shape, true)
     }
 
-    fn load_with(scope: &Scope<'_>, inputs: usize, outputs: usize, shape: ConvShape) -> Result<Self> {
+    fn load_with(scope: &Scope<'_>, inputs: usize, outputs: usize, shape: ConvShape, has_bias: bool) -> Result<Self> {
         let weight = scope.tensor("weight", &[outputs, inputs, shape.kernel, shape.kernel])?;
         let layer = Self {
             weight: Tensor::unread(&[shape.kernel, shape.kernel, inputs, outputs]),
             #[cfg(feature = "gpu")]
             on_gpu: None,
-            bias: scope.tensor("bias", &[outputs])?,
+            bias: match has_bias {
+                true => scope.tensor("bias", &[outputs])?,
+                false => Tensor::new(vec![0.0; outputs], &[outputs])?,
+            },
             shape,
         };
         match scope.target() {

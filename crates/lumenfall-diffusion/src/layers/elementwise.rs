@@ -45,6 +45,21 @@ pub(crate) fn add(x: Tensor, y: &Tensor) -> Result<Tensor> {
     )
 }
 
+/// Computes `x - y`.
+pub(crate) fn subtract(x: Tensor, y: &Tensor) -> Result<Tensor> {
+    same_shape(&x, y)?;
+    #[cfg(feature = "gpu")]
+    if let Some(gpu) = gpu::of([&x, y]) {
+        return gpu::kernels::subtract(gpu, &x, y);
+    }
+    zip(
+        x,
+        y,
+        #[inline(always)]
+        |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x -= y),
+    )
+}
+
 /// Computes the elementwise product `x * y`.
 pub(crate) fn multiply(x: Tensor, y: &Tensor) -> Result<Tensor> {
     same_shape(&x, y)?;

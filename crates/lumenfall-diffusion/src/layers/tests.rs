@@ -31,8 +31,8 @@ fn assert_same(tolerance: f64, actual: Result<Tensor>, expected: &[f64]) {
     assert!(difference <= tolerance * largest, "differs by {difference}; the largest value is {largest}");
 }
 
-const ACTIVATIONS: [Activation; 4] =
-    [Activation::GeluTanh, Activation::GeluErf, Activation::QuickGelu, Activation::Silu];
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::GeluTanh, Activation::GeluErf, Activation::QuickGelu, Activation::Silu, Activation::Relu];
 
 #[test]
 fn linear_layers_match() {

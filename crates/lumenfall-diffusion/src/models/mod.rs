@@ -6,6 +6,6 @@ mod t5;
 pub(crate) mod vae;
 
 pub(crate) use clip::{Clip, ClipOutput};
-pub(crate) use mmdit::{Conditioning, Mmdit, Modulations};
+pub(crate) use mmdit::{Conditioning, FirstBlockCache, Mmdit, Modulations, Omitted};
 pub(crate) use t5::T5;
-pub(crate) use vae::Vae;
+pub(crate) use vae::{TINY_SCALE, TinyDecoder, Vae};

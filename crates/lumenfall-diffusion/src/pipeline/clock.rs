@@ -10,6 +10,8 @@ use super::request::Request;
 pub(crate) struct Clock {
     started: Instant,
     done: usize,
+    /// Those of `done` that left out blocks.
+    skipped: usize,
     total: usize,
 }
 
@@ -20,22 +22,25 @@ impl Clock {
         Self {
             started: Instant::now(),
             done: 0,
+            skipped: 0,
             total: (forwards + 1).saturating_mul(request.parameters.count as usize),
         }
     }
 
-    /// Counts forward passes that have ended.
-    pub(crate) fn advance(&mut self, forwards: usize) {
+    /// Counts forward passes that have ended, of which `skipped` left out blocks.
+    pub(crate) fn advance(&mut self, forwards: usize, skipped: usize) {
         self.done += forwards;
+        self.skipped += skipped;
     }
 
     /// Estimates the time until the request ends.
     pub(crate) fn remaining(&self) -> Duration {
-        self.time_of(self.total.saturating_sub(self.done))
+        let left = self.total.saturating_sub(self.done) as f64;
+        self.started.elapsed().mul_f64(left / self.done.max(1) as f64)
     }
 
-    /// Estimates the time of a number of forward passes.
-    pub(crate) fn time_of(&self, forwards: usize) -> Duration {
-        self.started.elapsed().mul_f64(forwards as f64 / self.done.max(1) as f64)
+    /// Estimates the time of a number of forward passes with all blocks, from above.
+    pub(crate) fn time_of_computed(&self, forwards: usize) -> Duration {
+        self.started.elapsed().mul_f64(forwards as f64 / self.done.saturating_sub(self.skipped).max(1) as f64)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::models::mmdit::CONDITIONS;
-use crate::models::{Conditioning, Mmdit, Modulations};
+use crate::models::{Conditioning, FirstBlockCache, Mmdit, Modulations, Omitted};
 use crate::parameters::Callbacks;
 use crate::sampling::{Forward, Guide, Point, Step};
 use crate::tensor::Tensor;
@@ -18,6 +18,30 @@ pub(crate) struct GuidedDenoiser<'a> {
     /// The index of the first timestep, and the modulation from there on.
     window: Mutex<Option<(usize, Modulations)>>,
     callbacks: Callbacks<'a>,
+}
+
+/// The first-block caches of one image: one for each of the forward passes of a step, which change the tokens differently.
+#[derive(Debug)]
+pub(crate) struct Caches([FirstBlockCache; 3]);
+
+impl Caches {
+    pub(crate) fn new(threshold: f32) -> Self {
+        Self(std::array::from_fn(|_| FirstBlockCache::new(threshold)))
+    }
+
+    /// Returns the number of forward passes that left out blocks.
+    pub(crate) fn skipped(&self) -> usize {
+        self.0.iter().map(FirstBlockCache::skipped).sum()
+    }
+
+    fn of(&mut self, forward: Forward<'_>) -> &mut FirstBlockCache {
+        let Self([conditional, unconditional, skipping]) = self;
+        match forward {
+            Forward::Conditional => conditional,
+            Forward::Unconditional => unconditional,
+            Forward::Skipping(_) => skipping,
+        }
+    }
 }
 
 struct Prompt {
@@ -47,15 +71,25 @@ impl<'a> GuidedDenoiser<'a> {
     pub(crate) fn velocity(
         &self,
         guide: &mut Guide<'_>,
+        caches: &mut Option<Caches>,
         latent: &[f32],
         shape: &[usize; 3],
         point: Point,
     ) -> Result<Vec<f32>> {
         let latent = Tensor::new(latent.to_vec(), shape)?;
-        guide.velocity(point.step, latent.len(), &mut |forward| self.forward(&latent, point.step, forward))
+        guide.velocity(point.step, latent.len(), &mut |forward| {
+            let cache = caches.as_mut().map(|caches| caches.of(forward));
+            self.forward(&latent, point.step, forward, cache)
+        })
     }
 
-    fn forward(&self, latent: &Tensor, step: usize, forward: Forward<'_>) -> Result<Vec<f32>> {
+    fn forward(
+        &self,
+        latent: &Tensor,
+        step: usize,
+        forward: Forward<'_>,
+        cache: Option<&mut FirstBlockCache>,
+    ) -> Result<Vec<f32>> {
         let (index, skipped) = match forward {
             Forward::Conditional => (0, &[][..]),
             Forward::Unconditional => (1, &[][..]),
@@ -72,8 +106,9 @@ impl<'a> GuidedDenoiser<'a> {
         let (first, modulations) = window.insert((first, modulations));
         let condition = (step - *first) * self.prompts.len() + index;
         let check_cancelled = || self.callbacks.check_cancelled();
+        let omitted = Omitted { skipped, cache };
         let velocity =
-            self.denoiser.forward(latent, &prompt.context, modulations, condition, skipped, &check_cancelled)?;
+            self.denoiser.forward(latent, &prompt.context, modulations, condition, omitted, &check_cancelled)?;
         Ok(velocity.on_cpu()?.into_values())
     }
 

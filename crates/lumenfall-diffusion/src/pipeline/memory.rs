@@ -4,7 +4,7 @@ use super::Pipeline;
 use super::preview;
 use super::prompts::{reading, texts};
 use crate::error::{Error, Result};
-use crate::parameters::Parameters;
+use crate::parameters::{Decoder, Parameters};
 use crate::placement::{Phase, Plan};
 
 /// The memory that is not planned in detail, in bytes: the code, the tokenizers and recently encoded prompts.
@@ -76,12 +76,25 @@ impl Pipeline {
         let patches = (width / self.side_multiple()) as usize * (height / self.side_multiple()) as usize;
         let tokens = patches + context;
         let threads = self.threads.current_num_threads();
+        let tiny = self.tiny_decoder.as_ref().map(|decoder| decoder.decoding_bytes(width, height));
+        let forward = self.denoiser.forward_bytes(tokens, threads);
+        let caches = match parameters.first_block_cache {
+            Some(_) => self.denoiser.cache_bytes(patches, parameters.guidance.most_forwards()),
+            None => 0,
+        };
+        // Forward passes and previews alternate.
+        let denoise = forward.max(tiny.filter(|_| previews).unwrap_or(0)) + caches;
+        let decode = match (parameters.decoder, tiny) {
+            (Decoder::Tiny, Some(bytes)) => bytes,
+            _ => self.vae.decoding_bytes(width, height),
+        };
         let mut phases = vec![
             (Phase::Text, self.text.working_bytes(&reading(parameters), 2)),
-            (Phase::Denoise, self.denoiser.working_bytes(tokens, threads)),
-            (Phase::Decode, self.vae.decoding_bytes(width, height)),
+            (Phase::Denoise, self.denoiser.lasting_bytes() + denoise),
+            (Phase::Decode, decode),
         ];
-        let encoded = source.into_iter().chain(previews.then_some((preview::SIDE, preview::SIDE)));
+        let fits_previews = previews && self.tiny_decoder.is_none();
+        let encoded = source.into_iter().chain(fits_previews.then_some((preview::SIDE, preview::SIDE)));
         let encoding = encoded.map(|(width, height)| self.vae.encoding_bytes(width, height)).max();
         phases.extend(encoding.map(|bytes| (Phase::Encode, bytes)));
         phases
@@ -124,16 +137,44 @@ mod tests {
     #[test]
     fn an_image_does_not_depend_on_the_blocks_that_stay_in_memory() {
         let pipeline = golden();
-        let expected = pipeline.generate(&parameters(), Callbacks::none()).unwrap().images;
-        assert!(pipeline.denoiser.bytes_in_use() > 0);
-        // Two blocks fit, which are the present one and the next one.
-        let plan = Plan { phases: Vec::new(), blocks: vec![1; 3], budget: 2 };
-        assert_eq!(plan.blocks(Phase::Denoise), 0);
-        let request = pipeline.request(&parameters(), (64, 48), None).unwrap();
-        let output = pipeline
-            .run(&request, &plan, None, Callbacks::none(), |image, stream| Ok(request.initial_noise(image, stream)));
-        assert!(output.unwrap().images == expected);
-        assert_eq!(pipeline.denoiser.bytes_in_use(), 0);
+        for first_block_cache in [None, Some(0.9)] {
+            let parameters = Parameters { first_block_cache, steps: Some(5), ..parameters() };
+            let expected = pipeline.generate(&parameters, Callbacks::none()).unwrap();
+            assert_eq!(expected.skipped_forwards[0] > 0, first_block_cache.is_some());
+            assert!(pipeline.denoiser.bytes_in_use() > 0);
+            // Two blocks fit, which are the present one and the next one.
+            let plan = Plan { phases: Vec::new(), blocks: vec![1; 3], budget: 2 };
+            assert_eq!(plan.blocks(Phase::Denoise), 0);
+            let request = pipeline.request(&parameters, (64, 48), None).unwrap();
+            let initial = |image, stream: &mut _| Ok(request.initial_noise(image, stream));
+            let output = pipeline.run(&request, &plan, None, Callbacks::none(), initial).unwrap();
+            assert!(output.images == expected.images && output.skipped_forwards == expected.skipped_forwards);
+            assert_eq!(pipeline.denoiser.bytes_in_use(), 0);
+        }
+    }
+
+    #[test]
+    fn the_plan_counts_caches_and_the_tiny_decoder() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let tiny_decoder = Some(golden.join("tiny_decoder/original.safetensors"));
+        let options = LoadOptions { tiny_decoder, threads: Some(1), ..LoadOptions::default() };
+        let pipeline = Pipeline::open(&ModelFiles::Folder(golden.join("model")), &options).unwrap();
+        let need = |parameters: &Parameters, previews, phase| {
+            let phases = pipeline.phases(parameters, 333, None, previews, (192, 192));
+            phases.into_iter().find(|(planned, _)| *planned == phase).unwrap().1
+        };
+        let decoding = pipeline.tiny_decoder.as_ref().unwrap().decoding_bytes(192, 192);
+        assert!(decoding > 3 * 4 * 8 * 192 * 192);
+        let tiny = Parameters { decoder: Decoder::Tiny, ..parameters() };
+        assert_eq!(need(&tiny, false, Phase::Decode), decoding);
+        assert_ne!(need(&parameters(), false, Phase::Decode), decoding);
+
+        // A preview of this size needs more than a forward pass of the golden model.
+        let plain = need(&parameters(), false, Phase::Denoise);
+        assert_eq!(need(&parameters(), true, Phase::Denoise), pipeline.denoiser.lasting_bytes() + decoding);
+        let cached = Parameters { first_block_cache: Some(0.1), ..parameters() };
+        // 144 image tokens of 32 values: two tensors for each of two prompts, and two more.
+        assert_eq!(need(&cached, false, Phase::Denoise), plain + 6 * 144 * 32 * 4);
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Previews: a linear projection of latents to colours, which is fitted to the loaded autoencoder.
+//! Previews: the images of a tiny decoder, or a linear projection of latents to colours, which is fitted to the loaded autoencoder.
+
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::image::RgbImage;
-use crate::models::Vae;
+use crate::models::{TinyDecoder, Vae};
 use crate::tensor::Tensor;
 
 /// The side of the images to which the projection is fitted, in pixels.
@@ -13,6 +15,30 @@ const LEVELS: [f32; 3] = [-0.8, 0.0, 0.8];
 
 /// The weight of a penalty on large coefficients, per sample. It keeps channels without an effect near 0.
 const RIDGE: f64 = 1e-3;
+
+/// What draws the previews of a request.
+#[derive(Debug)]
+pub(crate) enum Previewer<'a> {
+    Projection(Arc<Projection>),
+    Decoder(&'a TinyDecoder),
+}
+
+impl Previewer<'_> {
+    /// Returns the image of a latent `[channels, height, width]`.
+    pub(crate) fn image(
+        &self,
+        latent: &[f32],
+        shape: [usize; 3],
+        check_cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<RgbImage> {
+        match self {
+            Self::Projection(projection) => projection.image(latent, shape),
+            Self::Decoder(decoder) => {
+                RgbImage::from_tensor(&decoder.decode(&Tensor::new(latent.to_vec(), &shape)?, check_cancelled)?)
+            }
+        }
+    }
+}
 
 /// A linear projection from the channels of a latent to red, green and blue.
 #[derive(Debug)]
@@ -44,7 +70,7 @@ impl Projection {
     }
 
     /// Returns the image of a latent `[channels, height, width]`, with a pixel for each of its cells.
-    pub(crate) fn image(&self, latent: &[f32], [_, height, width]: [usize; 3]) -> Result<RgbImage> {
+    fn image(&self, latent: &[f32], [_, height, width]: [usize; 3]) -> Result<RgbImage> {
         let cells = height * width;
         let Some((constant, coefficients)) = self.coefficients.split_last() else {
             return Err(Error::Compute("the preview has no channels".into()));

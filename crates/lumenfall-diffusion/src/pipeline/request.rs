@@ -51,6 +51,7 @@ impl Request {
             let reason = format!("is {tokens}; use a number from 1 to {MAX_T5_TOKENS} (256 is the default)");
             return Err(Error::parameter("t5_tokens", reason));
         }
+        check_first_block_cache(parameters.first_block_cache)?;
         check_latents(&parameters, shape)?;
         // The card of the noise may be invalid.
         parameters.noise.stream(0)?;
@@ -100,6 +101,16 @@ fn check_negative_prompt(parameters: &Parameters, guidance: &GuidancePlan) -> Re
         false => "has no effect, because guidance is off in every step; widen the range of its steps".into(),
     };
     Err(Error::parameter(name, reason))
+}
+
+fn check_first_block_cache(threshold: Option<f32>) -> Result<()> {
+    match threshold.filter(|threshold| !(*threshold > 0.0 && *threshold <= 1.0)) {
+        Some(threshold) => {
+            let reason = format!("is {threshold}; use a threshold above 0 and up to 1, such as 0.1, or leave it out");
+            Err(Error::parameter("first_block_cache", reason))
+        }
+        None => Ok(()),
+    }
 }
 
 fn check_latents(parameters: &Parameters, shape: [usize; 3]) -> Result<()> {

@@ -1,11 +1,12 @@
 //! The denoising of one image.
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 use super::clock::Clock;
-use super::guided::GuidedDenoiser;
-use super::preview::Projection;
+use super::guided::{Caches, GuidedDenoiser};
+use super::preview::Previewer;
 use super::request::Request;
 use crate::error::Result;
 use crate::parameters::{Callbacks, Preview, Progress};
@@ -17,11 +18,20 @@ pub(crate) struct Run<'a> {
     pub(crate) request: &'a Request,
     /// The part of the image to draw, if the rest is kept.
     pub(crate) area: Option<&'a Area>,
-    /// The projection of previews, if they are requested.
-    pub(crate) projection: Option<&'a Projection>,
+    /// What draws previews, if they are requested.
+    pub(crate) previewer: Option<&'a Previewer<'a>>,
     /// The index of the image.
     pub(crate) image: u32,
     pub(crate) callbacks: Callbacks<'a>,
+}
+
+/// The result of the steps of an image.
+pub(crate) struct Denoised {
+    pub(crate) latent: Vec<f32>,
+    /// The number of steps that were computed.
+    pub(crate) steps: usize,
+    /// The number of forward passes that left out blocks.
+    pub(crate) skipped_forwards: usize,
 }
 
 /// The part of a latent that an edit with a mask draws.
@@ -46,24 +56,23 @@ impl Area {
 }
 
 impl Run<'_> {
-    /// Computes the steps, and returns the latent and the number of steps.
-    pub(crate) fn denoise(
-        &self,
-        latent: Vec<f32>,
-        mut stream: NoiseStream,
-        clock: &mut Clock,
-    ) -> Result<(Vec<f32>, usize)> {
+    /// Computes the steps.
+    pub(crate) fn denoise(&self, latent: Vec<f32>, mut stream: NoiseStream, clock: &mut Clock) -> Result<Denoised> {
         let Self { request, callbacks, .. } = self;
         callbacks.latent(&latent);
         let mut guide = request.guidance.guide();
+        // Borrowed by two closures, which do not run at the same time.
+        let caches = RefCell::new(request.parameters.first_block_cache.map(Caches::new));
+        let skipped_forwards = || caches.borrow().as_ref().map_or(0, Caches::skipped);
         let steps = request.steps.len();
-        let mut completed = 0;
+        let (mut completed, mut skipped) = (0, 0);
         let latent = sample(
             request.sampler,
             &request.steps,
             latent,
             &mut |latent, point| {
-                let mut velocity = self.denoiser.velocity(&mut guide, latent, &request.shape, point)?;
+                let caches = &mut caches.borrow_mut();
+                let mut velocity = self.denoiser.velocity(&mut guide, caches, latent, &request.shape, point)?;
                 if let Some(area) = self.area {
                     area.restrict(&mut velocity, latent, point.sigma);
                 }
@@ -73,7 +82,8 @@ impl Run<'_> {
             &mut |result| {
                 callbacks.latent(result.latent);
                 completed = result.completed;
-                clock.advance(request.forwards(completed - 1));
+                let skipped_before = std::mem::replace(&mut skipped, skipped_forwards());
+                clock.advance(request.forwards(completed - 1), skipped - skipped_before);
                 callbacks.progress(Progress::Step {
                     image: self.image,
                     step: completed as u32,
@@ -84,15 +94,16 @@ impl Run<'_> {
                 if completed == steps {
                     return Ok(ControlFlow::Continue(()));
                 }
-                if let Some((projection, on_preview)) = self.projection.zip(callbacks.preview_after(completed)) {
-                    let image = projection.image(result.denoised, request.shape)?;
+                if let Some((previewer, on_preview)) = self.previewer.zip(callbacks.preview_after(completed)) {
+                    let check_cancelled = || callbacks.check_cancelled();
+                    let image = previewer.image(result.denoised, request.shape, &check_cancelled)?;
                     on_preview(Preview { index: self.image, step: completed as u32, image: &image });
                 }
-                let next = clock.time_of(request.forwards(completed) + 1);
+                let next = clock.time_of_computed(request.forwards(completed) + 1);
                 let is_late = callbacks.stop_at.is_some_and(|stop_at| Instant::now() + next > stop_at);
                 Ok(if is_late { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
             },
         )?;
-        Ok((latent, completed))
+        Ok(Denoised { latent, steps: completed, skipped_forwards: skipped })
     }
 }

@@ -1,6 +1,7 @@
 //! Parts of a model that are read when they are needed.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -85,15 +86,25 @@ impl<B: Send + Sync> Blocks<B> {
     }
 
     /// Calls `run` for each block in order. While it computes, another thread reads the next block.
-    pub(crate) fn try_for_each(&self, mut run: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
+    pub(crate) fn try_for_each(&self, run: impl FnMut(usize, &B) -> Result<()>) -> Result<()> {
+        self.try_for_each_in(0..self.0.len(), run)
+    }
+
+    /// Calls `run` for each block of a range, as [`Blocks::try_for_each`] does. No other block is read.
+    pub(crate) fn try_for_each_in(
+        &self,
+        range: Range<usize>,
+        mut run: impl FnMut(usize, &B) -> Result<()>,
+    ) -> Result<()> {
         thread::scope(|scope| {
             let mut ahead = None;
-            for (index, block) in self.0.iter().enumerate() {
+            for (index, block) in self.0.iter().enumerate().take(range.end).skip(range.start) {
                 let current = match ahead.take() {
                     Some(reader) => thread::ScopedJoinHandle::join(reader).unwrap_or_else(|_| block.get())?,
                     None => block.get()?,
                 };
-                if let Some(next) = self.0.get(index + 1).filter(|next| !next.is_in_memory()) {
+                let next = self.0.get(index + 1).filter(|next| index + 1 < range.end && !next.is_in_memory());
+                if let Some(next) = next {
                     ahead =
                         thread::Builder::new().name("lumenfall-read".into()).spawn_scoped(scope, || next.get()).ok();
                 }
@@ -131,6 +142,8 @@ mod tests {
         }
         assert_eq!(reads.each_ref().map(|reads| reads.load(Ordering::Relaxed)), [1, 1, 3, 3]);
         blocks.keep(0);
+        blocks.try_for_each_in(1..3, |_, _| Ok(())).unwrap();
+        assert_eq!(reads.each_ref().map(|reads| reads.load(Ordering::Relaxed)), [1, 2, 4, 3]);
         blocks.try_for_each(|_, _| Ok(())).unwrap();
         assert_eq!(reads[0].load(Ordering::Relaxed), 2);
     }

@@ -33,6 +33,11 @@ impl Guidance {
     pub fn new(scale: f32) -> Self {
         Self { scale, ..Self::default() }
     }
+
+    /// Returns the greatest number of forward passes of a step at one noise level.
+    pub(crate) fn most_forwards(&self) -> usize {
+        if self.scale > 1.0 { 2 + usize::from(self.skip_layers.is_some()) } else { 1 }
+    }
 }
 
 impl Default for Guidance {

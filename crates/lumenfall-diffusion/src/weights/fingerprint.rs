@@ -6,6 +6,7 @@ use super::file_names;
 use super::files::{ModelFiles, RandomAccess};
 use crate::error::Result;
 use crate::lora::LoraFile;
+use crate::parameters::LoadOptions;
 
 /// The files that are hashed completely, if they exist.
 const SMALL_FILES: [&str; 16] = [
@@ -73,15 +74,15 @@ impl ModelFiles {
         Ok(hash.finish())
     }
 
-    /// Returns a hash that identifies the model with LoRAs: their names, files, default strengths
-    /// and whether these are fixed. Without LoRAs, it is that
-    /// of [`ModelFiles::fingerprint`].
+    /// Returns a hash that identifies the model with its LoRAs (their names, files, default strengths and whether these are fixed)
+    /// and its tiny decoder. Without them, it is that of [`ModelFiles::fingerprint`].
     ///
     /// # Errors
     /// Returns an error that names the file that is missing or cannot be read.
-    pub fn fingerprint_with(&self, loras: &[LoraFile]) -> Result<String> {
+    pub fn fingerprint_with(&self, options: &LoadOptions) -> Result<String> {
+        let LoadOptions { loras, tiny_decoder, .. } = options;
         let model = self.fingerprint()?;
-        if loras.is_empty() {
+        if loras.is_empty() && tiny_decoder.is_none() {
             return Ok(model);
         }
         let mut hash = Hash(Sha256::new());
@@ -90,6 +91,10 @@ impl ModelFiles {
             hash.add(name.as_bytes());
             hash.add(&strength.to_le_bytes());
             hash.add(&[u8::from(*fixed)]);
+            hash.add_samples(&RandomAccess::open(path)?)?;
+        }
+        if let Some(path) = tiny_decoder {
+            hash.add(b"tiny decoder");
             hash.add_samples(&RandomAccess::open(path)?)?;
         }
         Ok(hash.finish())

@@ -16,6 +16,11 @@ pub(crate) fn add(gpu: &Gpu, x: &Tensor, y: &Tensor) -> Result<Tensor> {
     combine(gpu, "x[p.x + i] + y[p.y + i]", None, [x, y, y], x.width())
 }
 
+/// Computes `x - y`.
+pub(crate) fn subtract(gpu: &Gpu, x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    combine(gpu, "x[p.x + i] - y[p.y + i]", None, [x, y, y], x.width())
+}
+
 /// Computes the elementwise product `x * y`.
 pub(crate) fn multiply(gpu: &Gpu, x: &Tensor, y: &Tensor) -> Result<Tensor> {
     combine(gpu, "x[p.x + i] * y[p.y + i]", None, [x, y, y], x.width())

@@ -23,7 +23,7 @@ use crate::kernels::Activation;
 
 pub(crate) use attention::{attention, with_matrices as attention_with_matrices};
 pub(crate) use conv::conv2d;
-pub(crate) use elementwise::{activate, add, gated_residual, multiply};
+pub(crate) use elementwise::{activate, add, gated_residual, multiply, subtract};
 pub(crate) use group_norm::group_norm;
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use product::{Body, linear, linear_with};
@@ -152,5 +152,6 @@ fn activation(activation: Option<Activation>) -> &'static str {
         }
         Some(Activation::QuickGelu) => "fn act(v: f32) -> f32 { return v / (1.0 + exp(min(-1.702 * v, 80.0))); }",
         Some(Activation::Silu) => "fn act(v: f32) -> f32 { return v / (1.0 + exp(min(-v, 80.0))); }",
+        Some(Activation::Relu) => "fn act(v: f32) -> f32 { return select(v, 0.0, v < 0.0); }",
     }
 }

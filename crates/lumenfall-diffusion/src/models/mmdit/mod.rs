@@ -7,13 +7,15 @@
 mod attention;
 mod block;
 mod embedding;
+mod first_block_cache;
 mod modulation;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::checkpoint::Part;
 use crate::checkpoint::config::DenoiserConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layers::{Linear, norm_modulate};
 use crate::pipeline::PartSummary;
 use crate::placement::{Blocks, Lazy};
@@ -22,6 +24,7 @@ use crate::weights::layout::PartKind;
 use crate::weights::{Scope, Weights};
 use block::Block;
 use embedding::{ConditionEmbedding, PatchEmbedding, Positions};
+pub(crate) use first_block_cache::FirstBlockCache;
 pub(crate) use modulation::Modulations;
 use modulation::NORM_EPS;
 
@@ -46,6 +49,15 @@ struct Ends {
     context: Linear,
     condition: ConditionEmbedding,
     output: Linear,
+}
+
+/// The blocks that a forward pass leaves out.
+#[derive(Debug, Default)]
+pub(crate) struct Omitted<'a> {
+    /// The indices of blocks to leave out.
+    pub(crate) skipped: &'a [usize],
+    /// The cache that may replace all blocks after the first.
+    pub(crate) cache: Option<&'a mut FirstBlockCache>,
 }
 
 /// The encoded prompt.
@@ -114,17 +126,28 @@ impl Mmdit {
         self.blocks.in_memory().filter_map(|index| sizes.get(index)).sum()
     }
 
-    /// Returns the memory for a number of image and text tokens, in bytes, besides the blocks.
-    pub(crate) fn working_bytes(&self, tokens: usize, threads: usize) -> u64 {
+    /// Returns the memory of a forward pass for a number of image and text tokens, in bytes, besides the blocks.
+    pub(crate) fn forward_bytes(&self, tokens: usize, threads: usize) -> u64 {
         let width = self.config.width();
         // In the joint attention: both streams, their queries, keys and values, the same of both together, the transposed keys,
         // and the result. The hidden layer of the MLP needs less.
         let streams = 11 * tokens * width;
         let scores = threads * 64 * tokens;
-        let modulations = CONDITIONS * self.config.num_layers * 15 * width;
+        4 * (streams + scores) as u64
+    }
+
+    /// Returns the memory of what remains between forward passes, in bytes, besides the blocks.
+    pub(crate) fn lasting_bytes(&self) -> u64 {
+        let modulations = CONDITIONS * self.config.num_layers * 15 * self.config.width();
         let ends =
             ["pos_embed.proj", "context_embedder", "time_text_embed", "proj_out"].map(|name| self.weights.bytes(name));
-        4 * (streams + scores + modulations) as u64 + ends.iter().sum::<u64>()
+        4 * modulations as u64 + ends.iter().sum::<u64>()
+    }
+
+    /// Returns the memory of `count` first-block caches for a number of image tokens, in bytes.
+    pub(crate) fn cache_bytes(&self, image_tokens: usize, count: usize) -> u64 {
+        // Each has two tensors. During a forward pass there are also the tokens before and after the first block.
+        (4 * (2 * count + 2) * image_tokens * self.config.width()) as u64
     }
 
     /// Projects the tokens of a prompt to the denoiser's width: `[tokens, width]`.
@@ -147,29 +170,42 @@ impl Mmdit {
     /// Predicts the velocity of a latent `[channels, height, width]`, in the same shape.
     ///
     /// `context` is the result of [`Mmdit::embed_context`], `condition` is the index of timestep and prompt in `modulations`.
-    /// The blocks in `skipped` are left out. `check_cancelled` is called before each block.
+    /// `check_cancelled` is called before each block.
     pub(crate) fn forward(
         &self,
         latent: &Tensor,
         context: &Tensor,
         modulations: &Modulations,
         condition: usize,
-        skipped: &[usize],
+        Omitted { skipped, cache }: Omitted<'_>,
         check_cancelled: &dyn Fn() -> Result<()>,
     ) -> Result<Tensor> {
         let [_, height, width] = latent.dims()?;
         let ends = self.ends.get()?;
-        let mut streams = Some((ends.patches.forward(latent, &self.positions)?, context.clone()));
-        self.blocks.try_for_each(|index, block| {
-            check_cancelled()?;
-            if !skipped.contains(&index)
-                && let Some((image, text)) = streams.take()
-            {
-                streams = Some(block.forward(image, text, modulations, condition)?);
+        let compute = |range: Range<usize>, image: Tensor, text: Tensor| -> Result<(Tensor, Tensor)> {
+            let mut streams = Some((image, text));
+            self.blocks.try_for_each_in(range, |index, block| {
+                check_cancelled()?;
+                if !skipped.contains(&index)
+                    && let Some((image, text)) = streams.take()
+                {
+                    streams = Some(block.forward(image, text, modulations, condition)?);
+                }
+                Ok(())
+            })?;
+            streams.ok_or_else(|| Error::Compute("a block has no result".into()))
+        };
+        let (image, text) = (ends.patches.forward(latent, &self.positions)?, context.clone());
+        let count = self.config.num_layers;
+        let mut computed = (0..count).filter(|index| !skipped.contains(index));
+        let image = match (cache, computed.next(), computed.next()) {
+            (Some(cache), Some(first), Some(second)) => {
+                let before = image.clone();
+                let (after, text) = compute(first..first + 1, image, text)?;
+                cache.complete(&before, after, |image| Ok(compute(second..count, image, text)?.0))?
             }
-            Ok(())
-        })?;
-        let (image, _) = streams.unwrap_or_else(|| (latent.clone(), context.clone()));
+            _ => compute(0..count, image, text)?.0,
+        };
         let [scale, shift] = modulations.output(condition)?;
         let image = norm_modulate(&image, &shift, &scale, NORM_EPS)?;
         self.unpatchify(&ends.output.forward(&image)?, height, width)

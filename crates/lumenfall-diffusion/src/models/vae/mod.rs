@@ -3,6 +3,7 @@
 mod blocks;
 mod decoder;
 mod encoder;
+mod tiny;
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::weights::Weights;
 use crate::weights::layout::PartKind;
 use decoder::Decoder;
 use encoder::Encoder;
+pub(crate) use tiny::{SCALE as TINY_SCALE, TinyDecoder};
 
 /// The number of images with the channels of the highest resolution that are in memory at once. Measured: 2.5.
 const IMAGES: u64 = 3;

@@ -9,7 +9,7 @@ use super::super::{
 use super::{Golden, assert_close};
 use crate::checkpoint::Checkpoint;
 use crate::checkpoint::scheduler::SchedulerConfig;
-use crate::models::{Conditioning, Mmdit};
+use crate::models::{Conditioning, Mmdit, Omitted};
 use crate::tensor::Tensor;
 use crate::weights::ModelFiles;
 
@@ -55,9 +55,10 @@ fn denoise(
                     Forward::Unconditional => (1, &[][..]),
                     Forward::Skipping(layers) => (0, layers),
                 };
-                let velocity =
-                    denoiser.forward(&tensor, &contexts[prompt], &modulations, prompt, skipped, &never_cancelled)?;
-                Ok(velocity.into_values())
+                let omitted = Omitted { skipped, cache: None };
+                let context = &contexts[prompt];
+                let velocity = denoiser.forward(&tensor, context, &modulations, prompt, omitted, &never_cancelled);
+                Ok(velocity?.into_values())
             })
         },
         &mut || Ok(noises.next().unwrap().to_vec()),
