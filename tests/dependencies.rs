@@ -24,6 +24,8 @@ fn each_set_of_features_compiles_only_its_libraries() {
     let none = ["--no-default-features"];
     let ring = ["--no-default-features", "--features", "rustls-ring"];
     let native_tls = ["--no-default-features", "--features", "native-tls"];
+    // `gemm-f16` does not compile for 64-bit ARM without optimization.
+    let arm = ["--no-default-features", "--features", "local", "--target", "aarch64-unknown-linux-gnu"];
     let optional = ["lumenfall-diffusion", "gemm", "image", "png", "tokenizers", "opentelemetry", "sha2"];
     let tls = ["rustls", "native-tls", "ring", "openssl"];
     for (package, arguments, included, excluded) in [
@@ -33,6 +35,7 @@ fn each_set_of_features_compiles_only_its_libraries() {
         ("lumenfall-cli", &[], &["rustls", "ring"], &["aws-lc-rs", "aws-lc-sys"]),
         ("lumenfall", &native_tls, &["native-tls"], &["rustls", "ring", "aws-lc-rs", "hyper-rustls"]),
         ("lumenfall", &none, &["reqwest"], &tls),
+        ("lumenfall", &arm, &["gemm", "gemm-f32"], &["gemm-f16"]),
         ("lumenfall-cli", &none, &["reqwest"], &tls),
     ] {
         let crates = crates(package, arguments);
