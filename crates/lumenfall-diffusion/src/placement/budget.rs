@@ -38,6 +38,10 @@ fn free() -> u64 {
     let system =
         System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
     let free = system.available_memory();
+    // Without /proc, the memory is unknown, and the limits of control groups would panic.
+    if system.total_memory() == 0 {
+        return u64::MAX;
+    }
     system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory))
 }
 
