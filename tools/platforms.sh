@@ -5,8 +5,8 @@
 #
 # The platforms are those of the function `platform`; without names, all are tested. `--images` leaves out the tests. The script needs root, debootstrap, and 7 GB
 # in FOLDER, where a Debian system with compilers and emulators remains for the next run. It takes half an hour on 2 cores.
-# The images of the demonstration model must be identical at its own size; at 256x256, where it has not been trained,
-# single values may differ by 1.
+# The images of the demonstration model must be identical, or differ by 1 in at most one of a thousand values, because sums are rounded
+# differently with vectors of another length, or without fused multiplication and addition.
 set -euo pipefail
 
 platforms=(native x86-64-avx2 x86-64-without-avx aarch64 aarch64-without-fp16 windows user-aarch64 32-bit)
@@ -114,29 +114,31 @@ draw() {
   [ "$1" != windows ] || program+=.exe
   mkdir -p "$folder"
   cd "$folder"
-  image() { "${runner[@]}" "$program" generate "$3" --seed 0 --size "$2" --output "$1.png" >/dev/null 2>log || { cat log; exit 1; }; }
-  image circle 128x128 "a red circle on a white background"
-  image letter 128x128 "a green letter R on a black background"
-  image two 128x128 "a purple letter A above an orange letter B on a cream background"
-  image wide 256x128 "a pink diamond next to a green cross on a white background"
-  image large 256x256 "a yellow heart on a navy background"
+  # An emulator takes a hundred times as long, so the larger images have few steps.
+  image() { "${runner[@]}" "$program" generate "$4" --seed 0 --size "$2" --steps "$3" -o "$1.png" >/dev/null 2>log || { cat log; exit 1; }; }
+  image circle 128x128 28 "a red circle on a white background"
+  image wide 256x128 4 "a pink diamond next to a green cross on a white background"
+  image large 256x256 4 "a yellow heart on a navy background"
   cd /source
 }
 
 # Compares the images of a platform with the native ones.
 compare() {
   local file differences
-  for file in circle letter two wide large; do
+  for file in circle wide large; do
     if cmp -s "/images/native/$file.png" "/images/$1/$file.png"; then
       echo "$file.png: identical"
       continue
     fi
     # The values of the pixels that differ, in octal.
     differences=$(cmp -l <(pngtopnm "/images/native/$file.png") <(pngtopnm "/images/$1/$file.png") || true)
-    printf '%s\n' "$differences" | awk -v file="$file.png" -v allowed="$([ "$file" = large ] && echo 1 || echo 0)" '
+    printf '%s\n' "$differences" | awk -v file="$file.png" -v values="$(pngtopnm "/images/native/$file.png" | wc -c)" '
       function decimal(octal) { return int(octal / 100) * 64 + int(octal / 10) % 10 * 8 + octal % 10 }
       NF { count++; d = decimal($2) - decimal($3); if (d < 0) d = -d; if (d > most) most = d }
-      END { print file ": " count + 0 " values differ, by " most + 0 " at most"; exit count == 0 || most > allowed || count > 20 }'
+      END {
+        print file ": " count + 0 " of " values " values differ, by " most + 0 " at most"
+        exit !count || most > 1 || 1000 * count > values
+      }'
   done
 }
 
