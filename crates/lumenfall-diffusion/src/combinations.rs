@@ -208,7 +208,7 @@ fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
 }
 
 #[test]
-fn one_request_has_loras_a_mask_another_sampler_rescaled_guidance_and_quantised_weights() {
+fn one_request_has_loras_a_mask_prompt_weights_another_sampler_rescaled_guidance_and_quantised_weights() {
     let (width, height) = (48, 32);
     let source = RgbImage::new(width, height, (0..width * height * 3).map(|i| (i % 251) as u8).collect()).unwrap();
     // The left half is drawn.
@@ -221,8 +221,9 @@ fn one_request_has_loras_a_mask_another_sampler_rescaled_guidance_and_quantised_
         loras: [("peft".to_owned(), 0.8), ("dora".to_owned(), 1.0)].into(),
         t5_tokens: Some(16),
         seed: 3,
-        ..Parameters::new("a red circle on a white background")
+        ..Parameters::new("a (red:1.3) circle on a white background")
     };
+    parameters.text.weights = PromptWeights::ComfyUi;
     (parameters.guidance.scale, parameters.guidance.rescale) = (6.0, 0.7);
     let mode = Mode::Inpaint(source.clone(), Mask::new(width, height, alpha).unwrap(), 0.9);
     let combined = Combination { parameters, mode, previews: Some(2), has_deadline: true, is_quantised: true };
@@ -249,6 +250,7 @@ fn one_request_has_loras_a_mask_another_sampler_rescaled_guidance_and_quantised_
     // Each option has an effect.
     for without in [
         with(&|combined| combined.parameters.sampler = None),
+        with(&|combined| combined.parameters.text.weights = PromptWeights::Off),
         with(&|combined| combined.parameters.guidance.rescale = 0.0),
         with(&|combined| combined.parameters.loras.retain(|name, _| name != "peft")),
         with(&|combined| combined.parameters.loras.retain(|name, _| name != "dora")),
