@@ -71,6 +71,29 @@ impl LocalBuilder {
         self
     }
 
+    /// Sets the memory of the GPU that weights and intermediate values may take. Default: 90 % of what the driver reports as usable
+    /// for this program. The images do not depend on it.
+    ///
+    /// Blocks of the denoiser that do not fit are copied to the GPU for each step. They come from the computer's memory as far as the
+    /// operating system keeps their file there, and otherwise from the file. Metal and DX12 do not report the memory. The default is
+    /// then 90 % of 4 GiB, or of the computer's free memory if the GPU shares it.
+    #[cfg(feature = "gpu")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]
+    pub fn gpu_memory(mut self, budget: MemoryBudget) -> Self {
+        self.options.gpu_memory = budget;
+        self
+    }
+
+    /// Sets whether T5 computes on the CPU, also if the other parts compute on a GPU. Default: false.
+    ///
+    /// T5 is the largest part, and copying it to a GPU for each new prompt may take longer than computing on the CPU.
+    #[cfg(feature = "gpu")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "gpu")))]
+    pub fn t5_on_cpu(mut self, on_cpu: bool) -> Self {
+        self.options.t5_on_cpu = on_cpu;
+        self
+    }
+
     /// Sets the options of requests that do not set them, and replaces those that were set before.
     pub fn defaults(mut self, defaults: LocalOptions) -> Self {
         self.defaults = defaults;

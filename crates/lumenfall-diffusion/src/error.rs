@@ -63,8 +63,10 @@ pub enum Error {
     #[error("{0}")]
     NotFinite(String),
     /// The request needs more memory than it may use.
-    #[error("the request needs {needed_gib:.2} GiB of memory, but only {available_gib:.2} GiB may be used: {remedy}")]
+    #[error("the request needs {needed_gib:.2} GiB of {memory}, but only {available_gib:.2} GiB may be used: {remedy}")]
     Memory {
+        /// Which memory: `memory`, or that of a GPU.
+        memory: String,
         /// The least memory that suffices, in GiB.
         needed_gib: f64,
         /// The memory that may be used, in GiB.

@@ -14,7 +14,7 @@ use crate::image::RgbImage;
 use crate::models::{Conditioning, Mmdit, Omitted, Vae};
 use crate::parameters::{Callbacks, LoadOptions, Parameters};
 use crate::pipeline::Pipeline;
-use crate::placement::Target;
+use crate::placement::{Placement, Target};
 use crate::sampling::{Generator, Guidance, Sampler, ScheduleOptions, Scheduler};
 use crate::tensor::Tensor;
 use crate::text::{Reading, TextEncoders, Texts, WithoutT5};
@@ -99,8 +99,8 @@ fn assert_close(actual: &Tensor, expected: &Tensor, tolerance: f32) {
 }
 
 /// Returns the factor of the tolerances on a device.
-fn leniency(target: &Target) -> f32 {
-    match target {
+fn leniency(placement: &Placement) -> f32 {
+    match placement.target() {
         Target::Cpu => 1.0,
         #[cfg(feature = "gpu")]
         Target::Gpu(gpu) => gpu.matrices().map_or(1.0, |_| LENIENCY_OF_F16),
@@ -120,8 +120,8 @@ fn row(vector: &Tensor) -> Tensor {
     vector.reshape(&[1, vector.len()]).unwrap()
 }
 
-fn text_encoders(files: &ModelFiles, target: &Target) -> TextEncoders {
-    open_text_encoders(files, WithoutT5::Zeros, target)
+fn text_encoders(files: &ModelFiles, placement: &Placement) -> TextEncoders {
+    open_text_encoders(files, WithoutT5::Zeros, placement)
 }
 
 /// Encodes prompts without options.
@@ -136,8 +136,8 @@ fn encode(
     encoders.encode(&prompts, &reading, &mut Vec::new(), check_cancelled)
 }
 
-fn open_text_encoders(files: &ModelFiles, without_t5: WithoutT5, target: &Target) -> TextEncoders {
-    let Checkpoint { clip_l, clip_g, t5, .. } = Checkpoint::open(files).unwrap().on(target);
+fn open_text_encoders(files: &ModelFiles, without_t5: WithoutT5, placement: &Placement) -> TextEncoders {
+    let Checkpoint { clip_l, clip_g, t5, .. } = Checkpoint::open(files).unwrap().on(placement, placement);
     TextEncoders::open(clip_l, clip_g, t5, 64, without_t5).unwrap()
 }
 
@@ -193,14 +193,14 @@ fn sigmas_equal_those_of_diffusers() {
 
 #[test]
 fn encoded_prompts_equal_those_of_transformers() {
-    assert_encoded_prompts(&Target::Cpu);
+    assert_encoded_prompts(&Placement::default());
 }
 
-fn assert_encoded_prompts(target: &Target) {
-    let tolerance = COMPONENT_TOLERANCE * leniency(target);
+fn assert_encoded_prompts(placement: &Placement) {
+    let tolerance = COMPONENT_TOLERANCE * leniency(placement);
     let golden = Golden::open("text");
     let parameters = parameters();
-    let encoders = text_encoders(&files(), target);
+    let encoders = text_encoders(&files(), placement);
     for (i, prompt) in parameters["text"]["prompts"].as_array().unwrap().iter().enumerate() {
         let prompt = prompt.as_str().unwrap();
         for (name, (tokenizer, clip)) in [("clip_l", &encoders.clip_l), ("clip_g", &encoders.clip_g)] {
@@ -225,13 +225,13 @@ fn assert_t5_output(encoders: &TextEncoders, prompt: &str, length: usize, golden
 
 #[test]
 fn denoiser_output_equals_that_of_diffusers() {
-    assert_denoiser_output(&Target::Cpu);
+    assert_denoiser_output(&Placement::default());
 }
 
-fn assert_denoiser_output(target: &Target) {
-    let tolerance = COMPONENT_TOLERANCE * leniency(target);
+fn assert_denoiser_output(placement: &Placement) {
+    let tolerance = COMPONENT_TOLERANCE * leniency(placement);
     let golden = Golden::open("denoiser");
-    let denoiser = Mmdit::open(Checkpoint::open(&files()).unwrap().on(target).denoiser).unwrap();
+    let denoiser = Mmdit::open(Checkpoint::open(&files()).unwrap().on(placement, placement).denoiser).unwrap();
     for size in ["square", "wide"] {
         let timestep = golden.get(&format!("{size}.timestep")).values()[0];
         for entry in 0..2 {
@@ -263,13 +263,13 @@ fn assert_denoiser_output(target: &Target) {
 
 #[test]
 fn autoencoder_output_equals_that_of_diffusers() {
-    assert_autoencoder_output(&Target::Cpu);
+    assert_autoencoder_output(&Placement::default());
 }
 
-fn assert_autoencoder_output(target: &Target) {
-    let tolerance = COMPONENT_TOLERANCE * leniency(target);
+fn assert_autoencoder_output(placement: &Placement) {
+    let tolerance = COMPONENT_TOLERANCE * leniency(placement);
     let golden = Golden::open("vae");
-    let vae = Vae::open(Checkpoint::open(&files()).unwrap().on(target).vae).unwrap();
+    let vae = Vae::open(Checkpoint::open(&files()).unwrap().on(placement, placement).vae).unwrap();
     for size in ["square", "wide"] {
         let value = |name: &str| golden.first(&format!("{size}.{name}"));
         // The golden latents are not normalized.

@@ -35,6 +35,10 @@ pub struct LoadOptions {
     pub without_t5: WithoutT5,
     /// The memory that may be used.
     pub memory: MemoryBudget,
+    /// The memory of the GPU that may be used.
+    pub gpu_memory: MemoryBudget,
+    /// Whether T5 computes on the CPU, also if the other parts compute on a GPU.
+    pub t5_on_cpu: bool,
     /// The LoRAs of the model. Their strengths may differ from request to request.
     pub loras: Vec<LoraFile>,
     /// A folder with encoded prompts, so that the text encoders are not read for prompts that it contains.

@@ -1,6 +1,8 @@
 //! The pipeline: text to image, and image to image.
 
 mod clock;
+#[cfg(feature = "gpu")]
+mod gpu_memory;
 mod guided;
 mod mask;
 mod memory;
@@ -21,7 +23,7 @@ use crate::image::RgbImage;
 use crate::lora::Loras;
 use crate::models::{Mmdit, TINY_SCALE, TinyDecoder, Vae};
 use crate::parameters::{Callbacks, Decoder, LoadOptions, Parameters, PipelineOutput, Progress};
-use crate::placement::{MemoryBudget, Phase, Plan, Target};
+use crate::placement::{MemoryBudget, Phase, Placement, Plan, Target};
 use crate::sampling::{NoiseStream, combine};
 use crate::tensor::Tensor;
 use crate::text::TextEncoders;
@@ -41,10 +43,15 @@ pub struct Pipeline {
     denoiser: Mmdit,
     vae: Vae,
     tiny_decoder: Option<TinyDecoder>,
-    target: Target,
     scheduler: SchedulerConfig,
     threads: rayon::ThreadPool,
     memory: MemoryBudget,
+    #[cfg(feature = "gpu")]
+    gpu_memory: MemoryBudget,
+    /// Where all parts but T5 compute.
+    placement: Placement,
+    t5_placement: Placement,
+    t5_on_cpu: bool,
     /// Why the CPU computes although a GPU was preferred.
     fallback: Option<String>,
     /// The projection of previews, after the first request with previews.
@@ -74,7 +81,10 @@ impl Pipeline {
         if let Some(cache) = &options.prompt_cache {
             // Prompts do not depend on the decoder.
             let model = files.fingerprint_with(&LoadOptions { tiny_decoder: None, ..options.clone() })?;
-            pipeline.text.use_cache(cache, &format!("{model} {:?}", pipeline.target))?;
+            pipeline.text.use_cache(
+                cache,
+                &format!("{model} {:?} {:?}", pipeline.placement.target(), pipeline.t5_placement.target()),
+            )?;
         }
         Ok(pipeline)
     }
@@ -85,9 +95,9 @@ impl Pipeline {
             .thread_name(|index| format!("lumenfall-{index}"))
             .build()
             .map_err(|error| Error::parameter("threads", format!("cannot be started: {error}; use fewer")))?;
-        let (target, fallback) = options.device.open()?;
         let loras = Loras::open(&options.loras, &mut checkpoint)?;
-        let Checkpoint { denoiser, vae, clip_l, clip_g, t5, scheduler } = checkpoint.on(&target);
+        let (placement, t5_placement) = (Placement::default(), Placement::default());
+        let Checkpoint { denoiser, vae, clip_l, clip_g, t5, scheduler } = checkpoint.on(&placement, &t5_placement);
         let joint_width = denoiser.config.joint_attention_dim;
         let text = TextEncoders::open(clip_l, clip_g, t5, joint_width, options.without_t5)?;
         let (vae, denoiser) = (Vae::open(vae)?, Mmdit::open(denoiser)?);
@@ -97,12 +107,52 @@ impl Pipeline {
             Some(path) => {
                 check_scale(path, vae.config().downscale())?;
                 let Part { weights, config } = tiny_decoder::open(path, latent_channels)?;
-                Some(TinyDecoder::open(Part { weights: weights.on(&target), config })?)
+                Some(TinyDecoder::open(Part { weights: weights.on(&placement), config })?)
             }
             None => None,
         };
-        let (memory, projection) = (options.memory, Mutex::default());
-        Ok(Self { text, denoiser, vae, tiny_decoder, target, scheduler, threads, memory, fallback, projection, loras })
+        let mut pipeline = Self {
+            text,
+            denoiser,
+            vae,
+            tiny_decoder,
+            scheduler,
+            threads,
+            memory: options.memory,
+            #[cfg(feature = "gpu")]
+            gpu_memory: options.gpu_memory,
+            placement,
+            t5_placement,
+            t5_on_cpu: options.t5_on_cpu,
+            fallback: None,
+            projection: Mutex::default(),
+            loras,
+        };
+        let target = pipeline.open_device(options)?;
+        pipeline.place(target);
+        Ok(pipeline)
+    }
+
+    #[cfg(feature = "gpu")]
+    fn open_device(&mut self, options: &LoadOptions) -> Result<Target> {
+        // Whether a GPU has enough memory depends on the model.
+        let (target, fallback) = options.device.open(self.least_gpu_bytes()?, self.gpu_memory)?;
+        self.fallback = fallback;
+        Ok(target)
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    fn open_device(&mut self, options: &LoadOptions) -> Result<Target> {
+        options.device.open()
+    }
+
+    /// Sets where the layers compute that are read from now on.
+    fn place(&self, target: Target) {
+        if !self.t5_on_cpu {
+            // Activations of T5 exceed the range of f16. Scaled to it, the small ones would lose digits.
+            self.t5_placement.set(target.with_full_precision());
+        }
+        self.placement.set(target);
     }
 
     /// Returns the sizes of the images that the model can generate.
@@ -291,7 +341,7 @@ impl Pipeline {
     ) -> Result<PipelineOutput> {
         // A thread of the pool must not wait for other requests, which need it.
         let _active = self.loras.activate(&request.parameters.loras, &|| callbacks.check_cancelled())?;
-        self.install(|| {
+        let output = self.install(|| {
             let mut warnings = Vec::from_iter(self.fallback.clone());
             self.enter(Phase::Text, plan);
             let prompts = self.encode(request, &mut warnings, callbacks)?;
@@ -330,7 +380,10 @@ impl Pipeline {
             }
             let (parameters, planned_steps) = (request.parameters.clone(), request.steps.len() as u32);
             Ok(PipelineOutput { images, parameters, steps, planned_steps, skipped_forwards, warnings })
-        })
+        });
+        #[cfg(feature = "gpu")]
+        self.free_buffers();
+        output
     }
 
     fn decode(&self, latent: &Tensor, decoder: Decoder, callbacks: Callbacks<'_>) -> Result<Tensor> {

@@ -9,7 +9,7 @@ pub(crate) mod tests;
 pub(crate) mod tiny_decoder;
 
 use crate::error::{Error, Result};
-use crate::placement::{Lazy, Target};
+use crate::placement::{Lazy, Placement};
 use crate::text::Tokenizer;
 use crate::weights::layout::{self, PartKind};
 use crate::weights::{Container, ModelFiles, PartFiles, Weights};
@@ -49,19 +49,18 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Sets where all parts compute.
-    pub(crate) fn on(self, target: &Target) -> Self {
-        fn part<C>(Part { weights, config }: Part<C>, target: &Target) -> Part<C> {
-            Part { weights: weights.on(target), config }
+    /// Sets where T5 and the other parts compute.
+    pub(crate) fn on(self, placement: &Placement, t5_placement: &Placement) -> Self {
+        fn part<C>(Part { weights, config }: Part<C>, placement: &Placement) -> Part<C> {
+            Part { weights: weights.on(placement), config }
         }
-        let clip = |(tokenizer, clip)| (tokenizer, part(clip, target));
+        let clip = |(tokenizer, clip)| (tokenizer, part(clip, placement));
         Self {
-            denoiser: part(self.denoiser, target),
-            vae: part(self.vae, target),
+            denoiser: part(self.denoiser, placement),
+            vae: part(self.vae, placement),
             clip_l: clip(self.clip_l),
             clip_g: clip(self.clip_g),
-            // Activations of T5 exceed the range of f16. Scaled to it, the small ones would lose digits.
-            t5: self.t5.map(|(tokenizer, t5)| (tokenizer, part(t5, &target.with_full_precision()))),
+            t5: self.t5.map(|(tokenizer, t5)| (tokenizer, part(t5, t5_placement))),
             scheduler: self.scheduler,
         }
     }

@@ -2,21 +2,21 @@
 
 use super::*;
 use crate::device::GpuChoice;
-use crate::gpu::tests::{target, unshared};
+use crate::gpu::tests::{placement, placement_on, unshared};
 
 #[test]
 fn encoded_prompts_equal_those_of_transformers() {
-    assert_encoded_prompts(&target());
+    assert_encoded_prompts(&placement());
 }
 
 #[test]
 fn denoiser_output_equals_that_of_diffusers() {
-    assert_denoiser_output(&target());
+    assert_denoiser_output(&placement());
 }
 
 #[test]
 fn autoencoder_output_equals_that_of_diffusers() {
-    assert_autoencoder_output(&target());
+    assert_autoencoder_output(&placement());
 }
 
 #[test]
@@ -25,17 +25,18 @@ fn images_equal_those_of_diffusers() {
     let options = LoadOptions { device, ..LoadOptions::default() };
     let pipeline = Pipeline::open(&files(), &options).unwrap();
     for name in ["square", "wide", "no_guidance"] {
-        assert_same_image(&pipeline, &Golden::open("txt2img"), ["txt2img", name], None, leniency(&target()));
+        assert_same_image(&pipeline, &Golden::open("txt2img"), ["txt2img", name], None, leniency(&placement()));
     }
-    assert_edited_images(&pipeline, leniency(&target()));
+    assert_edited_images(&pipeline, leniency(&placement()));
 }
 
 #[test]
 fn cancelled_requests_leave_no_buffer_behind() {
     // Other tests use the buffers of the shared GPU at the same time.
     let gpu = unshared();
+    let placement = placement_on(&gpu);
     let Checkpoint { denoiser, vae, clip_l, clip_g, t5, .. } =
-        Checkpoint::open(&files()).unwrap().on(&Target::Gpu(gpu.clone()));
+        Checkpoint::open(&files()).unwrap().on(&placement, &placement);
     let text = TextEncoders::open(clip_l, clip_g, t5, 64, WithoutT5::Zeros).unwrap();
     let (denoiser, vae) = (Mmdit::open(denoiser).unwrap(), Vae::open(vae).unwrap());
     denoiser.keep_blocks(usize::MAX);

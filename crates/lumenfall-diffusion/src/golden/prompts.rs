@@ -12,7 +12,7 @@ fn conditioning_equals_that_of_diffusers() {
     let golden = Golden::open("text");
     let parameters = parameters();
     let prompts = parameters["text"]["prompts"].as_array().unwrap();
-    let encoders = text_encoders(&files(), &Target::Cpu);
+    let encoders = text_encoders(&files(), &Placement::default());
     let last = prompts.len() - 1;
     let reading = Reading { t5_tokens: Some(T5_TOKENS), ..Reading::default() };
     // The last prompt exceeds the length of all three encoders.
@@ -28,7 +28,7 @@ fn conditioning_equals_that_of_diffusers() {
     }
 
     let (_folder, without_t5) = files_without_t5();
-    let encoders = text_encoders(&without_t5, &Target::Cpu);
+    let encoders = text_encoders(&without_t5, &Placement::default());
     let encoded = encode(&encoders, &[prompts[0].as_str().unwrap()], T5_TOKENS, &never_cancelled).unwrap();
     assert_close(&encoded[0].context, &golden.first("no_t5.prompt_embeds"), COMPONENT_TOLERANCE);
     assert_close(&encoded[0].pooled, &golden.get("no_t5.pooled_prompt_embeds"), COMPONENT_TOLERANCE);
@@ -36,7 +36,7 @@ fn conditioning_equals_that_of_diffusers() {
 
 #[test]
 fn a_prompt_that_was_encoded_recently_is_not_encoded_again() {
-    let encoders = text_encoders(&files(), &Target::Cpu);
+    let encoders = text_encoders(&files(), &Placement::default());
     let first = encode(&encoders, &["a star", "", ""], T5_TOKENS, &never_cancelled).unwrap();
     let checks = AtomicUsize::new(0);
     let count = || {
@@ -55,7 +55,7 @@ fn a_prompt_that_was_encoded_recently_is_not_encoded_again() {
 #[test]
 fn without_t5_its_tokens_can_be_omitted() {
     let (_folder, files) = files_without_t5();
-    let encoders = open_text_encoders(&files, WithoutT5::Omit, &Target::Cpu);
+    let encoders = open_text_encoders(&files, WithoutT5::Omit, &Placement::default());
     let encoded = encode(&encoders, &["a star"], 256, &never_cancelled).unwrap();
     assert_eq!(encoded[0].context.shape(), [77, 64]);
 }
@@ -65,7 +65,7 @@ fn weighted_long_and_separate_prompts_equal_those_of_other_programs() {
     let golden = Golden::open("prompts");
     let cases = fs::read(folder().join("prompts.json")).unwrap();
     let cases: serde_json::Value = serde_json::from_slice(&cases).unwrap();
-    let encoders = text_encoders(&files(), &Target::Cpu);
+    let encoders = text_encoders(&files(), &Placement::default());
     for (name, case) in cases.as_object().unwrap() {
         let text = |encoder: &str| case[encoder].as_str().or(case["prompt"].as_str()).unwrap().to_owned();
         let texts = Texts { clip_l: text("prompt"), clip_g: text("prompt_2"), t5: text("prompt_3") };
@@ -104,7 +104,7 @@ fn prompts_of_different_lengths_are_used_together() {
 
 #[test]
 fn a_weight_without_an_effect_changes_no_bit_and_no_text_is_an_error() {
-    let encoders = text_encoders(&files(), &Target::Cpu);
+    let encoders = text_encoders(&files(), &Placement::default());
     let encode = |weights, prompt: &str| {
         let reading = Reading { weights, t5_tokens: Some(8), ..Reading::default() };
         encoders.encode(&[Texts::all(prompt)], &reading, &mut Vec::new(), &never_cancelled).unwrap().remove(0)

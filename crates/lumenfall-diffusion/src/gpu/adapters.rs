@@ -75,26 +75,6 @@ pub fn devices() -> Vec<GpuInfo> {
 }
 
 impl Gpu {
-    /// Opens the most suitable GPU, but no software adapter.
-    ///
-    /// # Errors
-    /// [`Error::Device`] if there is none.
-    pub(crate) fn best() -> Result<Self> {
-        let adapters = all();
-        let mut hardware = adapters.iter().filter(|adapter| kind(adapter) != GpuKind::Software);
-        let none = || {
-            Error::Device(match adapters.is_empty() {
-                true => "there is no GPU with a Vulkan, Metal or DX12 driver; install a driver".into(),
-                false => "there is only a software adapter; install the GPU's driver".into(),
-            })
-        };
-        let mut result = Self::of(hardware.next().ok_or_else(none)?);
-        for adapter in hardware {
-            result = result.or_else(|_| Self::of(adapter));
-        }
-        result
-    }
-
     /// Opens a GPU.
     ///
     /// # Errors
@@ -143,7 +123,7 @@ pub(super) fn all() -> Vec<wgpu::Adapter> {
     adapters
 }
 
-fn kind(adapter: &wgpu::Adapter) -> GpuKind {
+pub(super) fn kind(adapter: &wgpu::Adapter) -> GpuKind {
     match adapter.get_info().device_type {
         DeviceType::DiscreteGpu => GpuKind::Discrete,
         DeviceType::IntegratedGpu => GpuKind::Integrated,

@@ -1,9 +1,9 @@
 //! An open GPU, and the errors that it reports.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use super::adapters;
 use super::buffer::Pool;
 use super::cache::Cache;
 use super::kernels::MAX_INPUTS;
@@ -31,6 +31,7 @@ enum Precision {
 
 pub(super) struct Inner {
     pub(super) name: String,
+    pub(super) adapter: wgpu::Adapter,
     pub(super) device: wgpu::Device,
     pub(super) limits: wgpu::Limits,
     /// Whether the driver computes on the CPU.
@@ -46,8 +47,8 @@ pub(super) struct Inner {
     report: OnceLock<Report>,
     /// The first error that a callback of the driver has reported.
     failure: Arc<Mutex<Option<String>>>,
-    /// Whether nothing can be computed any more, because the driver has reset the device.
-    lost: Arc<AtomicBool>,
+    /// The driver's message, if nothing can be computed any more because it has reset the device.
+    lost: Arc<OnceLock<String>>,
 }
 
 /// How an adapter is opened.
@@ -70,7 +71,7 @@ impl Options {
 
 impl Inner {
     fn is_lost(&self) -> bool {
-        self.lost.load(Ordering::Relaxed)
+        self.lost.get().is_some()
     }
 }
 
@@ -112,17 +113,11 @@ impl Gpu {
         Ok(gpu)
     }
 
-    /// Opens an adapter for one test.
-    #[cfg(test)]
-    pub(super) fn unshared(adapter: &wgpu::Adapter, options: Options) -> Result<Self> {
-        Self::open(adapter, options)
-    }
-
     /// Opens an adapter.
     ///
     /// # Errors
     /// [`Error::Device`] if its driver lacks what the kernels need, or computes wrong results.
-    fn open(adapter: &wgpu::Adapter, Options { has_checks, cache }: Options) -> Result<Self> {
+    pub(super) fn open(adapter: &wgpu::Adapter, Options { has_checks, cache }: Options) -> Result<Self> {
         let info = adapter.get_info();
         let (name, is_software) = (info.name.clone(), info.device_type == wgpu::DeviceType::Cpu);
         let needed = wgpu::Features::IMMEDIATES;
@@ -154,27 +149,22 @@ impl Gpu {
         let (device, queue) = pollster::block_on(adapter.request_device(&descriptor))
             .map_err(|error| Error::Device(format!("{name} cannot be opened: {error}; use another GPU, or the CPU")))?;
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
-        let record = |failure: &Mutex<Option<String>>, message: String| {
-            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
-        };
-        // Without these functions, wgpu would panic.
+        // Without this function, wgpu would panic.
         let reported = Arc::clone(&failure);
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| record(&reported, error.to_string())));
-        let (reported, lost) = (Arc::clone(&failure), Arc::new(AtomicBool::new(false)));
-        let is_lost = Arc::clone(&lost);
-        device.set_device_lost_callback(move |reason, message| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                is_lost.store(true, Ordering::Relaxed);
-                record(&reported, format!("the device was lost: {message}"));
-            }
-        });
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            reported.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.to_string());
+        }));
+        let lost: Arc<OnceLock<String>> = Arc::default();
+        let reason = Arc::clone(&lost);
+        device.set_device_lost_callback(move |_, message| drop(reason.set(message)));
         let layouts = (1..=MAX_INPUTS).map(|inputs| layout(&device, inputs)).collect();
         // What identifies the adapter and its driver.
-        let adapter = format!("{info:?}");
-        let pipelines = Pipelines::open(&device, &adapter, &cache);
+        let driver = format!("{info:?}");
+        let pipelines = Pipelines::open(&device, &driver, &cache);
         let (queue, pool, report) = (Queue::new(queue), Pool::default(), OnceLock::new());
         let inner = Inner {
             name,
+            adapter: adapter.clone(),
             device,
             limits,
             is_software,
@@ -188,7 +178,11 @@ impl Gpu {
             lost,
         };
         let gpu = Self(Arc::new(inner), Precision::Fast);
-        let report = Report::of(&gpu, &adapter, &candidates, &cache)?;
+        // An adapter that computes nothing is one of tests.
+        let report = match info.backend {
+            wgpu::Backend::Noop => Report::default(),
+            _ => Report::of(&gpu, &driver, &candidates, &cache)?,
+        };
         gpu.0.report.get_or_init(|| report);
         gpu.0.pipelines.save();
         Ok(gpu)
@@ -214,14 +208,52 @@ impl Gpu {
         self.report().filter(|_| self.1 == Precision::Fast)?.attention_matrices
     }
 
+    /// Returns whether nothing can be computed any more, because the driver has reset the device.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.0.is_lost()
+    }
+
+    /// Opens the adapter again, after the device was lost.
+    ///
+    /// # Errors
+    /// [`Error::Device`] if the adapter does not exist anymore or cannot be opened.
+    pub(crate) fn reopened(&self) -> Result<Self> {
+        let info = self.0.adapter.get_info();
+        match adapters::all().iter().find(|adapter| adapter.get_info() == info) {
+            Some(adapter) => Self::of(adapter),
+            None => Err(Error::Device(format!(
+                "{}: the device was lost, and its driver does not list it anymore; restart the program, use another GPU, \
+                 or use the CPU",
+                self.0.name
+            ))),
+        }
+    }
+
+    /// Resets the device, as a driver does.
+    #[cfg(test)]
+    pub(crate) fn lose(&self) {
+        self.0.device.destroy();
+    }
+
+    /// Returns the name that the driver reports.
+    pub(crate) fn name(&self) -> &str {
+        &self.0.name
+    }
+
     /// Returns the error that the driver has reported since the last call.
     ///
     /// # Errors
     /// [`Error::Device`] if there is one.
     pub(super) fn check(&self) -> Result<()> {
-        match self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(message) => Err(self.error(message)),
-            None => Ok(()),
+        let failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if failure.is_some() {
+            // The driver reports the loss of the device only when it is polled, after the errors that follow from it.
+            drop(self.0.device.poll(wgpu::PollType::Poll));
+        }
+        match (self.0.lost.get(), failure) {
+            (Some(message), _) => Err(self.error(format!("the device was lost ({message})"))),
+            (None, Some(message)) => Err(self.error(message)),
+            (None, None) => Ok(()),
         }
     }
 

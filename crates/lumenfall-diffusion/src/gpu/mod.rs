@@ -5,12 +5,14 @@
 //! tensor. Only [`Tensor::on_cpu`](crate::tensor::Tensor::on_cpu) and the functions that need values wait for the GPU.
 
 mod adapters;
+mod automatic;
 mod buffer;
 mod cache;
 mod copy;
 mod device;
 pub(crate) mod kernels;
 mod matrices;
+mod memory;
 mod pipelines;
 mod queue;
 mod self_test;

@@ -86,6 +86,26 @@ impl Gpu {
         self.check()
     }
 
+    /// Submits the commands.
+    pub(super) fn flush(&self) -> Result<()> {
+        let mut state = self.0.queue.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.commands.is_empty() { Ok(()) } else { self.submit(&mut state, None) }
+    }
+
+    /// Copies bytes to a buffer. Commands that were submitted use what the buffer contained before.
+    pub(super) fn write(&self, buffer: &wgpu::Buffer, bytes: &[u8]) -> Result<()> {
+        let queue = &self.0.queue.raw;
+        // A copy consists of whole words.
+        let (words, rest) = bytes.split_at(bytes.len() / 4 * 4);
+        queue.write_buffer(buffer, 0, words);
+        if !rest.is_empty() {
+            let mut word = [0; 4];
+            word.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+            queue.write_buffer(buffer, words.len() as u64, &word);
+        }
+        self.check()
+    }
+
     /// Submits the commands and waits for them.
     pub(super) fn wait(&self) -> Result<()> {
         let mut state = self.0.queue.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,7 +12,7 @@ use crate::device::{Device, GpuChoice};
 use crate::error::Result;
 use crate::kernels::{ConvShape, Image, reference};
 use crate::layers::*;
-use crate::placement::Target;
+use crate::placement::{MemoryBudget, Placement, Target};
 use crate::sampling::Generator;
 use crate::tensor::Tensor;
 use crate::weights::{Format, Values, Weights};
@@ -30,7 +30,7 @@ pub(crate) fn gpu() -> &'static Gpu {
 /// Returns a GPU whose buffers no other test uses.
 pub(crate) fn unshared() -> Gpu {
     let adapter = &adapters::all()[0];
-    Gpu::unshared(adapter, Options::new(adapter)).unwrap()
+    Gpu::open(adapter, Options::new(adapter)).unwrap()
 }
 
 /// Returns the tolerance of a matrix product.
@@ -38,11 +38,18 @@ fn of_product(in_f32: f64) -> f64 {
     if gpu().matrices().is_some() { 2e-3 } else { in_f32 }
 }
 
-pub(crate) fn target() -> Target {
-    Target::Gpu(gpu().clone())
+/// Returns the placement of layers on the GPU of all tests.
+pub(crate) fn placement() -> Placement {
+    placement_on(gpu())
 }
 
-fn normal(seed: u64, shape: &[usize]) -> Tensor {
+pub(crate) fn placement_on(gpu: &Gpu) -> Placement {
+    let placement = Placement::default();
+    placement.set(Target::Gpu(gpu.clone()));
+    placement
+}
+
+pub(super) fn normal(seed: u64, shape: &[usize]) -> Tensor {
     Tensor::new(Generator::new(seed).normal(shape.iter().product()), shape).unwrap()
 }
 
@@ -78,14 +85,14 @@ fn assert_same(tolerance: f64, actual: Result<Tensor>, expected: &[f64]) {
 
 /// Returns the scope `name` of random weights whose layers are on the GPU.
 fn random() -> Weights {
-    Weights::random().on(&target())
+    Weights::random().on(&placement())
 }
 
 fn linear(values: Values, inputs: usize, outputs: usize, bias: Option<Tensor>) -> Linear {
     Linear::new(values, inputs, outputs, bias).moved_to(&random().root()).unwrap()
 }
 
-const ACTIVATIONS: [Activation; 5] =
+pub(super) const ACTIVATIONS: [Activation; 5] =
     [Activation::GeluTanh, Activation::GeluErf, Activation::QuickGelu, Activation::Silu, Activation::Relu];
 
 #[test]
@@ -110,7 +117,7 @@ fn linear_layers_match() {
 }
 
 /// Returns weights in a format. Blocks have random bytes, with scales that are normal, subnormal or negative.
-fn encoded(format: Format, count: usize) -> Values {
+pub(super) fn encoded(format: Format, count: usize) -> Values {
     let values = Generator::new(7).normal(count);
     let mut encoded = Values::with_capacity(format, count);
     if format.block_values() == 1 {
@@ -136,10 +143,15 @@ fn encoded(format: Format, count: usize) -> Values {
     encoded
 }
 
+/// All formats of weights.
+pub(super) const FORMATS: [Format; 15] = {
+    use Format::*;
+    [F32, F16, Bf16, F8E4m3, F8E5m2, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K]
+};
+
 #[test]
 fn the_format_of_a_weight_does_not_change_the_result() {
-    use Format::*;
-    for format in [F32, F16, Bf16, F8E4m3, F8E5m2, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2K, Q3K, Q4K, Q5K, Q6K] {
+    for format in FORMATS {
         let shapes: &[_] = if format.block_values() == 1 { &[(17, 36, 7), (3, 33, 6)] } else { &[(17, 768, 7)] };
         for (tokens, inputs, outputs) in shapes.iter().copied() {
             let x = normal(6, &[tokens, inputs]);
@@ -150,7 +162,7 @@ fn the_format_of_a_weight_does_not_change_the_result() {
     }
     // Each row has a factor.
     let (x, factors) = (normal(6, &[5, 36]), normal(8, &[7]));
-    let values = encoded(F8E4m3, 36 * 7).scaled(factors.into_values(), 7);
+    let values = encoded(Format::F8E4m3, 36 * 7).scaled(factors.into_values(), 7);
     let expected = reference::linear(x.values(), &values.clone().into_f32(), 36);
     let expected: Vec<f64> = expected.iter().map(|value| value + 2.0).collect();
     let bias = Tensor::new(vec![2.0; 7], &[7]).unwrap();
@@ -339,13 +351,13 @@ fn a_gpu_is_chosen_by_its_index_or_a_part_of_its_name() {
         assert_eq!(device.index, index);
         let name = device.name.to_uppercase();
         for choice in [GpuChoice::Index(index), GpuChoice::Name(name.get(..4).unwrap_or(&name).into())] {
-            let (target, fallback) = Device::Gpu(choice).open().unwrap();
+            let (target, fallback) = Device::Gpu(choice).open(u64::MAX, MemoryBudget::Available).unwrap();
             assert!(matches!(target, Target::Gpu(_)) && fallback.is_none());
         }
     }
     assert!(devices.is_sorted_by_key(|device| device.kind), "{devices:?}");
     for choice in [GpuChoice::Index(99), GpuChoice::Name("Voodoo".into())] {
-        let error = Device::Gpu(choice.clone()).open().unwrap_err().to_string();
+        let error = Device::Gpu(choice.clone()).open(0, MemoryBudget::Available).unwrap_err().to_string();
         assert!(error.contains(&choice.to_string()) && error.contains(&devices[0].name), "{error}");
     }
 }
@@ -353,7 +365,7 @@ fn a_gpu_is_chosen_by_its_index_or_a_part_of_its_name() {
 #[test]
 fn a_software_adapter_is_never_the_default() {
     let hardware = devices().iter().any(|device| device.kind != GpuKind::Software);
-    let (target, fallback) = Device::Auto.open().unwrap();
+    let (target, fallback) = Device::Auto.open(0, MemoryBudget::Available).unwrap();
     if hardware {
         assert!(matches!(target, Target::Gpu(_)) && fallback.is_none());
     } else {

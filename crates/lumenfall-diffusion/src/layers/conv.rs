@@ -61,7 +61,7 @@ impl Conv2d {
             Target::Cpu => Ok(Self { weight: weight.permute([2, 3, 1, 0])?, ..layer }),
             #[cfg(feature = "gpu")]
             Target::Gpu(gpu) => {
-                Ok(Self { on_gpu: Some(GpuWeight::of_tensor(gpu, &weight.permute([0, 2, 3, 1])?)?), ..layer })
+                Ok(Self { on_gpu: Some(GpuWeight::of_tensor(&gpu, &weight.permute([0, 2, 3, 1])?)?), ..layer })
             }
         }
     }

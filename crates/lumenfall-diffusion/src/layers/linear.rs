@@ -53,7 +53,7 @@ impl Linear {
             Target::Cpu => Ok(self),
             #[cfg(feature = "gpu")]
             Target::Gpu(gpu) => {
-                let on_gpu = Some(GpuWeight::new(gpu, self.weight, self.inputs)?);
+                let on_gpu = Some(GpuWeight::new(&gpu, self.weight, self.inputs)?);
                 Ok(Self { on_gpu, weight: Values::F32(Vec::new()), ..self })
             }
         }

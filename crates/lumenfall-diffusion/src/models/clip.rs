@@ -117,10 +117,15 @@ impl Clip {
 
     /// Returns the memory for encoding prompts, in bytes: two layers, the projection, and the values of a layer.
     pub(crate) fn working_bytes(&self) -> u64 {
-        let layer = |prefix: &str| self.weights.bytes(&format!("{prefix}encoder.layers.0."));
         let ClipConfig { max_position_embeddings: tokens, hidden_size, intermediate_size, .. } = &self.config;
         let values = tokens * (10 * hidden_size + 2 * intermediate_size);
-        2 * layer("text_model.").max(layer("")) + self.weights.bytes("text_projection") + 4 * values as u64
+        2 * self.largest_layer_bytes() + self.weights.bytes("text_projection") + 4 * values as u64
+    }
+
+    /// Returns the size of a layer in memory, in bytes.
+    pub(crate) fn largest_layer_bytes(&self) -> u64 {
+        let layer = |prefix: &str| self.weights.bytes(&format!("{prefix}encoder.layers.0."));
+        layer("text_model.").max(layer(""))
     }
 
     /// Encodes the token ids of several prompts, which include the start, end and padding tokens.

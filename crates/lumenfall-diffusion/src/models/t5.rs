@@ -82,12 +82,16 @@ impl T5 {
 
     /// Returns the memory for prompts of a number of tokens, in bytes: two blocks, and the values of one.
     pub(crate) fn working_bytes(&self, tokens: usize, prompts: usize) -> u64 {
-        let block = |index| self.weights.bytes(&format!("encoder.block.{index}."));
-        let block = (0..self.config.num_layers).map(block).max().unwrap_or(0);
         let T5Config { d_model, d_ff, num_heads, .. } = &self.config;
         let values =
             tokens * (prompts * d_model + 8 * d_model + 3 * d_ff) + (prompts + 1) * num_heads * tokens * tokens;
-        2 * block + 4 * values as u64
+        2 * self.largest_block_bytes() + 4 * values as u64
+    }
+
+    /// Returns the size of the largest block in memory, in bytes.
+    pub(crate) fn largest_block_bytes(&self) -> u64 {
+        let block = |index| self.weights.bytes(&format!("encoder.block.{index}."));
+        (0..self.config.num_layers).map(block).max().unwrap_or(0)
     }
 
     /// Encodes the token ids of several prompts, which include the end and padding tokens: `[tokens, width]` for each.

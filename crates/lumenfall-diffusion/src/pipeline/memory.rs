@@ -5,6 +5,8 @@ use super::preview;
 use super::prompts::{reading, texts};
 use crate::error::{Error, Result};
 use crate::parameters::{Decoder, Parameters};
+#[cfg(feature = "gpu")]
+use crate::placement::Target;
 use crate::placement::{Phase, Plan};
 
 /// The memory that is not planned in detail, in bytes: the code, the tokenizers and recently encoded prompts.
@@ -19,6 +21,10 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Memory`] if the request does not fit, even if all weights are read for each step.
     pub(super) fn plan(&self, parameters: &Parameters, edits: bool, previews: bool) -> Result<Plan> {
+        #[cfg(feature = "gpu")]
+        if let Some(plan) = self.gpu_plan(parameters, edits, previews)? {
+            return Ok(plan);
+        }
         let decoder = if self.vae.holds_decoder() { self.vae.decoder_bytes() } else { 0 };
         let fixed = self.fixed_bytes();
         let available = self.memory.bytes(self.denoiser.bytes_in_use() + decoder + self.loras.bytes_in_use())?;
@@ -32,35 +38,46 @@ impl Pipeline {
         if requested.needed() <= requested.budget {
             return Ok(requested);
         }
-        let sides = (1..=self.max_side() / self.side_multiple()).rev().map(|count| count * self.side_multiple());
+        let remedy = self.remedy(&plan, "close other programs");
+        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+        let (needed_gib, available_gib) = (gib(requested.needed() + fixed), gib(available));
+        Err(Error::Memory { memory: "memory".into(), needed_gib, available_gib, remedy })
+    }
+
+    /// Returns what to do about a request that does not fit. `plan` plans an image of a width and height.
+    pub(super) fn remedy(&self, plan: &dyn Fn(u32, u32) -> Plan, other: &str) -> String {
+        let mut sides = (1..=self.max_side() / self.side_multiple()).rev().map(|count| count * self.side_multiple());
         let fits = |side: &u32| {
             let smaller = plan(*side, *side);
             smaller.needed() <= smaller.budget
         };
-        let smaller = sides.into_iter().find(fits);
-        let remedy = match smaller.filter(|side| *side >= self.default_side() / 4) {
+        match sides.find(fits).filter(|side| *side >= self.default_side() / 4) {
             Some(side) => format!("an image of {side}x{side} would fit"),
-            None => "allow more, close other programs, or use a model with smaller weights, such as a Q4_K file".into(),
-        };
-        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-        Err(Error::Memory { needed_gib: gib(requested.needed() + fixed), available_gib: gib(available), remedy })
+            None => format!("allow more, {other}, or use a model with smaller weights, such as a Q4_K file"),
+        }
     }
 
-    /// Returns the memory with which a request reads no weight twice, and the least memory, in bytes.
+    /// Returns the memory with which a request reads no weight twice, and the least memory, in bytes: that of the GPU if the
+    /// model computes there.
     pub(super) fn memory_for(&self, parameters: &Parameters) -> Result<(u64, u64)> {
         let size = (parameters.width.unwrap_or(0), parameters.height.unwrap_or(0));
+        #[cfg(feature = "gpu")]
+        if let Target::Gpu(_) = self.placement.target() {
+            let (plan, fixed) = (self.on_gpu(parameters, None, false, size)?, self.loras.bytes());
+            return Ok((plan.wanted() + fixed, plan.needed() + fixed));
+        }
         let phases = self.phases(parameters, self.context_tokens(parameters)?, None, false, size);
         let plan = Plan { phases, blocks: self.denoiser.block_bytes(), budget: 0 };
         Ok((plan.wanted() + self.fixed_bytes(), plan.needed() + self.fixed_bytes()))
     }
 
     /// Returns the number of tokens of the longer prompt.
-    fn context_tokens(&self, parameters: &Parameters) -> Result<usize> {
+    pub(super) fn context_tokens(&self, parameters: &Parameters) -> Result<usize> {
         self.text.context_tokens(&texts(parameters), &reading(parameters))
     }
 
     /// Returns the memory that all phases need.
-    fn fixed_bytes(&self) -> u64 {
+    pub(super) fn fixed_bytes(&self) -> u64 {
         BASE_BYTES + self.threads.current_num_threads() as u64 * THREAD_BYTES + self.loras.bytes()
     }
 
@@ -105,6 +122,8 @@ impl Pipeline {
         self.denoiser.keep_blocks(plan.blocks(phase));
         // The decoder stays in memory if there is room for it beside everything else.
         self.vae.keep_decoder(plan.wanted().saturating_add(self.vae.decoder_bytes()) <= plan.budget);
+        #[cfg(feature = "gpu")]
+        self.free_buffers();
     }
 }
 

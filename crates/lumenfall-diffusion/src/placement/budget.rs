@@ -13,7 +13,7 @@ const USED_PART: f64 = 0.9;
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum MemoryBudget {
-    /// 90 % of the memory that the computer or the container has free when a request starts.
+    /// 90 % of the memory that the computer, the container or the GPU has free when a request starts.
     #[default]
     Available,
     /// This number of GiB.
@@ -23,18 +23,32 @@ pub enum MemoryBudget {
 impl MemoryBudget {
     /// Returns the budget in bytes. `in_use` is the memory that the pipeline already uses.
     pub(crate) fn bytes(self, in_use: u64) -> Result<u64> {
+        Ok(self.explicit("memory")?.unwrap_or_else(|| part(free_memory()) + in_use))
+    }
+
+    /// Returns the budget of a GPU in bytes. `usable` is the memory that this process may use.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu_bytes(self, usable: u64) -> Result<u64> {
+        Ok(self.explicit("gpu_memory")?.unwrap_or(part(usable)))
+    }
+
+    fn explicit(self, parameter: &'static str) -> Result<Option<u64>> {
         match self {
-            Self::GiB(size) if size.is_finite() && size > 0.0 => Ok((size * (1u64 << 30) as f64) as u64),
+            Self::GiB(size) if size.is_finite() && size > 0.0 => Ok(Some((size * (1u64 << 30) as f64) as u64)),
             Self::GiB(size) => {
-                Err(Error::parameter("memory", format!("is {size} GiB; use a number above 0, such as 8")))
+                Err(Error::parameter(parameter, format!("is {size} GiB; use a number above 0, such as 8")))
             }
-            Self::Available => Ok(((free() as f64) * USED_PART) as u64 + in_use),
+            Self::Available => Ok(None),
         }
     }
 }
 
+fn part(free: u64) -> u64 {
+    (free as f64 * USED_PART) as u64
+}
+
 /// Returns the number of bytes that the computer and the container have free.
-fn free() -> u64 {
+pub(crate) fn free_memory() -> u64 {
     let system =
         System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram()));
     let free = system.available_memory();

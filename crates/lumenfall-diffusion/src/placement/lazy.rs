@@ -36,7 +36,7 @@ impl<T> Lazy<T> {
     pub(crate) fn keep(&self, keep: bool) {
         self.keep.store(keep, Ordering::Relaxed);
         if !keep {
-            *self.value.lock().unwrap_or_else(PoisonError::into_inner) = None;
+            self.forget();
         }
     }
 
@@ -51,6 +51,11 @@ impl<T> Lazy<T> {
             *value = Some(Arc::clone(&read));
         }
         Ok(read)
+    }
+
+    /// Frees the memory of the part. It is read again when it is needed.
+    pub(crate) fn forget(&self) {
+        *self.value.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     pub(crate) fn is_in_memory(&self) -> bool {

@@ -78,6 +78,23 @@ impl TextEncoders {
         clip.max(self.t5.as_ref().map_or(0, |(_, t5)| t5.working_bytes(tokens, prompts)))
     }
 
+    /// Returns the memory of a GPU for encoding prompts, in bytes.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu_working_bytes(&self, reading: &Reading, prompts: usize, t5_on_cpu: bool) -> u64 {
+        let clip = self.clip_l.1.working_bytes().max(self.clip_g.1.working_bytes());
+        let t5 = self.t5.as_ref().filter(|_| !t5_on_cpu);
+        let bytes = clip.max(t5.map_or(0, |(_, t5)| t5.working_bytes(reading.t5_tokens.unwrap_or(T5_TOKENS), prompts)));
+        // A buffer may be a quarter larger than what is in it.
+        bytes + bytes / 4
+    }
+
+    /// Returns the size of the largest block in memory, in bytes.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn largest_block_bytes(&self) -> u64 {
+        let clip = self.clip_l.1.largest_layer_bytes().max(self.clip_g.1.largest_layer_bytes());
+        clip.max(self.t5.as_ref().map_or(0, |(_, t5)| t5.largest_block_bytes()))
+    }
+
     /// Returns the number of tokens of the longest of encoded prompts.
     pub(crate) fn context_tokens(&self, prompts: &[Texts], reading: &Reading) -> Result<usize> {
         let mut chunks = 1;

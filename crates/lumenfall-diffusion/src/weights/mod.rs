@@ -20,7 +20,7 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 use crate::lora::Adapters;
-use crate::placement::Target;
+use crate::placement::Placement;
 
 pub(crate) use container::Container;
 pub(crate) use files::RandomAccess;
@@ -47,7 +47,7 @@ pub(crate) struct Weights {
     /// The format of random matrices.
     random_format: Format,
     /// Where the layers with these weights compute.
-    target: Target,
+    placement: Placement,
 }
 
 /// The index of a component with several files.
@@ -77,13 +77,13 @@ impl Weights {
             path: path.to_path_buf(),
             random: None,
             random_format: Format::F32,
-            target: Target::Cpu,
+            placement: Placement::default(),
         }
     }
 
     /// Sets where the layers with these weights compute.
-    pub(crate) fn on(self, target: &Target) -> Self {
-        Self { target: target.clone(), ..self }
+    pub(crate) fn on(self, placement: &Placement) -> Self {
+        Self { placement: placement.clone(), ..self }
     }
 
     fn insert(&mut self, name: String, tensor: Stored) {

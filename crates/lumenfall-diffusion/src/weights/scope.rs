@@ -29,8 +29,8 @@ impl Scope<'_> {
     }
 
     /// Returns where layers compute. If only headers are read, layers do not compute.
-    pub(crate) fn target(&self) -> &Target {
-        if self.headers_only { &Target::Cpu } else { &self.weights.target }
+    pub(crate) fn target(&self) -> Target {
+        if self.headers_only { Target::Cpu } else { self.weights.placement.target() }
     }
 
     /// Returns the LoRAs' changes of the layer.

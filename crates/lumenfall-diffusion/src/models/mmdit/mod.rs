@@ -32,6 +32,10 @@ use modulation::NORM_EPS;
 /// little time, because the weights are then read only once for 16 steps with guidance.
 pub(crate) const CONDITIONS: usize = 32;
 
+/// The number of values for each token and channel that are on a GPU at once. Measured: 11.
+#[cfg(feature = "gpu")]
+const GPU_STREAMS: usize = 14;
+
 /// The denoiser.
 #[derive(Debug)]
 pub(crate) struct Mmdit {
@@ -148,6 +152,26 @@ impl Mmdit {
     pub(crate) fn cache_bytes(&self, image_tokens: usize, count: usize) -> u64 {
         // Each has two tensors. During a forward pass there are also the tokens before and after the first block.
         (4 * (2 * count + 2) * image_tokens * self.config.width()) as u64
+    }
+
+    /// Returns the memory of a GPU for a number of image and text tokens, in bytes, besides the blocks.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu_working_bytes(&self, tokens: usize) -> u64 {
+        let width = self.config.width();
+        let modulations = CONDITIONS * self.config.num_layers * 15 * width;
+        let ends =
+            ["pos_embed.proj", "context_embedder", "time_text_embed", "proj_out"].map(|name| self.weights.bytes(name));
+        // The weights of the modulation are read one block after another.
+        let prefix = |index: usize| format!("transformer_blocks.{index}.norm1");
+        let modulation = (0..self.config.num_layers).map(|index| self.weights.bytes(&prefix(index))).max().unwrap_or(0);
+        4 * (GPU_STREAMS * tokens * width + modulations) as u64 + ends.iter().sum::<u64>() + modulation
+    }
+
+    /// Frees the memory of all weights. They are read again when they are needed.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn forget(&self) {
+        self.blocks.keep(0);
+        self.ends.forget();
     }
 
     /// Projects the tokens of a prompt to the denoiser's width: `[tokens, width]`.

@@ -22,6 +22,14 @@ pub(crate) use tiny::{SCALE as TINY_SCALE, TinyDecoder};
 /// The number of images with the channels of the highest resolution that are in memory at once. Measured: 2.5.
 const IMAGES: u64 = 3;
 
+/// The same number on a GPU. Measured: 5.
+#[cfg(feature = "gpu")]
+const GPU_IMAGES: u64 = 6;
+
+/// The memory of the scores of the attention on a GPU, in bytes.
+#[cfg(feature = "gpu")]
+const ATTENTION_BYTES: u64 = 128 << 20;
+
 /// The image autoencoder.
 #[derive(Debug)]
 pub(crate) struct Vae {
@@ -83,6 +91,30 @@ impl Vae {
     /// Returns the memory for encoding an image, in bytes, with the encoder.
     pub(crate) fn encoding_bytes(&self, width: u32, height: u32) -> u64 {
         self.weights.f32_bytes("encoder.") + self.image_bytes(width, height)
+    }
+
+    /// Returns the memory of a GPU for decoding an image, in bytes, with the decoder.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu_decoding_bytes(&self, width: u32, height: u32) -> u64 {
+        self.decoder_bytes() + self.gpu_image_bytes(width, height)
+    }
+
+    /// Returns the memory of a GPU for encoding an image, in bytes, with the encoder.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu_encoding_bytes(&self, width: u32, height: u32) -> u64 {
+        self.weights.f32_bytes("encoder.") + self.gpu_image_bytes(width, height)
+    }
+
+    #[cfg(feature = "gpu")]
+    fn gpu_image_bytes(&self, width: u32, height: u32) -> u64 {
+        self.image_bytes(width, height) / IMAGES * GPU_IMAGES + ATTENTION_BYTES
+    }
+
+    /// Frees the memory of all weights. They are read again when they are needed.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn forget(&self) {
+        self.decoder.forget();
+        self.encoder.forget();
     }
 
     /// Returns the memory for the largest layers, which have the full size of the image.
