@@ -23,15 +23,15 @@ pub(crate) struct GpuWeight {
 
 impl GpuWeight {
     /// Copies a weight with rows of `inputs` values to a GPU.
-    pub(crate) fn new(gpu: &Gpu, values: Values, inputs: usize) -> Result<Self> {
+    pub(crate) fn new(gpu: &Gpu, values: &Values, inputs: usize) -> Result<Self> {
         match values {
-            Values::F32(values) => Self::encoded(gpu, Format::F32, bytemuck::cast_slice(&values)),
-            Values::Encoded(format, bytes) => Self::encoded(gpu, format, &bytes),
-            Values::Scaled(values, rows) if rows.width == inputs && !matches!(*values, Values::Scaled(..)) => {
-                let factors = Tensor::new(rows.factors, &[values.len() / inputs.max(1)])?;
-                Ok(Self { factors: Some(factors), ..Self::new(gpu, *values, inputs)? })
+            Values::F32(values) => Self::encoded(gpu, Format::F32, bytemuck::cast_slice(values)),
+            Values::Encoded(format, bytes) => Self::encoded(gpu, *format, bytes),
+            Values::Scaled(values, rows) if rows.width == inputs && !matches!(**values, Values::Scaled(..)) => {
+                let factors = Tensor::new(rows.factors.clone(), &[values.len() / inputs.max(1)])?;
+                Ok(Self { factors: Some(factors), ..Self::new(gpu, values, inputs)? })
             }
-            values => Self::new(gpu, Values::F32(values.into_f32()), inputs),
+            values => Self::encoded(gpu, Format::F32, bytemuck::cast_slice(&values.to_f32())),
         }
     }
 

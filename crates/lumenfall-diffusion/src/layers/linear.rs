@@ -53,7 +53,7 @@ impl Linear {
             Target::Cpu => Ok(self),
             #[cfg(feature = "gpu")]
             Target::Gpu(gpu) => {
-                let on_gpu = Some(GpuWeight::new(&gpu, self.weight, self.inputs)?);
+                let on_gpu = Some(GpuWeight::new(&gpu, &self.weight, self.inputs)?);
                 Ok(Self { on_gpu, weight: Values::F32(Vec::new()), ..self })
             }
         }
@@ -113,29 +113,37 @@ impl Linear {
             return Err(Error::Compute(format!("a linear layer of {} inputs received {inputs} inputs", self.inputs)));
         }
         #[cfg(feature = "gpu")]
-        if let Some(weight) = self.on_gpu.as_ref().filter(|_| !self.adapters.are_active()) {
-            return gpu::kernels::linear(weight.gpu(), x, weight, self.outputs, self.bias.as_ref(), activation);
+        if let Some(weight) = &self.on_gpu {
+            return self.forward_on_gpu(weight, x, activation);
         }
         let x = &x.on_cpu()?;
         let mut out = vec![0f32; tokens * self.outputs];
         let x = Matrix::row_major(x.values(), tokens, inputs, inputs);
         match self.adapters.are_active() {
-            true => self.adapters.forward(x, &mut out, |x, out| self.multiply(x, out))?,
-            false => self.multiply(x, &mut out)?,
+            true => self.adapters.forward(x, &mut out, |x, out| self.multiply(x, out)),
+            false => self.multiply(x, &mut out),
         }
         bias_activation(&mut out, self.outputs, self.bias.as_ref().map(Tensor::values), activation);
         Tensor::new(out, &[tokens, self.outputs])
     }
 
-    /// Computes `out = x·Wᵀ`, with the rows of `out` one after another.
-    fn multiply(&self, x: Matrix<'_>, out: &mut [f32]) -> Result<()> {
-        #[cfg(feature = "gpu")]
-        if let Some(weight) = &self.on_gpu {
-            let x = Tensor::new(x.data.to_vec(), &[x.rows, x.cols])?;
-            let product = gpu::kernels::linear(weight.gpu(), &x, weight, self.outputs, None, None)?.on_cpu()?;
-            out.copy_from_slice(product.values());
-            return Ok(());
+    #[cfg(feature = "gpu")]
+    fn forward_on_gpu(&self, weight: &GpuWeight, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
+        let (gpu, bias) = (weight.gpu(), self.bias.as_ref());
+        if !self.adapters.are_active() {
+            return gpu::kernels::linear(gpu, x, weight, self.outputs, bias, activation);
         }
+        let multiply = |x: &Tensor| gpu::kernels::linear(gpu, x, weight, self.outputs, None, None);
+        let out = self.adapters.forward_on_gpu(gpu, x, self.outputs, multiply)?;
+        match (bias, activation) {
+            (Some(bias), _) => gpu::kernels::shift_rows(gpu, &out, bias, activation),
+            (None, Some(activation)) => gpu::kernels::activate(gpu, &out, activation),
+            (None, None) => Ok(out),
+        }
+    }
+
+    /// Computes `out = x·Wᵀ`, with the rows of `out` one after another.
+    fn multiply(&self, x: Matrix<'_>, out: &mut [f32]) {
         // The product reads the weight of all outputs for one input after another. In this order its own packing is fast.
         let panels = (self.outputs * self.inputs).div_ceil(PANEL).max(1);
         let columns = self.outputs.div_ceil(panels).next_multiple_of(PANEL_OUTPUTS).min(self.outputs);
@@ -151,6 +159,5 @@ impl Linear {
                 matmul(out, self.outputs, Write::Replace, 1.0, x, weight, Threads::All);
             }
         }
-        Ok(())
     }
 }

@@ -45,11 +45,25 @@ pub(super) struct Change {
     pub(super) factors: Option<(Axis, Vec<f32>)>,
     /// The difference of the bias.
     pub(super) bias: Option<Vec<f32>>,
+    #[cfg(feature = "gpu")]
+    pub(super) copy: super::on_gpu::Copy,
+}
+
+impl Change {
+    fn new(delta: Option<Delta>, factors: Option<(Axis, Vec<f32>)>, bias: Option<Vec<f32>>) -> Self {
+        Self {
+            delta,
+            factors,
+            bias,
+            #[cfg(feature = "gpu")]
+            copy: super::on_gpu::Copy::default(),
+        }
+    }
 }
 
 impl Adapter {
     /// Returns the values, after [`Adapter::attach`].
-    fn change(&self) -> Option<(f32, &Change)> {
+    pub(super) fn change(&self) -> Option<(f32, &Change)> {
         let strength = self.strengths.get(self.lora);
         self.change.get().filter(|_| strength != 0.0).map(|change| (strength, change))
     }
@@ -122,7 +136,7 @@ impl Adapter {
             let sum = bias.get_or_insert_with(|| vec![0.0; self.outputs]);
             sum.iter_mut().zip(up_bias.values()).for_each(|(sum, bias)| *sum += scale * bias);
         }
-        Ok(Change { delta, factors, bias })
+        Ok(Change::new(delta, factors, bias))
     }
 
     pub(super) fn shape(&self, role: Role) -> Option<&[usize]> {
@@ -186,12 +200,7 @@ impl Adapters {
     /// Computes the outputs of the adapted layer for `[tokens, in]`. `multiply` computes those of the layer itself.
     ///
     /// Each LoRA adds `strength * (adapted weight − weight)`, whatever the others do.
-    pub(crate) fn forward(
-        &self,
-        x: Matrix<'_>,
-        out: &mut [f32],
-        multiply: impl Fn(Matrix<'_>, &mut [f32]) -> Result<()>,
-    ) -> Result<()> {
+    pub(crate) fn forward(&self, x: Matrix<'_>, out: &mut [f32], multiply: impl Fn(Matrix<'_>, &mut [f32])) {
         let changes: Vec<_> = self.0.iter().filter_map(|adapter| adapter.change()).collect();
         let (by_row, by_column) = (sum_of_factors(&changes, Axis::Rows), sum_of_factors(&changes, Axis::Columns));
         let outputs = out.len().checked_div(x.rows).unwrap_or(0);
@@ -202,16 +211,16 @@ impl Adapters {
         });
         let scaled = scaled.as_ref().map(|scaled| Matrix { data: scaled, ..x });
         match (&by_row, scaled) {
-            (None, None) => multiply(x, out)?,
-            (None, Some(scaled)) => multiply(scaled, out)?,
+            (None, None) => multiply(x, out),
+            (None, Some(scaled)) => multiply(scaled, out),
             (Some(factors), scaled) => {
-                multiply(x, out)?;
+                multiply(x, out);
                 for row in out.chunks_exact_mut(outputs.max(1)) {
                     row.iter_mut().zip(factors).for_each(|(value, factor)| *value += *value * factor);
                 }
                 if let Some(scaled) = scaled {
                     let mut product = vec![0.0; out.len()];
-                    multiply(scaled, &mut product)?;
+                    multiply(scaled, &mut product);
                     out.iter_mut().zip(product).for_each(|(out, value)| *out += value);
                 }
             }
@@ -234,7 +243,6 @@ impl Adapters {
                 }
             }
         }
-        Ok(())
     }
 }
 
@@ -261,6 +269,7 @@ mod tests {
 
     use super::*;
     use crate::layers::Linear;
+    use crate::placement::{Placement, Target};
     use crate::sampling::Generator;
     use crate::weights::Format;
 
@@ -338,6 +347,26 @@ mod tests {
 
     #[test]
     fn changes_of_a_quantised_layer_equal_those_of_its_weight() {
+        assert_changes(&Placement::default());
+    }
+
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn changes_on_a_gpu_equal_those_of_the_weight() {
+        assert_changes(&crate::gpu::tests::placement());
+    }
+
+    #[cfg(feature = "gpu")]
+    fn is_in_memory(x: &Tensor) -> bool {
+        x.gpu().is_none()
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    fn is_in_memory(_: &Tensor) -> bool {
+        true
+    }
+
+    fn assert_changes(placement: &Placement) {
         let weight = weight();
         let values = weight.to_f32().into_owned();
         let rows: Vec<f32> = normal(5, OUTPUTS).iter().map(|value| 3.0 + value).collect();
@@ -366,7 +395,7 @@ mod tests {
                 add_difference(&mut sum, &values, f64::from(strength), &delta, magnitude);
                 let factors = magnitude
                     .map(|(axis, norms)| (axis, magnitude::factors(&weight, Some(&delta), axis, norms, INPUTS)));
-                let change = OnceLock::from(Change { delta: Some(delta), factors, bias: None });
+                let change = OnceLock::from(Change::new(Some(delta), factors, None));
                 adapters.push(Arc::new(Adapter {
                     lora: *kind,
                     strengths: Arc::clone(&strengths),
@@ -382,14 +411,17 @@ mod tests {
                     change,
                 }));
             }
-            let mut weights = Weights::random();
+            let mut weights = Weights::random().on(placement);
             weights.adapters.insert("layer".into(), adapters);
+            let scope = weights.root().at("layer");
             let layer = Linear::new(weight.clone(), INPUTS, OUTPUTS, None);
-            let plain = layer.forward(&x).unwrap();
-            let layer = layer.adapted(&weights.root().at("layer")).unwrap();
-            assert_eq!(layer.forward(&x).unwrap().values(), plain.values());
+            let plain = layer.clone().moved_to(&scope).unwrap().forward(&x).unwrap().on_cpu().unwrap();
+            let layer = layer.adapted(&scope).unwrap().moved_to(&scope).unwrap();
+            assert_eq!(layer.forward(&x).unwrap().on_cpu().unwrap().values(), plain.values());
             let _active = strengths.activate(&requested, &|| Ok(())).unwrap();
             let actual = layer.forward(&x).unwrap();
+            assert_eq!(matches!(placement.target(), Target::Cpu), is_in_memory(&actual));
+            let actual = actual.on_cpu().unwrap();
             for (token, actual) in actual.values().chunks_exact(OUTPUTS).enumerate() {
                 let x = &x.values()[token * INPUTS..(token + 1) * INPUTS];
                 for (actual, row) in actual.iter().zip(sum.chunks_exact(INPUTS)) {

@@ -6,6 +6,8 @@ mod file;
 mod keys;
 mod magnitude;
 mod merge;
+#[cfg(feature = "gpu")]
+mod on_gpu;
 mod scale;
 mod strengths;
 mod targets;

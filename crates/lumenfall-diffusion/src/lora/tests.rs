@@ -95,6 +95,20 @@ fn images_with_dora_and_lokr_equal_those_of_peft_and_lycoris() {
     }
 }
 
+#[cfg(feature = "gpu")]
+#[test]
+fn images_with_loras_on_a_gpu_equal_those_of_peft_and_lycoris() {
+    use crate::device::{Device, GpuChoice};
+
+    let names = ["dora", "lokr_rows"];
+    let loras = names.iter().map(|name| LoraFile::new(*name, golden(name)).strength(0.0)).collect();
+    let options = LoadOptions { loras, device: Device::Gpu(GpuChoice::Index(0)), ..LoadOptions::default() };
+    let pipeline = Pipeline::open(&ModelFiles::Folder(folder().join("model")), &options).unwrap();
+    for name in names {
+        assert_same(&latents(&pipeline, &[(name, 1.0)]), name);
+    }
+}
+
 #[test]
 fn a_change_of_the_strength_leaves_no_residue() {
     let files = ModelFiles::Folder(folder().join("model"));

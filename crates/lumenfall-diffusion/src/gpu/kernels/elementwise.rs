@@ -26,6 +26,16 @@ pub(crate) fn multiply(gpu: &Gpu, x: &Tensor, y: &Tensor) -> Result<Tensor> {
     combine(gpu, "x[p.x + i] * y[p.y + i]", None, [x, y, y], x.width())
 }
 
+/// Multiplies each row of `x` by `row`, value by value.
+pub(crate) fn scale_rows(gpu: &Gpu, x: &Tensor, row: &Tensor) -> Result<Tensor> {
+    combine(gpu, "x[p.x + i] * gate[p.gate + i % p.width]", None, [x, x, row], row.len())
+}
+
+/// Adds `row` to each row of `x`, and then applies an activation function.
+pub(crate) fn shift_rows(gpu: &Gpu, x: &Tensor, row: &Tensor, function: Option<Activation>) -> Result<Tensor> {
+    combine(gpu, "act(x[p.x + i] + gate[p.gate + i % p.width])", function, [x, x, row], row.len())
+}
+
 /// Applies an activation function to every value.
 pub(crate) fn activate(gpu: &Gpu, x: &Tensor, activation: Activation) -> Result<Tensor> {
     combine(gpu, "act(x[p.x + i])", Some(activation), [x, x, x], x.width())
