@@ -45,6 +45,10 @@ pub(super) struct Inner {
     pub(super) pipelines: Pipelines,
     /// The result of the self-test, once it is complete.
     report: OnceLock<Report>,
+    /// The names and sources of all kernels.
+    #[cfg(test)]
+    #[cfg(feature = "_gpu-tests")]
+    pub(super) sources: Mutex<Vec<(String, String)>>,
     /// The first error that a callback of the driver has reported.
     failure: Arc<Mutex<Option<String>>>,
     /// The driver's message, if nothing can be computed any more because it has reset the device.
@@ -174,6 +178,9 @@ impl Gpu {
             layouts,
             pipelines,
             report,
+            #[cfg(test)]
+            #[cfg(feature = "_gpu-tests")]
+            sources: Mutex::default(),
             failure,
             lost,
         };

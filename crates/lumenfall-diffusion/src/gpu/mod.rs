@@ -14,6 +14,9 @@ pub(crate) mod kernels;
 mod matrices;
 mod memory;
 mod pipelines;
+#[cfg(test)]
+#[cfg(feature = "_gpu-tests")]
+pub(crate) mod portable;
 mod queue;
 mod self_test;
 #[cfg(test)]

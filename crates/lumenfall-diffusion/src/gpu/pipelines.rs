@@ -70,6 +70,9 @@ impl Gpu {
         if let Some(pipeline) = compiled.get(name) {
             return Ok(pipeline.clone());
         }
+        #[cfg(test)]
+        #[cfg(feature = "_gpu-tests")]
+        self.0.sources.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), source()));
         let device = &self.0.device;
         let invalid = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = wgpu::ShaderSource::Wgsl(source().into());

@@ -149,7 +149,7 @@ fn product_is_right(gpu: &Gpu, matrices: Option<Matrices>) -> Result<bool> {
     let x: Vec<f32> = x.iter().enumerate().map(|(index, value)| value * scale(index / inputs)).collect();
     let weight: Vec<f16> = Generator::new(2).normal(outputs * inputs).into_iter().map(f16::from_f32).collect();
     let bytes = weight.iter().flat_map(|value| value.to_le_bytes()).collect();
-    let on_gpu = GpuWeight::new(gpu, Values::Encoded(Format::F16, bytes), inputs)?;
+    let on_gpu = GpuWeight::new(gpu, &Values::Encoded(Format::F16, bytes), inputs)?;
     let x = Tensor::new(x, &[rows, inputs])?;
     let actual = kernels::linear_with(gpu, body(matrices), &x, &on_gpu, outputs, None, None)?.on_cpu()?;
     let expected = x.values().chunks(inputs).flat_map(|row| {

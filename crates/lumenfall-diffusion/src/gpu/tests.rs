@@ -435,7 +435,7 @@ fn another_process_reads_the_kernels_and_the_result_of_the_self_test() {
     let adapter = &adapters::all()[0];
     let open = || {
         let cache = Cache::at(folder.path());
-        Gpu::unshared(adapter, Options { cache, ..Options::new(adapter) }).unwrap()
+        Gpu::open(adapter, Options { cache, ..Options::new(adapter) }).unwrap()
     };
     let files = || {
         let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()).collect();
@@ -476,9 +476,11 @@ fn another_process_reads_the_kernels_and_the_result_of_the_self_test() {
 #[ignore = "the software drivers of Debian 12 compile it for minutes; `tools/gpu_matrices.sh` runs it"]
 fn kernels_without_runtime_checks_equal_the_layers_on_the_cpu() {
     let adapter = &adapters::all()[0];
-    let gpu = Gpu::unshared(adapter, Options { has_checks: false, ..Options::new(adapter) }).unwrap();
+    let gpu = Gpu::open(adapter, Options { has_checks: false, ..Options::new(adapter) }).unwrap();
     let outputs = |target: &Target| -> Vec<Tensor> {
-        let weights = Weights::random().on(target);
+        let placement = Placement::default();
+        placement.set(target.clone());
+        let weights = Weights::random().on(&placement);
         let scope = weights.root();
         let place = |x: &Tensor| match target {
             Target::Cpu => x.clone(),
