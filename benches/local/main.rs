@@ -8,6 +8,8 @@
 
 mod files;
 mod first_block_cache;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod model_peers;
 mod peer;
 #[path = "../report.rs"]
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
         }
         // The commands of the processes that `local` starts.
         ["measure-open", path] => files::print_open(Path::new(path)).map(|()| true),
+        #[cfg(feature = "gpu")]
+        ["gpu", path, options @ ..] => gpu::print(Path::new(path), options).map(|()| true),
         ["measure-request", path, size] => files::print_request(Path::new(path), size).map(|()| true),
         ["first-block-cache"] => first_block_cache::print(None).map(|()| true),
         ["first-block-cache", path] => first_block_cache::print(Some(path)).map(|()| true),

@@ -19,6 +19,14 @@ pub(crate) fn run(name: &str, further: &[&str]) -> Result<(), String> {
             [folder] => local(&[name, &absolute(folder)?], failed),
             _ => local(&[name], failed),
         },
+        "gpu" => match further {
+            [folder, further @ ..] => {
+                let bench = ["bench", "--quiet", "--features", "gpu", "--bench", "local", "--", "gpu"];
+                let folder = absolute(folder)?;
+                succeed(env!("CARGO"), bench.iter().chain(&[folder.as_str()]).chain(further), failed)
+            }
+            [] => Err("specify the folder of a model: cargo xtask bench gpu FOLDER".into()),
+        },
         "connections" => succeed(env!("CARGO"), ["bench", "--quiet", "--bench", "connections"], failed),
         "remote" => {
             let (manifest, target) = (format!("{REMOTE}/Cargo.toml"), format!("{REMOTE}/target"));

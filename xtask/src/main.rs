@@ -11,7 +11,8 @@ const USAGE: &str = "usage: cargo xtask codegen [--check]
        cargo xtask make-weights f32|f16|bf16|fp8|q8_0|q4_k FOLDER [--no-t5]
        cargo xtask bench denoiser|vae|remote|connections [--json FILE]
        cargo xtask bench local FOLDER [--size PIXELS] [--json FILE]
-       cargo xtask bench first-block-cache [FOLDER]";
+       cargo xtask bench first-block-cache [FOLDER]
+       cargo xtask bench gpu FOLDER [--device INDEX] [--size PIXELS] [--steps NUMBER]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

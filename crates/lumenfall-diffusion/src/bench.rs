@@ -1,6 +1,8 @@
 //! Models of full size with random weights, and measurements, for the repository's benchmarks.
 
 mod configurations;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod make;
 mod request;
 
@@ -15,6 +17,8 @@ use crate::sampling::Generator;
 use crate::tensor::Tensor;
 use crate::weights::Weights;
 use configurations::Configurations;
+#[cfg(feature = "gpu")]
+pub use gpu::{GpuTimes, measure_gpu};
 pub use make::{ModelFormat, make_weights};
 pub use request::{Times, measure};
 

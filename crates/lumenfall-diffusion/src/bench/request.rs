@@ -34,24 +34,8 @@ pub fn measure(path: &Path, size: u32) -> Result<Times> {
     let start = Instant::now();
     let pipeline = Pipeline::open(&ModelFiles::find(path)?, &LoadOptions::default())?;
     let open = start.elapsed();
-    let parameters = Parameters {
-        width: Some(size),
-        height: Some(size),
-        steps: Some(2),
-        ..Parameters::new("a lighthouse at dusk, oil on canvas")
-    };
-    // The start of the text encoders, and each latent: before the first step and after each step.
-    let times = Mutex::new(Vec::new());
-    let record = || times.lock().unwrap_or_else(PoisonError::into_inner).push(start.elapsed());
-    let on_progress = |progress| {
-        if progress == Progress::EncodingPrompt {
-            record();
-        }
-    };
-    let on_latent = |_: &[f32]| record();
-    pipeline.generate(&parameters, Callbacks::new(&|| false, &on_progress).with_latents(&on_latent))?;
-    let total = start.elapsed();
-    match times.into_inner().unwrap_or_else(PoisonError::into_inner).as_slice() {
+    let (marks, total) = record(&pipeline, start, "a lighthouse at dusk, oil on canvas", size, 2)?;
+    match marks.as_slice() {
         [encoding, before_steps, first, last] => Ok(Times {
             open,
             text: before_steps.saturating_sub(*encoding),
@@ -62,4 +46,28 @@ pub fn measure(path: &Path, size: u32) -> Result<Times> {
         }),
         other => Err(Error::Compute(format!("{} latents of a request with 2 steps", other.len().saturating_sub(1)))),
     }
+}
+
+/// Generates an image of `size`×`size` pixels with guidance. Returns the time since `start` of the start of the text encoders,
+/// of each latent (before the first step and after each step), and of the end.
+pub(super) fn record(
+    pipeline: &Pipeline,
+    start: Instant,
+    prompt: &str,
+    size: u32,
+    steps: u32,
+) -> Result<(Vec<Duration>, Duration)> {
+    let parameters =
+        Parameters { width: Some(size), height: Some(size), steps: Some(steps), ..Parameters::new(prompt) };
+    let marks = Mutex::new(Vec::new());
+    let mark = || marks.lock().unwrap_or_else(PoisonError::into_inner).push(start.elapsed());
+    let on_progress = |progress| {
+        if progress == Progress::EncodingPrompt {
+            mark();
+        }
+    };
+    let on_latent = |_: &[f32]| mark();
+    pipeline.generate(&parameters, Callbacks::new(&|| false, &on_progress).with_latents(&on_latent))?;
+    let total = start.elapsed();
+    Ok((marks.into_inner().unwrap_or_else(PoisonError::into_inner), total))
 }

@@ -4,7 +4,8 @@ use super::prompts::reading;
 use super::{Pipeline, preview};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::parameters::Parameters;
+use crate::models::TinyDecoder;
+use crate::parameters::{Decoder, Parameters};
 use crate::placement::{Phase, Plan, Target};
 
 /// The number of blocks that are in the computer's memory while they are copied to the GPU.
@@ -70,6 +71,7 @@ impl Pipeline {
         self.place(Target::Gpu(gpu.clone()));
         self.denoiser.forget();
         self.vae.forget();
+        self.tiny_decoder.iter().for_each(TinyDecoder::forget);
         Ok(Some(gpu))
     }
 
@@ -102,10 +104,21 @@ impl Pipeline {
     ) -> Plan {
         let patches = (width / self.side_multiple()) as usize * (height / self.side_multiple()) as usize;
         let tokens = patches + context;
+        // As the autoencoder, it needs about twice the memory on a GPU.
+        let tiny = self.tiny_decoder.as_ref().map(|decoder| 2 * decoder.decoding_bytes(width, height));
+        let previewed = tiny.filter(|_| previews).unwrap_or(0);
+        let caches = match parameters.first_block_cache {
+            Some(_) => self.denoiser.cache_bytes(patches, parameters.guidance.most_forwards()),
+            None => 0,
+        };
+        let decoding = match (parameters.decoder, tiny) {
+            (Decoder::Tiny, Some(bytes)) => bytes,
+            _ => self.vae.gpu_decoding_bytes(width, height),
+        };
         let mut phases = vec![
             (Phase::Text, self.text.gpu_working_bytes(&reading(parameters), 2, self.t5_on_cpu)),
-            (Phase::Denoise, self.denoiser.gpu_working_bytes(tokens)),
-            (Phase::Decode, self.vae.gpu_decoding_bytes(width, height)),
+            (Phase::Denoise, self.denoiser.gpu_working_bytes(tokens) + previewed + caches),
+            (Phase::Decode, decoding),
         ];
         let encoded = source.into_iter().chain(previews.then_some((preview::SIDE, preview::SIDE)));
         let encoding = encoded.map(|(width, height)| self.vae.gpu_encoding_bytes(width, height)).max();

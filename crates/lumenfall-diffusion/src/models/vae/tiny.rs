@@ -68,6 +68,12 @@ impl TinyDecoder {
         self.weights.f32_bytes("") + 4 * IMAGES * self.config.width as u64 * pixels
     }
 
+    /// Frees the memory of all weights. They are read again when they are needed.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn forget(&self) {
+        self.layers.forget();
+    }
+
     /// Decodes a latent as [`Vae::decode`](super::Vae::decode) does.
     pub(crate) fn decode(&self, latent: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Tensor> {
         // Unlike the autoencoder, it was trained with latents as the denoiser has them.
