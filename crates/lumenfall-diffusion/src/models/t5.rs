@@ -48,10 +48,18 @@ impl Block {
         })
     }
 
+    /// Computes the block for prompts one after another, so that each weight is converted once for all. `bias` is
+    /// `[heads, tokens, tokens]` with the number of tokens of each prompt.
     fn forward(&self, x: &Tensor, heads: usize, bias: &Tensor) -> Result<Tensor> {
         let normed = self.attention_norm.forward(x)?;
         let (q, k, v) = (self.query.forward(&normed)?, self.key.forward(&normed)?, self.value.forward(&normed)?);
-        let attended = attention(&q, &k, &v, heads, 1.0, Mask::Bias(bias))?;
+        let ([all, _], [_, _, tokens]) = (x.dims()?, bias.dims()?);
+        let prompts = (0..all).step_by(tokens.max(1)).map(|first| {
+            let rows = |sequence: &Tensor| sequence.rows(first..first + tokens);
+            attention(&rows(&q)?, &rows(&k)?, &rows(&v)?, heads, 1.0, Mask::Bias(bias))
+        });
+        let attended = prompts.collect::<Result<Vec<_>>>()?;
+        let attended = Tensor::concat(&attended.iter().collect::<Vec<_>>())?;
         let x = add(self.output.forward(&attended)?, x)?;
         let normed = self.mlp_norm.forward(&x)?;
         let gate = self.gate.forward_activated(&normed, Activation::GeluTanh)?;
@@ -83,8 +91,7 @@ impl T5 {
     /// Returns the memory for prompts of a number of tokens, in bytes: two blocks, and the values of one.
     pub(crate) fn working_bytes(&self, tokens: usize, prompts: usize) -> u64 {
         let T5Config { d_model, d_ff, num_heads, .. } = &self.config;
-        let values =
-            tokens * (prompts * d_model + 8 * d_model + 3 * d_ff) + (prompts + 1) * num_heads * tokens * tokens;
+        let values = tokens * prompts * (9 * d_model + 3 * d_ff) + 2 * num_heads * tokens * tokens;
         2 * self.largest_block_bytes() + 4 * values as u64
     }
 
@@ -94,26 +101,26 @@ impl T5 {
         (0..self.config.num_layers).map(block).max().unwrap_or(0)
     }
 
-    /// Encodes the token ids of several prompts, which include the end and padding tokens: `[tokens, width]` for each.
+    /// Encodes the token ids of several prompts of the same length, which include the end and padding tokens:
+    /// `[tokens, width]` for each.
     ///
     /// Each block is read once for all prompts. `check_cancelled` is called before each block.
     pub(crate) fn forward(&self, prompts: &[&[u32]], check_cancelled: &dyn Fn() -> Result<()>) -> Result<Vec<Tensor>> {
         let root = self.weights.root();
         let (table, bias_table) = (token_table(&root), bias_table(&root, &self.config)?);
-        let embedded = prompts.iter().map(|ids| {
-            let bias = self.position_bias(&bias_table, ids.len())?;
-            Ok((embed(&table, ids, self.config.d_model)?, bias))
-        });
-        let mut sequences = embedded.collect::<Result<Vec<_>>>()?;
+        let tokens = prompts.first().map_or(0, |ids| ids.len());
+        if tokens == 0 || prompts.iter().any(|ids| ids.len() != tokens) {
+            return Err(Error::Compute("the prompts for T5 have no tokens or different numbers of them".into()));
+        }
+        let bias = self.position_bias(&bias_table, tokens)?;
+        let mut x = embed(&table, &prompts.concat(), self.config.d_model)?;
         self.blocks.try_for_each(|_, block| {
-            for (x, bias) in &mut sequences {
-                check_cancelled()?;
-                *x = block.forward(x, self.config.num_heads, bias)?;
-            }
+            check_cancelled()?;
+            x = block.forward(&x, self.config.num_heads, &bias)?;
             Ok(())
         })?;
-        let norm = final_norm(&root, &self.config)?;
-        sequences.iter().map(|(x, _)| norm.forward(x)).collect()
+        let x = final_norm(&root, &self.config)?.forward(&x)?;
+        (0..prompts.len()).map(|prompt| x.rows(prompt * tokens..(prompt + 1) * tokens)).collect()
     }
 
     /// Returns the attention bias of block 0, which every block uses: `[heads, tokens, tokens]`.
