@@ -35,7 +35,7 @@ pub(crate) fn print(path: Option<&str>) -> Result<(), Box<dyn Error>> {
     let pipeline = Pipeline::open(&files, &LoadOptions::default())?;
     let draw = |threshold, prompts| draw(&pipeline, threshold, prompts, steps, side);
     // The first image also reads the weights.
-    draw(None, &prompts[..1])?;
+    draw(None, &PROMPTS[..1])?;
     let exact = draw(None, prompts)?;
     println!("| threshold | forward passes skipped | time | PSNR, mean | PSNR, least | greatest difference |");
     println!("|---|---|---|---|---|---|");
