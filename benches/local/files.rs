@@ -1,4 +1,4 @@
-//! Measures a model in files: the time to open it, the times of a request, and the peak of memory, beside peers.
+//! Measures a model in files: the time to open it, the times of a request, and the peak of memory, compared with other programs.
 //!
 //! Each measurement runs in a process of its own, because the peak of memory is that of a process.
 

@@ -4,7 +4,7 @@
 //! `denoiser` and `vae` compare with torch. Both compute the same model at full width with random weights in f32. Their runs
 //! alternate, so that a change of the machine's speed affects both. The peer is `tools/bench_torch.py`. The environment
 //! variable `LUMENFALL_BENCH_PYTHON` sets the Python interpreter (default: `python3`), which needs the packages in
-//! `tools/requirements.txt`.
+//! `tools/requirements.txt`. `LUMENFALL_BENCH_SD_CLI` is the program of stable-diffusion.cpp, for `local`.
 
 mod files;
 mod first_block_cache;

@@ -11,7 +11,7 @@ use crate::weights::layout::PartKind;
 /// The key with peft's settings, as JSON, that diffusers writes into the header.
 const ADAPTER_METADATA: &str = "lora_adapter_metadata";
 
-/// The file with peft's settings beside the file of that name.
+/// The file with peft's settings, in the folder of the file with the weights.
 const ADAPTER_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_config.json"];
 
 /// The settings of a LoRA that its tensors do not contain.
@@ -19,7 +19,7 @@ const ADAPTER_FILES: [&str; 2] = ["adapter_model.safetensors", "adapter_config.j
 pub(super) struct Settings(Map<String, Value>);
 
 impl Settings {
-    /// Reads the settings in the header of a file, and in peft's file beside it.
+    /// Reads the settings in the header of a file, and in peft's file in the same folder.
     pub(super) fn read(container: &Container) -> Result<Self> {
         let path = container.shard.path();
         let mut settings = Map::new();

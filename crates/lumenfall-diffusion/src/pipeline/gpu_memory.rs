@@ -1,4 +1,4 @@
-//! The memory of requests on a GPU: that of the GPU, and that of the computer beside it.
+//! The memory of requests on a GPU: that of the GPU, and that of the computer.
 
 use super::prompts::reading;
 use super::{Pipeline, preview};

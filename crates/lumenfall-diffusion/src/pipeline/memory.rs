@@ -120,7 +120,7 @@ impl Pipeline {
     /// Frees memory for a phase of a request.
     pub(super) fn enter(&self, phase: Phase, plan: &Plan) {
         self.denoiser.keep_blocks(plan.blocks(phase));
-        // The decoder stays in memory if there is room for it beside everything else.
+        // The decoder stays in memory if there is room for it in addition to everything else.
         self.vae.keep_decoder(plan.wanted().saturating_add(self.vae.decoder_bytes()) <= plan.budget);
         #[cfg(feature = "gpu")]
         self.free_buffers();
@@ -208,7 +208,7 @@ mod tests {
         assert_eq!(encoding(false), None);
         assert_eq!(encoding(true), Some((Phase::Encode, pipeline.vae.encoding_bytes(64, 64))));
 
-        // Two of three blocks fit beside the encoder, and all fit in the other phases.
+        // Two of three blocks fit in addition to the encoder, and all fit in the other phases.
         let plan = Plan { phases: vec![(Phase::Encode, 3)], blocks: vec![1; 3], budget: 5 };
         let sizes = pipeline.denoiser.block_bytes();
         for is_fitted in [false, true] {
