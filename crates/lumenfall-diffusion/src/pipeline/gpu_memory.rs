@@ -1,8 +1,9 @@
 //! The memory of requests on a GPU: that of the GPU, and that of the computer.
 
+use super::memory::exceeded;
 use super::prompts::reading;
 use super::{Pipeline, preview};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::models::TinyDecoder;
 use crate::parameters::{Decoder, Parameters};
@@ -55,9 +56,7 @@ impl Pipeline {
         if requested.needed() <= requested.budget {
             return Ok(requested);
         }
-        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-        let (needed_gib, available_gib) = (gib(requested.needed() + fixed), gib(requested.budget + fixed));
-        Err(Error::Memory { memory, needed_gib, available_gib, remedy: self.remedy(plan, other) })
+        Err(exceeded(memory, requested.needed() + fixed, requested.budget + fixed, self.remedy(plan, other)))
     }
 
     /// Returns the GPU, if the model computes there. If the driver has reset it, it is opened again, and the weights on it are
@@ -107,10 +106,7 @@ impl Pipeline {
         // As the autoencoder, it needs about twice the memory on a GPU.
         let tiny = self.tiny_decoder.as_ref().map(|decoder| 2 * decoder.decoding_bytes(width, height));
         let previewed = tiny.filter(|_| previews).unwrap_or(0);
-        let caches = match parameters.first_block_cache {
-            Some(_) => self.denoiser.cache_bytes(patches, parameters.guidance.most_forwards()),
-            None => 0,
-        };
+        let caches = self.cache_bytes(parameters, patches);
         let decoding = match (parameters.decoder, tiny) {
             (Decoder::Tiny, Some(bytes)) => bytes,
             _ => self.vae.gpu_decoding_bytes(width, height),

@@ -39,9 +39,7 @@ impl Pipeline {
             return Ok(requested);
         }
         let remedy = self.remedy(&plan, "close other programs");
-        let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
-        let (needed_gib, available_gib) = (gib(requested.needed() + fixed), gib(available));
-        Err(Error::Memory { memory: "memory".into(), needed_gib, available_gib, remedy })
+        Err(exceeded("memory".into(), requested.needed() + fixed, available, remedy))
     }
 
     /// Returns what to do about a request that does not fit. `plan` plans an image of a width and height.
@@ -95,10 +93,7 @@ impl Pipeline {
         let threads = self.threads.current_num_threads();
         let tiny = self.tiny_decoder.as_ref().map(|decoder| decoder.decoding_bytes(width, height));
         let forward = self.denoiser.forward_bytes(tokens, threads);
-        let caches = match parameters.first_block_cache {
-            Some(_) => self.denoiser.cache_bytes(patches, parameters.guidance.most_forwards()),
-            None => 0,
-        };
+        let caches = self.cache_bytes(parameters, patches);
         // Forward passes and previews alternate.
         let denoise = forward.max(tiny.filter(|_| previews).unwrap_or(0)) + caches;
         let decode = match (parameters.decoder, tiny) {
@@ -117,6 +112,14 @@ impl Pipeline {
         phases
     }
 
+    /// Returns the memory of a request's first-block caches, in bytes.
+    pub(super) fn cache_bytes(&self, parameters: &Parameters, patches: usize) -> u64 {
+        match parameters.first_block_cache {
+            Some(_) => self.denoiser.cache_bytes(patches, parameters.guidance.most_forwards()),
+            None => 0,
+        }
+    }
+
     /// Frees memory for a phase of a request.
     pub(super) fn enter(&self, phase: Phase, plan: &Plan) {
         self.denoiser.keep_blocks(plan.blocks(phase));
@@ -125,6 +128,12 @@ impl Pipeline {
         #[cfg(feature = "gpu")]
         self.free_buffers();
     }
+}
+
+/// Returns the error of a request that needs more bytes of a memory than are available.
+pub(super) fn exceeded(memory: String, needed: u64, available: u64, remedy: String) -> Error {
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    Error::Memory { memory, needed_gib: gib(needed), available_gib: gib(available), remedy }
 }
 
 #[cfg(test)]
