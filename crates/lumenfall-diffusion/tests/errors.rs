@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use lumenfall_diffusion::{Callbacks, Error, LoadOptions, ModelFiles, Parameters, Pipeline, RgbImage};
 use tempfile::TempDir;
@@ -118,6 +119,18 @@ fn an_unsupported_configuration_is_reported_with_its_key() {
         // The shapes of the weights differ from the configuration.
         ("transformer", "\"pos_embed_max_size\": 12", "\"pos_embed_max_size\": 16", &["pos_embed"][..]),
         ("text_encoder", "\"intermediate_size\": 32", "\"intermediate_size\": 48", &["fc1", "[32, 16]", "[48, 16]"]),
+        // The configuration has another number of layers than the weights.
+        ("transformer", "\"num_layers\": 3", "\"num_layers\": 2", &["`num_layers` is 2", "has 3"]),
+        ("transformer", "\"num_layers\": 3", "\"num_layers\": 4", &["`num_layers` is 4", "has 3"]),
+        ("transformer", "    0,\n    1\n", "    0\n", &["`dual_attention_layers` is [0]", "has [0, 1]"]),
+        (
+            "text_encoder",
+            "\"num_hidden_layers\": 3",
+            "\"num_hidden_layers\": 2",
+            &["`num_hidden_layers` is 2", "has 3"],
+        ),
+        ("text_encoder_3", "\"num_layers\": 2", "\"num_layers\": 1", &["`num_layers` is 1", "has 2"]),
+        ("vae", "\"layers_per_block\": 2", "\"layers_per_block\": 1", &["`layers_per_block` is 1", "has 2"]),
         // The components do not belong together.
         (
             "transformer",
@@ -140,6 +153,15 @@ fn an_unsupported_configuration_is_reported_with_its_key() {
         ("text_encoder_3", "\"gated-gelu\"", "\"relu\"", &["text_encoder_3/config.json", "feed_forward_proj"]),
         ("transformer", "\"qk_norm\": \"rms_norm\"", "\"qk_norm\": null", &["is Stable Diffusion 3 Medium"]),
         ("vae", "\"use_quant_conv\": false", "\"use_quant_conv\": true", &["vae/config.json", "use_quant_conv"]),
+        ("vae", "\"silu\"", "\"gelu\"", &["vae/config.json", "act_fn"]),
+        (
+            "vae",
+            "\"mid_block_add_attention\": true",
+            "\"mid_block_add_attention\": false",
+            &["mid_block_add_attention"],
+        ),
+        ("vae", "\"latents_mean\": null", "\"latents_mean\": [0.5]", &["vae/config.json", "latents_mean"]),
+        ("vae", "\"UpDecoderBlock2D\"", "\"AttnUpDecoderBlock2D\"", &["vae/config.json", "up_block_types"]),
         // The file is corrupt.
         ("transformer", "\"patch_size\": 2", "\"patch_size\": 9000000000", &["patch_size", "9000000000"]),
         ("text_encoder_3", "\"relative_attention_num_buckets\": 32", "\"relative_attention_num_buckets\": 1", &["32"]),
@@ -154,6 +176,63 @@ fn an_unsupported_configuration_is_reported_with_its_key() {
         fs::write(path, text.replacen(from, to, 1)).unwrap();
         assert_refused(&model, expected);
     }
+}
+
+/// Asserts that opening the model returns an error quickly.
+fn assert_refused_quickly(model: &TempDir, expected: &[&str]) {
+    let start = Instant::now();
+    assert_refused(model, expected);
+    // The goal is 1 s; an idle machine needs a fraction of that.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
+#[test]
+fn files_that_are_too_long_are_refused_before_they_are_read() {
+    for file in ["transformer/config.json", "text_encoder_3/model.safetensors.index.json"] {
+        let model = model();
+        // The file has no content and takes no space.
+        fs::File::create(model.path().join(file)).unwrap().set_len(30 << 30).unwrap();
+        assert_refused_quickly(&model, &[file, "32212254720 bytes"]);
+    }
+}
+
+#[test]
+fn an_index_that_names_wrong_files_is_refused() {
+    let index = "text_encoder_3/model.safetensors.index.json";
+    let absent = "model-00007-of-00002.safetensors";
+    for (name, expected) in [(absent, absent), ("", index), ("..", index), ("../vae/config.json", index)] {
+        let model = model();
+        let content = format!(r#"{{"weight_map": {{"shared.weight": "{name}"}}}}"#);
+        fs::write(model.path().join(index), content).unwrap();
+        assert_refused(&model, &[expected]);
+    }
+    let model = model();
+    fs::write(model.path().join(index), "{\"weight_map\": []}").unwrap();
+    assert_refused(&model, &[index]);
+}
+
+#[cfg(unix)]
+#[test]
+fn named_pipes_and_cycles_of_links_are_refused() {
+    for file in ["transformer/config.json", DENOISER, "scheduler/scheduler_config.json", "tokenizer_3/tokenizer.json"] {
+        let model = model();
+        let path = model.path().join(file);
+        fs::remove_file(&path).unwrap();
+        let created = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(created.success());
+        // Nothing writes to the pipe, so that reading it would never end.
+        assert_refused_quickly(&model, &[file]);
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&path, &path).unwrap();
+        let message = pipeline(&model).unwrap_err().to_string();
+        assert!(message.contains(file), "{message}");
+    }
+    let repository = tempfile::tempdir().unwrap();
+    fs::create_dir_all(repository.path().join("snapshots/a/scheduler")).unwrap();
+    fs::create_dir(repository.path().join("refs")).unwrap();
+    let created = std::process::Command::new("mkfifo").arg(repository.path().join("refs/main")).status().unwrap();
+    assert!(created.success());
+    ModelFiles::find(repository.path()).unwrap();
 }
 
 #[test]

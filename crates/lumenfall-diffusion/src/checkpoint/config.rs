@@ -52,6 +52,32 @@ pub(crate) struct VaeConfig {
     pub(crate) use_post_quant_conv: bool,
 }
 
+/// Settings in `vae/config.json` that have one supported value.
+#[derive(Deserialize)]
+#[serde(default)]
+struct VaeSettings {
+    act_fn: String,
+    mid_block_add_attention: bool,
+    /// The mean of each channel of the latent, which replaces `shift_factor` in other models.
+    latents_mean: Option<Vec<f64>>,
+    latents_std: Option<Vec<f64>>,
+    down_block_types: Vec<String>,
+    up_block_types: Vec<String>,
+}
+
+impl Default for VaeSettings {
+    fn default() -> Self {
+        Self {
+            act_fn: "silu".into(),
+            mid_block_add_attention: true,
+            latents_mean: None,
+            latents_std: None,
+            down_block_types: Vec::new(),
+            up_block_types: Vec::new(),
+        }
+    }
+}
+
 impl VaeConfig {
     /// The ratio of the image's side to the latent's side.
     pub(crate) fn downscale(&self) -> usize {
@@ -116,7 +142,6 @@ impl DenoiserConfig {
             ("pooled_projection_dim", self.pooled_projection_dim),
             ("pos_embed_max_size", self.pos_embed_max_size),
         ];
-        check_dimensions(path, &positive)?;
         let another = |reason: String| Err(Error::malformed(path, reason));
         if self.out_channels != self.in_channels {
             return another(format!(
@@ -128,7 +153,7 @@ impl DenoiserConfig {
             Some("rms_norm") if self.num_layers >= 38 => another(
                 "is Stable Diffusion 3.5 Large, which is not supported; download Stable Diffusion 3.5 Medium".into(),
             ),
-            Some("rms_norm") => Ok(()),
+            Some("rms_norm") => check_dimensions(path, &positive),
             None => another(
                 "is Stable Diffusion 3 Medium, which is not supported; download Stable Diffusion 3.5 Medium".into(),
             ),
@@ -160,16 +185,38 @@ impl VaeConfig {
                  download it again",
             ));
         }
-        let unsupported = [("use_quant_conv", self.use_quant_conv), ("use_post_quant_conv", self.use_post_quant_conv)];
-        match unsupported.iter().find(|(_, used)| *used) {
-            Some((name, _)) => Err(Error::malformed(
-                path,
-                format!(
-                    "`{name}` is true, which is not supported; download the autoencoder of SD 3.5, which does not use it"
-                ),
-            )),
-            None => Ok(()),
-        }
+        refuse_settings(
+            path,
+            &[("use_quant_conv", self.use_quant_conv), ("use_post_quant_conv", self.use_post_quant_conv)],
+        )
+    }
+}
+
+impl VaeSettings {
+    fn check(&self, path: &Path) -> Result<()> {
+        let has_other = |types: &[String], supported: &str| types.iter().any(|kind| kind != supported);
+        refuse_settings(
+            path,
+            &[
+                ("act_fn", self.act_fn != "silu"),
+                ("mid_block_add_attention", !self.mid_block_add_attention),
+                ("latents_mean", self.latents_mean.is_some()),
+                ("latents_std", self.latents_std.is_some()),
+                ("down_block_types", has_other(&self.down_block_types, "DownEncoderBlock2D")),
+                ("up_block_types", has_other(&self.up_block_types, "UpDecoderBlock2D")),
+            ],
+        )
+    }
+}
+
+/// Returns an error for the first setting of an autoencoder that has an unsupported value.
+fn refuse_settings(path: &Path, settings: &[(&str, bool)]) -> Result<()> {
+    match settings.iter().find(|(_, is_unsupported)| *is_unsupported) {
+        Some((name, _)) => Err(Error::malformed(
+            path,
+            format!("`{name}` has a value that is not supported; download the autoencoder of SD 3.5"),
+        )),
+        None => Ok(()),
     }
 }
 
@@ -252,7 +299,8 @@ pub(crate) fn denoiser(files: &ModelFiles) -> Result<DenoiserConfig> {
 pub(crate) fn vae(files: &ModelFiles) -> Result<VaeConfig> {
     let name = "vae/config.json";
     let config: VaeConfig = files.json(name)?;
-    config.check(&files.path(name)).map(|()| config)
+    config.check(&files.path(name))?;
+    files.json::<VaeSettings>(name)?.check(&files.path(name)).map(|()| config)
 }
 
 /// Reads and checks a CLIP text encoder's configuration.

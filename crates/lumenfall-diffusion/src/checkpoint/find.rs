@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use crate::error::{Error, Result};
 use crate::weights::layout::{self, PartKind};
 use crate::weights::{Container, ModelFiles, PartFiles};
@@ -50,7 +52,8 @@ impl ModelFiles {
                     let reason = format!("is a complete model, so its {} cannot come from another file", part.name());
                     return Err(Error::malformed(path, format!("{reason}; name the file of each part")));
                 }
-                return Ok(Self::Folder(folder.to_path_buf()));
+                let files = Self::Folder(folder.to_path_buf());
+                return check_pipeline(&files).map(|()| files);
             }
             return Candidates::of_folder(folder)?.choose(files, path);
         }
@@ -69,10 +72,34 @@ impl ModelFiles {
     }
 }
 
+/// The relevant field of `model_index.json`.
+#[derive(Deserialize)]
+struct ModelIndex {
+    #[serde(rename = "_class_name")]
+    pipeline: Option<String>,
+}
+
+/// Refuses the folder of another model by the name of its pipeline in diffusers.
+fn check_pipeline(files: &ModelFiles) -> Result<()> {
+    let name = "model_index.json";
+    if !files.exists(name) {
+        return Ok(());
+    }
+    match files.json::<ModelIndex>(name)?.pipeline {
+        Some(pipeline) if !pipeline.starts_with("StableDiffusion3") => {
+            let reason =
+                format!("is the model of a {pipeline}, which is not supported; download Stable Diffusion 3.5 Medium");
+            Err(Error::malformed(files.path(name), reason))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Returns the newest snapshot in a repository of the hub's cache.
 fn hub_snapshot(repository: &Path) -> Option<PathBuf> {
     let snapshots = repository.join("snapshots");
-    let revision = std::fs::read_to_string(repository.join("refs/main")).ok();
+    let revision = ModelFiles::Folder(repository.to_path_buf()).read("refs/main").ok();
+    let revision = revision.and_then(|bytes| String::from_utf8(bytes).ok());
     let named = revision.map(|revision| snapshots.join(revision.trim())).filter(|snapshot| snapshot.is_dir());
     named.or_else(|| {
         let mut entries: Vec<PathBuf> =

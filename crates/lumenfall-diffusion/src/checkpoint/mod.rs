@@ -1,6 +1,7 @@
 //! Finds the parts of a model in its files.
 
 pub(crate) mod config;
+mod counts;
 mod find;
 pub(crate) mod scheduler;
 mod shapes;
@@ -70,23 +71,30 @@ impl Checkpoint {
         let clip = |encoder: &str, tokenizer: &str| -> Result<Encoder<ClipConfig>> {
             let config = config::clip(files, encoder)?;
             let tokenizer = clip_tokenizer(files, tokenizer, config.max_position_embeddings)?;
-            Ok((tokenizer, Part { weights: Weights::open(files, encoder, "model")?, config }))
+            let part = Part { weights: Weights::open(files, encoder, "model")?, config };
+            counts::clip(&part, &files.path(&format!("{encoder}/config.json")))?;
+            Ok((tokenizer, part))
         };
         let scheduler = scheduler::read(files)?;
         let denoiser = config::denoiser(files)?;
         let vae = config::vae(files)?;
         let weights = |folder| Weights::open(files, folder, "diffusion_pytorch_model");
+        let denoiser = Part { weights: weights("transformer")?, config: denoiser };
+        counts::denoiser(&denoiser, &files.path("transformer/config.json"))?;
+        let vae = Part { weights: weights("vae")?, config: vae };
+        counts::vae(&vae, &files.path("vae/config.json"))?;
         Ok(Self {
             scheduler,
-            denoiser: Part { weights: weights("transformer")?, config: denoiser },
-            vae: Part { weights: weights("vae")?, config: vae },
+            denoiser,
+            vae,
             clip_l: clip("text_encoder", "tokenizer")?,
             clip_g: clip("text_encoder_2", "tokenizer_2")?,
             t5: match files.has_folder("text_encoder_3") {
                 true => {
                     let config = config::t5(files)?;
-                    let weights = Weights::open(files, "text_encoder_3", "model")?;
-                    Some((t5_tokenizer(files, "tokenizer_3")?, Part { weights, config }))
+                    let part = Part { weights: Weights::open(files, "text_encoder_3", "model")?, config };
+                    counts::t5(&part, &files.path("text_encoder_3/config.json"))?;
+                    Some((t5_tokenizer(files, "tokenizer_3")?, part))
                 }
                 false => None,
             },

@@ -1,6 +1,7 @@
 //! The dimensions of parts whose files have no configuration, from the shapes of their tensors.
 
 use super::config::{ClipConfig, DenoiserConfig, T5Config, VaeConfig};
+use super::counts::count;
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 use crate::weights::layout::PartKind;
@@ -35,11 +36,6 @@ fn dims<const N: usize>(weights: &Weights, name: &str) -> Result<[usize; N]> {
     dims.try_into().map_err(|_| {
         error(format!("has the shape {shape:?}, but {N} dimensions are required; download the file again"))
     })
-}
-
-/// Returns how many of the names that `name` generates exist, from 0.
-fn count(weights: &Weights, name: impl Fn(usize) -> String) -> usize {
-    (0..1000).take_while(|index| weights.shape(&name(*index)).is_some()).count()
 }
 
 pub(super) fn denoiser(weights: &Weights, conventions: &Conventions) -> Result<DenoiserConfig> {
@@ -91,8 +87,8 @@ pub(super) fn vae(weights: &Weights, conventions: &Conventions) -> Result<VaeCon
         // "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis", the values of all SD 3 models.
         scaling_factor: 1.5305,
         shift_factor: 0.0609,
-        use_quant_conv: false,
-        use_post_quant_conv: false,
+        use_quant_conv: weights.shape("quant_conv.weight").is_some(),
+        use_post_quant_conv: weights.shape("post_quant_conv.weight").is_some(),
     };
     config.check(weights.path())?;
     Ok(config)

@@ -1,5 +1,7 @@
 //! Opens the golden model in other layouts, which `tools/layouts.py` wrote with public packages.
 
+mod variants;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

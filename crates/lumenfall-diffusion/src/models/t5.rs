@@ -10,6 +10,9 @@ use crate::placement::Blocks;
 use crate::tensor::Tensor;
 use crate::weights::{Scope, Weights};
 
+/// The number of rows of the token embeddings of T5, whose tokenizer has 32,100 tokens.
+const MAX_VOCABULARY: usize = 32_128;
+
 /// A T5 encoder. It reads its blocks one at a time, because all blocks of the XXL encoder need 9.5 GB in f16.
 #[derive(Debug)]
 pub(crate) struct T5 {
@@ -74,6 +77,7 @@ impl T5 {
         let headers = weights.headers();
         final_norm(&headers, &config)?;
         bias_table(&headers, &config)?;
+        check_vocabulary(&weights)?;
         token_table(&headers).rows("weight", config.d_model, 0, 1)?;
         (0..config.num_layers).try_for_each(|i| block(&headers, &config, i).map(|_| ()))?;
         let weights = Arc::new(weights);
@@ -149,6 +153,22 @@ fn final_norm(root: &Scope<'_>, config: &T5Config) -> Result<RmsNorm> {
 fn bias_table(root: &Scope<'_>, config: &T5Config) -> Result<Tensor> {
     let scope = root.at("encoder.block.0.layer.0.SelfAttention.relative_attention_bias");
     scope.tensor("weight", &[config.relative_attention_num_buckets, config.num_heads])
+}
+
+/// Refuses the encoders of other models, which differ from T5 only in their vocabulary and their biases.
+fn check_vocabulary(weights: &Weights) -> Result<()> {
+    for name in ["shared.weight", "encoder.embed_tokens.weight"] {
+        if let Some([rows, _]) = weights.shape(name)
+            && *rows > MAX_VOCABULARY
+        {
+            let reason = format!(
+                "has {rows} rows, but the T5 of SD 3.5 has {MAX_VOCABULARY}, so this is another encoder, such as UMT5; \
+                 download T5-XXL v1.1"
+            );
+            return Err(weights.error(name, reason));
+        }
+    }
+    Ok(())
 }
 
 /// A file may have the token embeddings under either name.

@@ -41,17 +41,13 @@ pub struct PartSummary {
 
 impl PartSummary {
     pub(crate) fn new(part: PartKind, weights: &Weights) -> Self {
-        let (mut formats, mut unused, mut count) = (BTreeMap::new(), Vec::new(), 0);
+        let (mut formats, mut count) = (BTreeMap::new(), 0);
         for tensor in weights.tensors() {
             *formats.entry(tensor.format).or_default() += 1;
             count += tensor.values;
-            if !tensor.used {
-                unused.push(tensor.name.to_owned());
-            }
         }
-        unused.sort();
         let bytes = weights.tensors().map(|tensor| tensor.bytes).sum();
-        Self { part, path: weights.path().to_path_buf(), weights: count, bytes, formats, unused }
+        Self { part, path: weights.path().to_path_buf(), weights: count, bytes, formats, unused: weights.unused() }
     }
 }
 

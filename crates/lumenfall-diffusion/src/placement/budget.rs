@@ -1,6 +1,6 @@
 //! The memory that the pipeline may use.
 
-use sysinfo::{MemoryRefreshKind, RefreshKind, System};
+use sysinfo::{CGroupLimits, MemoryRefreshKind, RefreshKind, System};
 
 use crate::error::{Error, Result};
 
@@ -56,12 +56,26 @@ pub(crate) fn free_memory() -> u64 {
     if system.total_memory() == 0 {
         return u64::MAX;
     }
-    system.cgroup_limits().map_or(free, |limits| free.min(limits.free_memory))
+    system.cgroup_limits().map_or(free, |limits| free.min(free_in_container(&limits)))
+}
+
+/// Returns the number of bytes that a container has free. Its cache of files does not count as used, because the operating
+/// system frees it when memory is needed; otherwise a container that has read the weights once would have no memory left.
+fn free_in_container(limits: &CGroupLimits) -> u64 {
+    limits.total_memory.saturating_sub(limits.rss)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cache_of_files_does_not_count_as_used_memory_of_a_container() {
+        // The container has read a file of 5 bytes.
+        let limits = CGroupLimits { total_memory: 8, free_memory: 1, free_swap: 0, rss: 2 };
+        assert_eq!(free_in_container(&limits), 6);
+        assert_eq!(free_in_container(&CGroupLimits { rss: 9, ..limits }), 0);
+    }
 
     #[test]
     fn a_budget_is_a_positive_number_or_what_is_free() {

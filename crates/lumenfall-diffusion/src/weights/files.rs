@@ -12,6 +12,9 @@ use serde::de::DeserializeOwned;
 use super::layout::PartKind;
 use crate::error::{Error, Result};
 
+/// The longest file that is read completely. The longest that a model has is the tokenizer of T5, with 2 MB.
+const MAX_WHOLE_BYTES: u64 = 64 << 20;
+
 /// A file of an embedded model: its path in the model folder and its content.
 pub type EmbeddedFile = (&'static str, &'static [u8]);
 
@@ -89,6 +92,11 @@ impl ModelFiles {
 
     pub(crate) fn read(&self, name: &str) -> Result<Vec<u8>> {
         let file = self.open(name)?;
+        if file.length > MAX_WHOLE_BYTES {
+            let length = file.length;
+            let reason = format!("has {length} bytes, but at most {MAX_WHOLE_BYTES} are supported; download it again");
+            return Err(Error::malformed(self.path(name), reason));
+        }
         let mut bytes = vec![0; usize::try_from(file.length).unwrap_or(usize::MAX)];
         file.read_at(0, &mut bytes)?;
         Ok(bytes)
@@ -120,7 +128,10 @@ impl RandomAccess {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|source| read_error(path, source))?;
         if !metadata.is_file() {
-            return Err(Error::malformed(path, "is not a file; specify a safetensors or GGUF file"));
+            return Err(Error::malformed(
+                path,
+                "is a folder, a pipe or a device instead of a file; download the file or specify another one",
+            ));
         }
         let file = File::open(path).map_err(|source| read_error(path, source))?;
         Ok(Self { path: path.to_path_buf(), length: metadata.len(), bytes: Bytes::File(Mutex::new(file)) })

@@ -15,6 +15,7 @@ mod write;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use serde::Deserialize;
 
@@ -38,6 +39,8 @@ pub(crate) use write::{NewTensor, write_gguf, write_safetensors};
 #[derive(Debug)]
 pub(crate) struct Weights {
     tensors: HashMap<String, Stored>,
+    /// The names in the files of tensors that no tensor of the diffusers library corresponds to.
+    unknown: Vec<String>,
     /// The LoRAs' changes of layers, by the names of the layers without `text_model.`.
     pub(crate) adapters: HashMap<String, Adapters>,
     /// A file of the part, for the error message of a missing tensor.
@@ -73,6 +76,7 @@ impl Weights {
     pub(crate) fn empty(path: &Path) -> Self {
         Self {
             tensors: HashMap::new(),
+            unknown: Vec::new(),
             adapters: HashMap::new(),
             path: path.to_path_buf(),
             random: None,
@@ -128,8 +132,16 @@ impl Weights {
         self.tensors.get(name).map_or(0, Stored::bytes)
     }
 
+    /// Returns the names in the files of tensors that the model does not use, in alphabetical order.
+    pub(crate) fn unused(&self) -> Vec<String> {
+        let unused = self.tensors.values().filter(|tensor| !tensor.used.load(Ordering::Relaxed));
+        let mut names: Vec<String> = unused.map(|tensor| tensor.name.clone()).chain(self.unknown.clone()).collect();
+        names.sort();
+        names
+    }
+
     /// Describes all tensors.
-    pub(crate) fn tensors(&self) -> impl Iterator<Item = TensorSummary<'_>> {
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = TensorSummary> {
         self.tensors.values().map(Stored::summary)
     }
 
@@ -157,12 +169,17 @@ impl Weights {
         Scope { headers_only: true, ..self.root() }
     }
 
+    /// Returns an error about a tensor.
+    pub(crate) fn error(&self, name: &str, reason: impl Into<String>) -> Error {
+        match self.tensors.get(name) {
+            Some(stored) => stored.error(reason),
+            None => Error::Tensor { path: self.path.clone(), tensor: name.into(), reason: reason.into() },
+        }
+    }
+
     fn find(&self, name: &str) -> Result<&Stored> {
-        self.tensors.get(name).ok_or_else(|| Error::Tensor {
-            path: self.path.clone(),
-            tensor: name.into(),
-            reason: "is missing, so the file belongs to another model; download it again".into(),
-        })
+        let reason = "is missing, so the file belongs to another model; download it again";
+        self.tensors.get(name).ok_or_else(|| self.error(name, reason))
     }
 }
 
@@ -179,9 +196,15 @@ fn file_names(files: &ModelFiles, folder: &str, stem: &str) -> Result<Vec<String
             names.push(single);
         } else if files.exists(&index) {
             let parsed: ShardIndex = files.json(&index)?;
-            names = parsed.weight_map.into_values().map(|name| format!("{folder}/{name}")).collect();
-            names.sort();
-            names.dedup();
+            let mut listed: Vec<String> = parsed.weight_map.into_values().collect();
+            listed.sort();
+            listed.dedup();
+            let is_name = |name: &String| Path::new(name).file_name() == Some(name.as_ref());
+            if let Some(other) = listed.iter().find(|name| !is_name(name)) {
+                let reason = format!("lists {other:?}, which is not the name of a file; download it again");
+                return Err(Error::malformed(files.path(&index), reason));
+            }
+            names = listed.into_iter().map(|name| format!("{folder}/{name}")).collect();
         }
         if !names.is_empty() {
             break;

@@ -91,6 +91,8 @@ fn format_of(dtype: Dtype) -> std::result::Result<Format, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Seek, SeekFrom, Write};
+
     use super::super::files::ModelFiles;
     use super::*;
 
@@ -130,6 +132,24 @@ mod tests {
             assert_refused(&header, &vec![0; data], "its header is not valid");
         }
         assert_refused(&" ".repeat((8 << 20) + 1), &[], "has a header of 8388609 bytes, but at most 8388608 bytes");
+    }
+
+    #[test]
+    fn tensors_beyond_4_gib_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, end) = (folder.path().join("a.safetensors"), (5 << 30) + 4);
+        let header = r#"{"a":{"dtype":"F32","shape":[1342177280],"data_offsets":[0,5368709120]},
+                         "b":{"dtype":"F32","shape":[1],"data_offsets":[5368709120,5368709124]}}"#;
+        let start = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        std::fs::write(&path, &start).unwrap();
+        // The rest of the file is not written and takes no space.
+        let mut file = std::fs::File::options().write(true).open(&path).unwrap();
+        file.set_len(start.len() as u64 + end).unwrap();
+        file.seek(SeekFrom::End(-4)).unwrap();
+        file.write_all(&1.5f32.to_le_bytes()).unwrap();
+        let Safetensors { shard, tensors, .. } = super::open(RandomAccess::open(&path).unwrap()).unwrap();
+        assert_eq!(shard.read("b", &tensors["b"], 0, 1).unwrap().into_f32(), [1.5]);
+        assert_eq!(shard.read("a", &tensors["a"], (5 << 28) - 2, 2).unwrap().into_f32(), [0.0; 2]);
     }
 
     #[test]

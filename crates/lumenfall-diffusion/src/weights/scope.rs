@@ -77,6 +77,7 @@ impl Scope<'_> {
                 stored.shape
             )));
         }
+        stored.check_scales()?;
         stored.used.store(true, Ordering::Relaxed);
         if self.headers_only {
             stored

@@ -1,7 +1,7 @@
 //! A tensor in a file.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 use super::format::Values;
 use super::shard::{Shard, TensorInfo};
@@ -26,14 +26,11 @@ pub(super) struct Stored {
 
 /// A description of a tensor.
 #[derive(Clone, Debug)]
-pub(crate) struct TensorSummary<'a> {
-    /// The name in the file.
-    pub(crate) name: &'a str,
+pub(crate) struct TensorSummary {
     pub(crate) format: String,
     pub(crate) values: u64,
     /// The number of bytes in the file.
     pub(crate) bytes: u64,
-    pub(crate) used: bool,
 }
 
 impl Stored {
@@ -48,13 +45,13 @@ impl Stored {
         Self { shard, name, shape, parts, scale, checked: AtomicBool::new(false), used: AtomicBool::new(false) }
     }
 
-    pub(super) fn summary(&self) -> TensorSummary<'_> {
+    pub(super) fn summary(&self) -> TensorSummary {
         let format = self.parts.first().map_or_else(String::new, |part| match &part.format {
             Ok(format) => format.name().to_owned(),
             Err(name) => name.clone(),
         });
         let values = self.shape.iter().product::<usize>() as u64;
-        TensorSummary { name: &self.name, format, values, bytes: self.bytes(), used: self.used.load(Ordering::Relaxed) }
+        TensorSummary { format, values, bytes: self.bytes() }
     }
 
     /// Returns the number of bytes of the values in the file.
@@ -90,11 +87,16 @@ impl Stored {
         for info in &self.scale {
             factors.extend(read(info)?.into_f32());
         }
+        Ok(values.scaled(factors, self.shape.first().copied().unwrap_or(1)))
+    }
+
+    /// Checks that there is one scale, or one for each row.
+    pub(super) fn check_scales(&self) -> Result<()> {
+        let count: usize = self.scale.iter().map(|info| info.shape.iter().product::<usize>()).sum();
         let rows = self.shape.first().copied().unwrap_or(1);
-        if factors.len() != 1 && factors.len() != rows {
-            let count = factors.len();
-            return Err(self.error(format!("has {count} scales for {rows} rows; use a file with one, or one per row")));
+        if self.scale.is_empty() || count == 1 || count == rows {
+            return Ok(());
         }
-        Ok(values.scaled(factors, rows))
+        Err(self.error(format!("has {count} scales for {rows} rows; use a file with one, or one per row")))
     }
 }

@@ -141,12 +141,13 @@ fn malformed_headers_are_refused() {
     let version = |version: u32| [b"GGUF".as_slice(), &version.to_le_bytes(), &[0; 16]].concat();
     let counts = |count: u64| [b"GGUF\x03\0\0\0".as_slice(), &count.to_le_bytes(), &[0; 8]].concat();
     let key = |bytes: Vec<u8>| header(&[bytes], &[]);
-    let cases: [(Vec<u8>, &[&str]); 15] = [
+    let cases: [(Vec<u8>, &[&str]); 16] = [
         (b"GG".to_vec(), &["has 2 bytes, but its header has 4 more bytes at position 0"]),
         (b"PK\x03\x04".to_vec(), &["does not start with the letters GGUF"]),
         (version(1), &["version 1, which is not supported; use a little-endian file of version 2 or 3"]),
         (version(3u32.swap_bytes()), &["is a big-endian GGUF file"]),
         (counts(1 << 40), &["has 1099511627776 tensors and 0 metadata entries"]),
+        (counts(800_000), &["has 800000 tensors and 0 metadata entries"]),
         (counts(3), &["has 24 bytes, but its header has 8 more bytes at position 24"]),
         (key(u64::MAX.to_le_bytes().to_vec()), &["has a text of 18446744073709551615 bytes at position 24"]),
         (key([2u64.to_le_bytes().as_slice(), &[0xc3, 0x28]].concat()), &["position 24 that is not UTF-8"]),

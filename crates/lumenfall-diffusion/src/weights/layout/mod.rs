@@ -9,8 +9,11 @@ pub(crate) use denoiser::original as original_denoiser;
 pub use part::PartKind;
 pub(crate) use part::{Location, describe_other_model, find_parts};
 
+use std::collections::BTreeMap;
 use std::iter;
 use std::ops::Range;
+
+use serde::Deserialize;
 
 use super::container::Container;
 use super::shard::TensorInfo;
@@ -55,33 +58,88 @@ const SCALES: [&str; 2] = ["scale_weight", "weight_scale"];
 /// The suffixes of tensors that describe a kind of quantisation that is not supported.
 const UNSUPPORTED: [&str; 2] = ["comfy_quant", "weight_scale_inv"];
 
+const REMEDY: &str = "use a file with F16, BF16, plain or scaled fp8, or a GGUF file";
+
+/// The suffixes of tensors that other programs use to quantise the inputs of a layer.
+const SCALES_OF_INPUTS: [&str; 2] = ["scale_input", "input_scale"];
+
+/// The name of an empty tensor that marks a file with scales.
+const MARK_OF_SCALES: &str = "scaled_fp8";
+
+/// The entry in the header that describes the kinds of quantisation of layers, as JSON.
+const KINDS: &str = "_quantization_metadata";
+
+/// The value of [`KINDS`].
+#[derive(Deserialize)]
+struct Kinds {
+    #[serde(default)]
+    layers: BTreeMap<String, Kind>,
+}
+
+#[derive(Deserialize)]
+struct Kind {
+    format: String,
+}
+
 /// Returns the tensors of one part of a file, named as in diffusers.
 pub(crate) fn weights(container: &Container, location: &Location) -> Result<Weights> {
     let mut weights = Weights::empty(container.shard.path());
     add_tensors(&mut weights, container, location)?;
+    let parts = find_parts(container);
+    if parts.first() == Some(location) {
+        // The first part reports the tensors of the file that belong to no part.
+        let belongs = |name: &String| parts.iter().any(|part| name.starts_with(&part.prefix));
+        weights.unknown.extend(container.tensors.keys().filter(|name| !belongs(name)).cloned());
+    }
     Ok(weights)
+}
+
+/// Refuses layers that are quantised in another way than by a scale.
+fn check_kinds(container: &Container) -> Result<()> {
+    let Some(text) = container.metadata.get(KINDS) else { return Ok(()) };
+    let path = container.shard.path();
+    let kinds: Kinds = serde_json::from_str(text).map_err(|error| {
+        Error::malformed(path, format!("has an invalid entry `{KINDS}` in its header ({error}); download it again"))
+    })?;
+    match kinds.layers.iter().find(|(_, kind)| !matches!(kind.format.as_str(), "float8_e4m3fn" | "float8_e5m2")) {
+        Some((layer, Kind { format })) => {
+            let reason = format!("has the layer `{layer}` in `{format}`, a kind of quantisation that is not supported");
+            Err(Error::malformed(path, format!("{reason}; {REMEDY}")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Adds the tensors of a file to those of the same part in other files.
 pub(super) fn add_tensors(weights: &mut Weights, container: &Container, location: &Location) -> Result<()> {
+    check_kinds(container)?;
     for (name, info) in &container.tensors {
         let Some(local) = name.strip_prefix(location.prefix.as_str()) else { continue };
         let (layer, suffix) = local.rsplit_once('.').unwrap_or(("", local));
+        let refuse = |problem: &str| Error::Tensor {
+            path: container.shard.path().to_path_buf(),
+            tensor: name.clone(),
+            reason: format!("{problem}; {REMEDY}"),
+        };
         if UNSUPPORTED.contains(&suffix) {
-            return Err(Error::Tensor {
-                path: container.shard.path().to_path_buf(),
-                tensor: name.clone(),
-                reason: "belongs to a kind of quantisation that is not supported; use a file with F16, BF16, plain or scaled \
-                         fp8, or a GGUF file"
-                    .into(),
-            });
+            return Err(refuse("belongs to a kind of quantisation that is not supported"));
         }
         if SCALES.contains(&suffix) {
+            if !container.tensors.contains_key(&format!("{}{layer}.weight", location.prefix)) {
+                return Err(refuse("scales a weight that is not in the same file"));
+            }
+            continue;
+        }
+        if SCALES_OF_INPUTS.contains(&suffix) || local == MARK_OF_SCALES {
             continue;
         }
         let scale =
             SCALES.iter().find_map(|scale| container.tensors.get(&format!("{}{layer}.{scale}", location.prefix)));
-        for (target, rows) in targets(container, location, local, info) {
+        let targets = targets(container, location, local, info);
+        if targets.is_empty() {
+            weights.unknown.push(name.clone());
+        }
+        for (target, rows) in targets {
             let scale = scale.filter(|_| suffix == "weight");
             let scale = scale.map_or_else(Vec::new, |scale| select_scale(scale, info, rows));
             weights.insert(target, Stored::new(&container.shard, name, select(info, rows), scale));

@@ -11,6 +11,10 @@ pub(super) fn levels(container: &Container, prefix: &str) -> usize {
 /// Returns the name in diffusers of a tensor of the original autoencoder with `levels` resolutions.
 pub(super) fn original(name: &str, levels: usize) -> Option<String> {
     let (half, rest) = name.split_once('.')?;
+    // Their presence shows that the autoencoder is not that of SD 3.5.
+    if matches!(half, "quant_conv" | "post_quant_conv") {
+        return Some(name.to_owned());
+    }
     if !matches!(half, "encoder" | "decoder") {
         return None;
     }
@@ -79,10 +83,11 @@ mod tests {
             ("decoder.mid.attn_1.q.weight", "decoder.mid_block.attentions.0.to_q.weight"),
             ("decoder.mid.attn_1.norm.weight", "decoder.mid_block.attentions.0.group_norm.weight"),
             ("decoder.norm_out.weight", "decoder.conv_norm_out.weight"),
+            ("quant_conv.weight", "quant_conv.weight"),
         ] {
             assert_eq!(original(original_name, 4).as_deref(), Some(name));
         }
         assert_eq!(original("decoder.up.4.block.0.conv1.weight", 4), None);
-        assert_eq!(original("quant_conv.weight", 4), None);
+        assert_eq!(original("loss.weight", 4), None);
     }
 }
