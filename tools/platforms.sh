@@ -3,10 +3,13 @@
 #
 #     tools/platforms.sh FOLDER [--images] [PLATFORM...]
 #
-# The platforms are those of the function `platform`; without names, all are tested. `--images` leaves out the tests. The script needs root, debootstrap, and 7 GB
-# in FOLDER, where a Debian system with compilers and emulators remains for the next run. It takes half an hour on 2 cores.
-# The images of the demonstration model must be identical, or differ by 1 in at most one of a thousand values, because sums are rounded
-# differently with vectors of another length, or without fused multiplication and addition.
+# The platforms are those of the function `platform`; without names, all are tested. `--images` leaves out the tests.
+#
+# The script needs root, debootstrap, and 7 GB in FOLDER, where a Debian system with compilers and emulators remains for
+# the next run. It takes half an hour on 2 cores.
+#
+# The images of the demonstration model must be identical, or differ by 1 in at most one of a thousand values, because
+# sums are rounded differently with vectors of another length, or without fused multiplication and addition.
 set -euo pipefail
 
 platforms=(native x86-64-avx2 x86-64-without-avx aarch64 aarch64-without-fp16 windows user-aarch64 32-bit)
@@ -23,7 +26,8 @@ outside() {
     mkdir -p "$folder"
     debootstrap --variant=minbase sid "$root"
     # A mirror may be older than its lists are valid.
-    printf '%s\n' 'Acquire::Check-Valid-Until "false";' 'APT::Install-Recommends "0";' >"$root/etc/apt/apt.conf.d/90platforms"
+    printf '%s\n' 'Acquire::Check-Valid-Until "false";' 'APT::Install-Recommends "0";' \
+      >"$root/etc/apt/apt.conf.d/90platforms"
   fi
   mkdir -p "$root/source"
   trap 'for mounted in source proc dev sys; do umount -R "$root/$mounted" 2>/dev/null || true; done' EXIT
@@ -43,13 +47,14 @@ outside() {
 
 # Sets the target and the command that runs its programs.
 platform() {
+  local arm=aarch64-unknown-linux-gnu
   target=x86_64-unknown-linux-gnu runner=() cargo=()
   case $1 in
     native) ;;
     x86-64-avx2) runner=(qemu-x86_64 -cpu Haswell) ;;
     x86-64-without-avx) runner=(qemu-x86_64 -cpu Nehalem) ;;
-    aarch64 | user-aarch64) target=aarch64-unknown-linux-gnu runner=(qemu-aarch64 -L /usr/aarch64-linux-gnu) ;;
-    aarch64-without-fp16) target=aarch64-unknown-linux-gnu runner=(qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu cortex-a72) ;;
+    aarch64 | user-aarch64) target=$arm runner=(qemu-aarch64 -L /usr/aarch64-linux-gnu) ;;
+    aarch64-without-fp16) target=$arm runner=(qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu cortex-a72) ;;
     windows) target=x86_64-pc-windows-gnu runner=(wine) ;;
     32-bit) target=i686-unknown-linux-gnu ;;
     *) echo "there is no platform $1; the platforms are: ${platforms[*]}" >&2; exit 2 ;;
@@ -89,7 +94,7 @@ inside() {
   done
 }
 
-# Compiles two objects with which Windows programs begin and end. They are part of the standard library's package elsewhere.
+# Compiles two objects with which Windows programs begin and end. Elsewhere the standard library's package has them.
 objects_of_windows() {
   local folder object
   folder=$(rustc --print sysroot)/lib/rustlib/x86_64-pc-windows-gnu/lib
@@ -103,7 +108,8 @@ objects_of_windows() {
 run_tests() {
   local variable
   variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUNNER
-  env "$variable=${runner[*]:-env}" cargo test -q --locked "${cargo[@]}" --target "$target" -p lumenfall-diffusion --lib --tests
+  env "$variable=${runner[*]:-env}" \
+    cargo test -q --locked "${cargo[@]}" --target "$target" -p lumenfall-diffusion --lib --tests
 }
 
 # Draws images with the demonstration model.
@@ -115,7 +121,10 @@ draw() {
   mkdir -p "$folder"
   cd "$folder"
   # An emulator takes a hundred times as long, so the larger images have few steps.
-  image() { "${runner[@]}" "$program" generate "$4" --seed 0 --size "$2" --steps "$3" -o "$1.png" >/dev/null 2>log || { cat log; exit 1; }; }
+  image() {
+    local arguments=(generate "$4" --seed 0 --size "$2" --steps "$3" -o "$1.png")
+    "${runner[@]}" "$program" "${arguments[@]}" >/dev/null 2>log || { cat log; exit 1; }
+  }
   image circle 128x128 28 "a red circle on a white background"
   image wide 256x128 4 "a pink diamond next to a green cross on a white background"
   image large 256x256 4 "a yellow heart on a navy background"
@@ -171,6 +180,6 @@ if [ "${1-}" = --inside ]; then
 elif [ $# -gt 0 ]; then
   outside "$@"
 else
-  sed -n '2,10s/^# \?//p' "$0" >&2
+  sed -n '2,12s/^# \?//p' "$0" >&2
   exit 2
 fi

@@ -33,6 +33,13 @@ pub fn weight_file(data: &[u8]) {
     }
 }
 
+/// A LoRA: its settings, and the roles of its tensors.
+pub fn lora(data: &[u8]) {
+    if let Ok(container) = Container::in_memory(data) {
+        crate::lora::read_header(&container);
+    }
+}
+
 /// A configuration in JSON, read as that of each part. A part without tensors does not open.
 pub fn config(data: &[u8]) {
     if let Some(config) = parse(data, DenoiserConfig::check) {
@@ -86,8 +93,13 @@ mod tests {
     #[test]
     fn the_properties_hold_for_the_corpus_and_variations_of_it() {
         type Target = (&'static str, fn(&[u8]));
-        let targets: [Target; 4] =
-            [("safetensors", weight_file), ("gguf", weight_file), ("config", config), ("image_file", image_file)];
+        let targets: [Target; 5] = [
+            ("safetensors", weight_file),
+            ("gguf", weight_file),
+            ("lora", lora),
+            ("config", config),
+            ("image_file", image_file),
+        ];
         for (name, target) in targets {
             let folder = format!("{}/../../fuzz/corpus/{name}", env!("CARGO_MANIFEST_DIR"));
             let mut inputs = 0;

@@ -30,8 +30,8 @@ pub(super) fn open(
     targets: &Targets,
 ) -> Result<Vec<Arc<Adapter>>> {
     let container = Container::open_path(&file.path)?;
-    let settings = Arc::new(Settings::read(&container)?);
-    let modules = modules(&container)?;
+    let (settings, modules) = read(&container)?;
+    let settings = Arc::new(settings);
     let mut unknown = Vec::new();
     let mut mismatches = Vec::new();
     let mut adapters = Vec::new();
@@ -74,6 +74,11 @@ pub(super) fn open(
         return Err(Error::malformed(&file.path, reason));
     }
     Ok(adapters)
+}
+
+/// Returns the settings of a file, and the tensors of each layer.
+pub(super) fn read(container: &Container) -> Result<(Settings, BTreeMap<&str, Module<'_>>)> {
+    Ok((Settings::read(container)?, modules(container)?))
 }
 
 /// Returns the error of a LoRA with layers that the model lacks. `total` is the number of its layers.

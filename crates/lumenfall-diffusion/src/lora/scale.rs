@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::weights::Container;
 use crate::weights::layout::PartKind;
+use crate::weights::{Container, ModelFiles};
 
 /// The key with peft's settings, as JSON, that diffusers writes into the header.
 const ADAPTER_METADATA: &str = "lora_adapter_metadata";
@@ -25,14 +25,12 @@ impl Settings {
         let mut settings = Map::new();
         let [model, config] = ADAPTER_FILES;
         if path.file_name().is_some_and(|name| name == model) {
-            let config = path.with_file_name(config);
-            if config.is_file() {
-                let text = std::fs::read_to_string(&config).map_err(|source| Error::File {
-                    action: "read",
-                    path: config.clone(),
-                    source,
-                })?;
-                settings.extend(object(&config, "the file", &text)?);
+            let folder = ModelFiles::Folder(path.with_file_name(""));
+            if folder.exists(config) {
+                let path = folder.path(config);
+                let text = String::from_utf8(folder.read(config)?);
+                let text = text.map_err(|_| Error::malformed(&path, "is not UTF-8 text; download it again"))?;
+                settings.extend(object(&path, "the file", &text)?);
             }
         }
         for (key, value) in &container.metadata {

@@ -119,6 +119,50 @@ fn a_truncated_file_of_merges_is_named() {
 }
 
 #[test]
+fn mutated_files_do_not_panic() {
+    let original = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model");
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = 1u64;
+    let mut random = move |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let names = ["tokenizer/merges.txt", "tokenizer/vocab.json", "tokenizer/tokenizer_config.json"];
+    let names = names.into_iter().chain(["tokenizer_3/tokenizer.json", "tokenizer_3/tokenizer_config.json"]);
+    let contents: Vec<_> = names.map(|name| (name, std::fs::read(original.join(name)).unwrap())).collect();
+    let write = |name: &str, content: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    contents.iter().for_each(|(name, content)| write(name, content));
+    let files = ModelFiles::Folder(folder.path().into());
+    let mut refused = 0;
+    for round in 0..300 {
+        let (name, content) = &contents[round % contents.len()];
+        let mut file = content.clone();
+        let at = random(file.len());
+        match random(4) {
+            0 => file.truncate(at),
+            1 => file[at] ^= 1 << random(8),
+            2 => file[at] = b"0123456789[]{},:\"\n"[random(18)],
+            _ => file.copy_within(at / 2..at / 2 + (content.len() - at).min(30), at),
+        }
+        write(name, &file);
+        let tokenizer = match name.starts_with("tokenizer/") {
+            true => Tokenizer::clip(&files, "tokenizer", 77),
+            false => Tokenizer::t5(&files, "tokenizer_3"),
+        };
+        match tokenizer {
+            Ok(tokenizer) => drop(tokenizer.ids("a Red circle, 東京 <|endoftext|>", 20)),
+            Err(_) => refused += 1,
+        }
+        write(name, content);
+    }
+    assert!(refused > 100, "only {refused} of 300 mutated files were refused");
+}
+
+#[test]
 fn the_truncated_part_is_returned_as_the_user_wrote_it() {
     let truncated = |weights: PromptWeights, prompt| {
         let truncated = CLIP_L.encode(&weights.parse(prompt), 5, Fit::Truncate).unwrap().truncated;
