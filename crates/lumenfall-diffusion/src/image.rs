@@ -135,3 +135,20 @@ impl RgbImage {
         Self::new(width as u32, height as u32, values.iter().map(to_byte).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Weights in f16 can be too large for their type, and a black image would hide it.
+    #[test]
+    fn pixels_that_are_not_finite_are_an_error() {
+        for (value, is_finite) in [(0.5, true), (f32::NAN, false), (f32::INFINITY, false)] {
+            let tensor = Tensor::new(vec![0.0, 0.0, value], &[1, 1, 3]).unwrap();
+            match RgbImage::from_tensor(&tensor) {
+                Ok(image) => assert!(is_finite && image.pixels() == [128, 128, 191]),
+                Err(error) => assert!(!is_finite && matches!(error, Error::NotFinite(_)), "{error}"),
+            }
+        }
+    }
+}

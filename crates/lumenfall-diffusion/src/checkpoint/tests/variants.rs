@@ -359,3 +359,46 @@ fn the_folder_of_another_pipeline_is_named() {
         assert!(error.is_none_or(|error| error.contains(expected.unwrap()) && error.contains("model_index.json")));
     }
 }
+
+#[test]
+fn weights_of_16_bit_variants_have_other_names() {
+    for variant in ["fp16", "bf16"] {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&golden("model"), copy.path());
+        let rename = |from: &str, to: &str| std::fs::rename(copy.path().join(from), copy.path().join(to)).unwrap();
+        for part in ["transformer/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"] {
+            rename(&format!("{part}.safetensors"), &format!("{part}.{variant}.safetensors"));
+        }
+        let t5 = |name: &str| format!("text_encoder_3/{name}");
+        for index in 1..=2 {
+            let number = format!("{index:05}-of-00002.safetensors");
+            rename(&t5(&format!("model-{number}")), &t5(&format!("model.{variant}-{number}")));
+        }
+        let path = copy.path().join(t5("model.safetensors.index.json"));
+        let index = std::fs::read_to_string(&path).unwrap().replace("model-", &format!("model.{variant}-"));
+        std::fs::remove_file(path).unwrap();
+        std::fs::write(copy.path().join(t5(&format!("model.safetensors.index.{variant}.json"))), index).unwrap();
+        let files = ModelFiles::find(copy.path()).unwrap();
+        Pipeline::open(&files, &LoadOptions::default()).unwrap();
+    }
+}
+
+#[test]
+fn parts_in_different_folders_are_named_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let denoiser = folder.path().join("denoiser.gguf");
+    std::fs::copy(layout("denoiser-Q8_0.gguf"), &denoiser).unwrap();
+    let mut named = PartFiles::default();
+    for kind in [PartKind::Vae, PartKind::ClipL, PartKind::ClipG] {
+        let error = ModelFiles::find_with(&denoiser, named.clone()).unwrap_err().to_string();
+        assert!(error.contains(kind.name()), "{error}");
+        named.set(kind, layout("bundle.safetensors"));
+    }
+    named.set(PartKind::T5, layout("t5xxl.gguf"));
+    let ModelFiles::Parts(found) = ModelFiles::find_with(&denoiser, named.clone()).unwrap() else { panic!("a folder") };
+    named.set(PartKind::Denoiser, &denoiser);
+    assert_eq!(found, named);
+    Checkpoint::from_parts(&found, &GOLDEN).unwrap();
+    let error = ModelFiles::find_with(&golden("model"), named).unwrap_err().to_string();
+    assert!(error.contains("is a complete model") && error.contains("denoiser"), "{error}");
+}
