@@ -1,7 +1,6 @@
-"""Writes the golden values for the tests of the Rust pipeline, computed by diffusers in f32.
+"""Writes the golden values for the tests of the Rust pipeline, computed by diffusers in f32 with two tiny models.
 
-The model is a tiny Stable Diffusion 3.5. All its weights are random, because the usual initial zeros and ones of gates
-and norms would hide mistakes. README.md describes each tensor.
+README.md describes each tensor.
 """
 
 import argparse
@@ -12,164 +11,38 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
-from diffusers import (
-    AutoencoderKL,
-    FlowMatchEulerDiscreteScheduler,
-    SD3Transformer2DModel,
-    StableDiffusion3Img2ImgPipeline,
-    StableDiffusion3Pipeline,
-)
+from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Img2ImgPipeline, StableDiffusion3Pipeline
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModelWithProjection, T5Config, T5EncoderModel
 
-import tiny_tokenizers
-
-PROMPTS = [
-    "a red circle on a white background",
-    "",
-    "A RED Circle, on a White background!!",
-    "the artist's drawing: 3 small stars (and 12 crosses), isn't it?",
-    "un café déjà vu, naïve Zürich — 東京 🌟",
-    "  two\n lines\tand   spaces ",
-    " ".join(["a small green square at the top left and a large blue star in the middle"] * 8),
-]
-PROMPT, NEGATIVE = PROMPTS[0], "blue square"
-T5_LENGTH = 32
-TABLES = ("_embedding.weight", "shared.weight", "embed_tokens.weight", "relative_attention_bias.weight")
-
-
-def new_model():
-    transformer = SD3Transformer2DModel(
-        sample_size=12,
-        patch_size=2,
-        in_channels=16,
-        num_layers=3,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=64,
-        caption_projection_dim=32,
-        pooled_projection_dim=40,
-        out_channels=16,
-        pos_embed_max_size=12,
-        dual_attention_layers=(0, 1),
-        qk_norm="rms_norm",
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 16, 16),
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        layers_per_block=2,
-        latent_channels=16,
-        norm_num_groups=4,
-        sample_size=96,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        scaling_factor=1.5305,
-        shift_factor=0.0609,
-    )
-    return transformer, vae
-
-
-def new_text_encoders(tokenizers):
-    def clip(tokenizer, width, activation):
-        config = CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=2 * width,
-            projection_dim=width,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            max_position_embeddings=77,
-            hidden_act=activation,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        return CLIPTextModelWithProjection(config)
-
-    t5 = T5Config(
-        vocab_size=len(tokenizers[2]),
-        d_model=64,
-        d_kv=16,
-        d_ff=96,
-        num_layers=2,
-        num_heads=4,
-        feed_forward_proj="gated-gelu",
-    )
-    return clip(tokenizers[0], 16, "quick_gelu"), clip(tokenizers[1], 24, "gelu"), T5EncoderModel(t5)
-
-
-@torch.no_grad()
-def randomise(model, generator):
-    for name, weight in model.state_dict().items():
-        if not weight.is_floating_point():
-            continue
-        noise = torch.randn(weight.shape, generator=generator)
-        if name == "pos_embed.pos_embed":
-            weight += 0.1 * noise
-        elif name.endswith(TABLES):
-            weight.copy_(0.5 * noise)
-        elif weight.dim() >= 2:
-            gain = 1.5 if "norm" in name else 1.0
-            weight.copy_(gain * noise * weight[0].numel() ** -0.5)
-        elif name.endswith("weight"):
-            weight.copy_(1 + 0.2 * noise)
-        else:
-            weight.copy_(0.1 * noise)
-
-
-def save_model(folder, seed):
-    tiny_tokenizers.save_all(folder, 77, 512)
-    tokenizers = tiny_tokenizers.load_all(folder)
-    torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    transformer, vae = new_model()
-    encoders = new_text_encoders(tokenizers)
-    for model in (transformer, vae, *encoders):
-        randomise(model, generator)
-    with torch.no_grad():
-        # Keeps most pixels inside 0..255, because clamping would hide mistakes.
-        vae.decoder.conv_out.weight *= 0.3
-    pipeline = StableDiffusion3Pipeline(
-        transformer=transformer,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=vae,
-        text_encoder=encoders[0],
-        tokenizer=tokenizers[0],
-        text_encoder_2=encoders[1],
-        tokenizer_2=tokenizers[1],
-        text_encoder_3=encoders[2],
-        tokenizer_3=tokenizers[2],
-    )
-    pipeline.save_pretrained(folder)
-    # As in the full model, the third encoder is in two files with an index.
-    t5 = folder / "text_encoder_3"
-    size = (t5 / "model.safetensors").stat().st_size
-    shutil.rmtree(t5)
-    encoders[2].save_pretrained(t5, max_shard_size=size * 6 // 10)
-    for name in ("tokenizer", "tokenizer_2", "tokenizer_3"):
-        shutil.rmtree(folder / name)
-    tiny_tokenizers.save_all(folder, 77, 512)
+from golden_models import FIRST, SECOND, save_model
 
 
 class Scenarios:
-    def __init__(self, folder, pipeline):
-        self.folder, self.pipeline, self.parameters = folder, pipeline, {}
+    def __init__(self, configuration, folder):
+        save_model(configuration, folder / "model")
+        self.pipeline = StableDiffusion3Pipeline.from_pretrained(folder / "model", torch_dtype=torch.float32)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.configuration, self.folder, self.parameters = configuration, folder, {}
 
     def save(self, name, tensors, parameters):
         tensors = {key: value.detach().clone().contiguous() for key, value in tensors.items()}
         save_file(tensors, self.folder / f"{name}.safetensors")
         self.parameters[name] = parameters
 
+    def save_parameters(self):
+        text = json.dumps(self.parameters, indent=1, ensure_ascii=False)
+        (self.folder / "golden.json").write_text(text + "\n")
+
     def text(self):
         pipe, tensors = self.pipeline, {}
-        for i, prompt in enumerate(PROMPTS):
+        prompts, t5_length = self.configuration.prompts, self.configuration.t5_length
+        for i, prompt in enumerate(prompts):
             ids = {}
             for which, tokenizer, length in (
                 ("clip_l", pipe.tokenizer, 77),
                 ("clip_g", pipe.tokenizer_2, 77),
-                ("t5", pipe.tokenizer_3, T5_LENGTH),
+                ("t5", pipe.tokenizer_3, t5_length),
             ):
                 ids[which] = tokenizer(
                     prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
@@ -180,18 +53,20 @@ class Scenarios:
                 tensors[f"{i}.{which}.penultimate"] = out.hidden_states[-2]
                 tensors[f"{i}.{which}.pooled"] = out.text_embeds
             tensors[f"{i}.t5.output"] = pipe.text_encoder_3(ids["t5"])[0]
-        for i in (0, len(PROMPTS) - 1):
-            tensors[f"{i}.prompt_embeds"], tensors[f"{i}.pooled_prompt_embeds"] = self.encode(pipe, PROMPTS[i])
-        tensors["no_t5.prompt_embeds"], tensors["no_t5.pooled_prompt_embeds"] = self.encode(self.without_t5(), PROMPT)
-        # The long prompt with the default length of 256 has relative positions beyond the last bucket.
-        ids = pipe.tokenizer_3(PROMPTS[-1], padding="max_length", max_length=256, truncation=True, return_tensors="pt")
+        for i in (0, len(prompts) - 1):
+            tensors[f"{i}.prompt_embeds"], tensors[f"{i}.pooled_prompt_embeds"] = self.encode(pipe, prompts[i])
+        no_t5 = self.encode(self.without_t5(), prompts[0])
+        tensors["no_t5.prompt_embeds"], tensors["no_t5.pooled_prompt_embeds"] = no_t5
+        # The long prompt has relative positions beyond the last bucket.
+        long = self.configuration.long_t5_length
+        ids = pipe.tokenizer_3(prompts[-1], padding="max_length", max_length=long, truncation=True, return_tensors="pt")
         tensors["long.t5.ids"] = ids.input_ids
         tensors["long.t5.output"] = pipe.text_encoder_3(ids.input_ids)[0]
-        self.save("text", tensors, {"prompts": PROMPTS, "no_t5": PROMPT, "long": PROMPTS[-1], "t5_length": T5_LENGTH})
+        self.save("text", tensors, {"prompts": prompts, "t5_length": t5_length, "long_t5_length": long})
 
     def encode(self, pipe, prompt):
         embeds, _, pooled, _ = pipe.encode_prompt(
-            prompt, None, None, do_classifier_free_guidance=False, max_sequence_length=T5_LENGTH
+            prompt, None, None, do_classifier_free_guidance=False, max_sequence_length=self.configuration.t5_length
         )
         return embeds, pooled
 
@@ -201,13 +76,13 @@ class Scenarios:
     def denoiser(self):
         model, tensors = self.pipeline.transformer, {}
         generator = torch.Generator().manual_seed(11)
-        sizes = {"square": (12, 12), "wide": (8, 20)}
-        timesteps = {"square": 750.0, "wide": 58.5}
+        sizes, timesteps = self.configuration.latents, self.configuration.timesteps
+        config, text_length = model.config, 77 + self.configuration.t5_length
         for name, (height, width) in sizes.items():
             inputs = {
-                "latents": torch.randn(2, 16, height, width, generator=generator),
-                "context": torch.randn(2, 77 + T5_LENGTH, 64, generator=generator),
-                "pooled": torch.randn(2, 40, generator=generator),
+                "latents": torch.randn(2, config.in_channels, height, width, generator=generator),
+                "context": torch.randn(2, text_length, config.joint_attention_dim, generator=generator),
+                "pooled": torch.randn(2, config.pooled_projection_dim, generator=generator),
                 "timestep": torch.tensor([timesteps[name]] * 2),
             }
             tensors |= {f"{name}.{key}": value for key, value in inputs.items()}
@@ -215,7 +90,9 @@ class Scenarios:
             for key, module in (("temb", model.time_text_embed), ("patches", model.pos_embed)):
                 hooks.append(module.register_forward_hook(keep(tensors, f"{name}.{key}")))
             for i, block in enumerate(model.transformer_blocks):
-                hooks.append(block.register_forward_hook(keep(tensors, f"{name}.block{i}.context", f"{name}.block{i}.hidden")))
+                hooks.append(
+                    block.register_forward_hook(keep(tensors, f"{name}.block{i}.context", f"{name}.block{i}.hidden"))
+                )
             tensors[f"{name}.output"] = model(
                 hidden_states=inputs["latents"],
                 timestep=inputs["timestep"],
@@ -230,9 +107,10 @@ class Scenarios:
     def vae(self):
         vae, tensors = self.pipeline.vae, {}
         generator = torch.Generator().manual_seed(12)
-        sizes = {"square": (48, 48), "wide": (32, 80)}
+        sizes, scale = self.configuration.images, self.pipeline.vae_scale_factor
         for name, (height, width) in sizes.items():
-            latents = torch.randn(1, 16, height // 8, width // 8, generator=generator)
+            shape = (1, vae.config.latent_channels, height // scale, width // scale)
+            latents = torch.randn(shape, generator=generator)
             image = torch.rand(1, 3, height, width, generator=generator) * 2 - 1
             posterior = vae.encode(image).latent_dist
             tensors |= {
@@ -245,16 +123,18 @@ class Scenarios:
             }
         self.save("vae", tensors, {"sizes": sizes, "sample_seed": 13})
 
-    def txt2img(self):
-        runs = {
-            "square": {"height": 96, "width": 96, "seed": 1, "guidance": 4.5, "t5": True},
-            "wide": {"height": 96, "width": 160, "seed": 2**32 + 5, "guidance": 4.5, "t5": True},
-            "no_t5": {"height": 96, "width": 96, "seed": 3, "guidance": 4.5, "t5": False},
-            "no_guidance": {"height": 96, "width": 96, "seed": 4, "guidance": 1.0, "t5": True},
+    def texts(self):
+        configuration = self.configuration
+        return {
+            "prompt": configuration.prompts[0],
+            "negative": configuration.negative,
+            "t5_length": configuration.t5_length,
         }
-        tensors = {}
+
+    def txt2img(self):
+        runs, tensors = self.configuration.txt2img, {}
         for name, run in runs.items():
-            run |= {"steps": 4, "prompt": PROMPT, "negative": NEGATIVE, "t5_length": T5_LENGTH}
+            run |= self.texts()
             pipe = self.pipeline if run["t5"] else self.without_t5()
             with recorded(pipe.scheduler, tensors, name):
                 images = pipe(
@@ -265,7 +145,7 @@ class Scenarios:
                     num_inference_steps=run["steps"],
                     guidance_scale=run["guidance"],
                     generator=torch.Generator().manual_seed(run["seed"]),
-                    max_sequence_length=T5_LENGTH,
+                    max_sequence_length=run["t5_length"],
                     output_type="np",
                 ).images
             keep_schedule(tensors, name, pipe.scheduler)
@@ -275,12 +155,10 @@ class Scenarios:
         self.save("txt2img", tensors, runs)
 
     def img2img(self):
-        runs = {"square": {"height": 96, "width": 96, "seed": 5}, "wide": {"height": 64, "width": 112, "seed": 6}}
         pipe = StableDiffusion3Img2ImgPipeline(**self.pipeline.components)
-        tensors = {}
+        runs, tensors = self.configuration.img2img, {}
         for name, run in runs.items():
-            run |= {"steps": 5, "strength": 0.6, "guidance": 4.5, "prompt": PROMPT, "negative": NEGATIVE}
-            run |= {"t5_length": T5_LENGTH}
+            run |= self.texts()
             image = gradient(run["height"], run["width"])
             with recorded(pipe.scheduler, tensors, name):
                 output = pipe(
@@ -293,7 +171,7 @@ class Scenarios:
                     num_inference_steps=run["steps"],
                     guidance_scale=run["guidance"],
                     generator=torch.Generator().manual_seed(run["seed"]),
-                    max_sequence_length=T5_LENGTH,
+                    max_sequence_length=run["t5_length"],
                     output_type="np",
                 ).images[0]
             keep_schedule(tensors, name, pipe.scheduler)
@@ -303,7 +181,7 @@ class Scenarios:
             encoded = pipe.vae.encode(preprocessed).latent_dist.sample(generator)
             encoded = (encoded - pipe.vae.config.shift_factor) * pipe.vae.config.scaling_factor
             noise = torch.randn(encoded.shape, generator=generator)
-            sigma = pipe.scheduler.sigmas[run["steps"] - int(run["steps"] * run["strength"])]
+            sigma = pipe.scheduler.sigmas[int(run["steps"] - run["steps"] * run["strength"])]
             start = sigma * noise + (1 - sigma) * encoded
             torch.testing.assert_close(start, tensors[f"{name}.initial"])
             tensors |= {
@@ -436,20 +314,26 @@ def main():
     folder = parser.parse_args().folder
     # With one thread, the order of sums does not depend on the machine.
     torch.set_num_threads(1)
-    shutil.rmtree(folder, ignore_errors=True)
-    save_model(folder / "model", seed=10)
-    pipeline = StableDiffusion3Pipeline.from_pretrained(folder / "model", torch_dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    scenarios = Scenarios(folder, pipeline)
-    for make in ("text", "denoiser", "vae", "txt2img", "img2img", "scheduler", "rng"):
-        getattr(scenarios, make)()
+    first = Scenarios(FIRST, new_folder(folder))
+    for make in (first.text, first.denoiser, first.vae, first.txt2img, first.img2img, first.scheduler, first.rng):
+        make()
+    first.save_parameters()
     for name, dtype in (("bf16", torch.bfloat16), ("f16", torch.float16)):
-        weights = {key: value.to(dtype) for key, value in pipeline.text_encoder.state_dict().items()}
+        weights = {key: value.to(dtype) for key, value in first.pipeline.text_encoder.state_dict().items()}
         save_file(weights, folder / f"text_encoder.{name}.safetensors")
+    second = Scenarios(SECOND, new_folder(folder / "second"))
+    for make in (second.text, second.denoiser, second.vae, second.txt2img, second.img2img):
+        make()
+    second.save_parameters()
     write_8_bit_formats(folder)
     write_gguf(folder)
-    text = json.dumps(scenarios.parameters, indent=1, ensure_ascii=False)
-    (folder / "golden.json").write_text(text + "\n")
+
+
+def new_folder(folder):
+    """Deletes the model of an earlier run. The values of other programs stay."""
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 if __name__ == "__main__":

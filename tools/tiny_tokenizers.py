@@ -66,9 +66,9 @@ def save_clip(folder, merges, pad, max_length):
     write_json(folder / "tokenizer_config.json", config)
 
 
-def save_t5(folder, max_length):
+def save_t5(folder, words, max_length):
     """Writes a T5 tokenizer of whole words, with single characters for other words."""
-    words = [form for word in WORDS for form in (word, word.capitalize())]
+    words = [form for word in words for form in (word, word.capitalize())]
     vocab = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
     vocab += [("▁" + word, -2.0) for word in dict.fromkeys(words)]
     vocab += [(c, -8.0) for c in string.ascii_letters + string.digits + string.punctuation]
@@ -87,14 +87,14 @@ def write_json(path, value):
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n")
 
 
-def save_all(folder, clip_length, t5_length):
-    """Writes all three tokenizers to the folder of a pipeline."""
+def save_all(folder, clip_length, t5_length, words=WORDS):
+    """Writes all three tokenizers of these words to the folder of a pipeline."""
     folder = Path(folder)
-    merges = merges_for(WORDS)
+    merges = merges_for(words)
     save_clip(folder / "tokenizer", merges, END, clip_length)
     # The padding token of the larger CLIP is "!", whose id is 0.
     save_clip(folder / "tokenizer_2", merges, "!", clip_length)
-    save_t5(folder / "tokenizer_3", t5_length)
+    save_t5(folder / "tokenizer_3", words, t5_length)
 
 
 def load_all(folder):

@@ -1,5 +1,7 @@
 //! Compares the models on a GPU with the golden values, with the same functions as on the CPU.
 
+use super::components::*;
+use super::images::*;
 use super::*;
 use crate::device::GpuChoice;
 use crate::gpu::tests::{placement, placement_on, unshared};
@@ -21,13 +23,12 @@ fn autoencoder_output_equals_that_of_diffusers() {
 
 #[test]
 fn images_equal_those_of_diffusers() {
-    let device = Device::Gpu(GpuChoice::Index(0));
-    let options = LoadOptions { device, ..LoadOptions::default() };
-    let pipeline = Pipeline::open(&files(), &options).unwrap();
-    for name in ["square", "wide", "no_guidance"] {
-        assert_same_image(&pipeline, &Golden::open("txt2img"), ["txt2img", name], None, leniency(&placement()));
+    let options = LoadOptions { device: Device::Gpu(GpuChoice::Index(0)), ..LoadOptions::default() };
+    for model in Model::ALL {
+        let pipeline = Pipeline::open(&model.files(), &options).unwrap();
+        assert_generated_images(model, &pipeline, None, leniency(&placement()));
+        assert_edited_images(model, &pipeline, leniency(&placement()));
     }
-    assert_edited_images(&pipeline, leniency(&placement()));
 }
 
 #[test]

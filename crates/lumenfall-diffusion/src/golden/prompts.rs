@@ -9,12 +9,19 @@ use crate::text::{LongPrompts, PromptCache, PromptWeights};
 
 #[test]
 fn conditioning_equals_that_of_diffusers() {
-    let golden = Golden::open("text");
-    let parameters = parameters();
-    let prompts = parameters["text"]["prompts"].as_array().unwrap();
-    let encoders = text_encoders(&files(), &Placement::default());
+    for model in Model::ALL {
+        assert_conditioning(model);
+    }
+}
+
+fn assert_conditioning(model: Model) {
+    let golden = model.golden("text");
+    let parameters = &model.parameters()["text"];
+    let t5_tokens = parameters["t5_length"].as_u64().unwrap() as usize;
+    let prompts = parameters["prompts"].as_array().unwrap();
+    let encoders = text_encoders(&model.files(), &Placement::default());
     let last = prompts.len() - 1;
-    let reading = Reading { t5_tokens: Some(T5_TOKENS), ..Reading::default() };
+    let reading = Reading { t5_tokens: Some(t5_tokens), ..Reading::default() };
     // The last prompt exceeds the length of all three encoders.
     for (i, count) in [(0, 0), (last, 3)] {
         let (texts, mut warnings) = (Texts::all(prompts[i].as_str().unwrap()), Vec::new());
@@ -27,9 +34,9 @@ fn conditioning_equals_that_of_diffusers() {
         assert_eq!(warnings.len(), 2 * count, "{warnings:?}");
     }
 
-    let (_folder, without_t5) = files_without_t5();
+    let (_folder, without_t5) = model.files_without_t5();
     let encoders = text_encoders(&without_t5, &Placement::default());
-    let encoded = encode(&encoders, &[prompts[0].as_str().unwrap()], T5_TOKENS, &never_cancelled).unwrap();
+    let encoded = encode(&encoders, &[prompts[0].as_str().unwrap()], t5_tokens, &never_cancelled).unwrap();
     assert_close(&encoded[0].context, &golden.first("no_t5.prompt_embeds"), COMPONENT_TOLERANCE);
     assert_close(&encoded[0].pooled, &golden.get("no_t5.pooled_prompt_embeds"), COMPONENT_TOLERANCE);
 }
@@ -54,7 +61,7 @@ fn a_prompt_that_was_encoded_recently_is_not_encoded_again() {
 
 #[test]
 fn without_t5_its_tokens_can_be_omitted() {
-    let (_folder, files) = files_without_t5();
+    let (_folder, files) = Model::First.files_without_t5();
     let encoders = open_text_encoders(&files, WithoutT5::Omit, &Placement::default());
     let encoded = encode(&encoders, &["a star"], 256, &never_cancelled).unwrap();
     assert_eq!(encoded[0].context.shape(), [77, 64]);
