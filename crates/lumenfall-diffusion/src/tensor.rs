@@ -181,7 +181,7 @@ impl Tensor {
         if let Some(gpu) = parts.iter().find_map(|part| part.gpu()) {
             return gpu::kernels::concat(gpu, parts, &shape);
         }
-        Self::new(parts.iter().flat_map(|part| part.values().iter().copied()).collect(), &shape)
+        Self::new(parts.iter().map(|part| part.values()).collect::<Vec<_>>().concat(), &shape)
     }
 
     /// Returns a copy whose dimensions are in the order `axes`.
