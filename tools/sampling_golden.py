@@ -131,7 +131,14 @@ def run_diffusers(scheduler, n, latent, skipped, noises=None):
     return torch.stack(latents)
 
 
-def run_dpmpp_2m(sigmas, latent):
+def run_euler(sigmas, latent, velocity):
+    """Euler's method."""
+    for sigma, following in zip(sigmas, sigmas[1:]):
+        latent = latent + (following - sigma) * velocity(latent, sigma * 1000)
+    return latent
+
+
+def run_dpmpp_2m(sigmas, latent, velocity=velocity):
     """sample_dpmpp_2m of k-diffusion."""
     latents, previous = [], None
     for i in range(len(sigmas) - 1):
@@ -147,7 +154,7 @@ def run_dpmpp_2m(sigmas, latent):
     return torch.stack(latents)
 
 
-def run_ancestral(sigmas, latent, noises):
+def run_ancestral(sigmas, latent, noises, velocity=velocity):
     """sample_euler_ancestral_RF of ComfyUI with eta 1."""
     latents = []
     for i in range(len(sigmas) - 1):
@@ -185,8 +192,8 @@ def samplers(latent, noises):
         yield f"euler_ancestral.{label}", run_ancestral(sigmas, latent, noises)
 
 
-def guiders(cond, uncond, skip):
-    """Yields the name of each guider with its results for the steps of four predictions."""
+def new_guiders():
+    """Returns the guiders by their names."""
     projected = {
         "guidance_scale": 4.5,
         "eta": 0.3,
@@ -197,7 +204,7 @@ def guiders(cond, uncond, skip):
         "skip_layer_guidance_layers": [7, 8, 9],
         "skip_layer_guidance_stop": 0.75,
     }
-    cases = {
+    return {
         "plain": ClassifierFreeGuidance(guidance_scale=4.5),
         "interval": ClassifierFreeGuidance(guidance_scale=4.5, start=0.25, stop=0.75),
         "rescale": ClassifierFreeGuidance(guidance_scale=4.5, guidance_rescale=0.7),
@@ -211,7 +218,11 @@ def guiders(cond, uncond, skip):
         "skip_layers": SkipLayerGuidance(**layers),
         "skip_layers_rescale": SkipLayerGuidance(**layers, guidance_rescale=0.7),
     }
-    for name, guider in cases.items():
+
+
+def guiders(cond, uncond, skip):
+    """Yields the name of each guider with its results for the steps of four predictions."""
+    for name, guider in new_guiders().items():
         results = []
         for step in range(4):
             guider.set_state(step=step, num_inference_steps=4, timestep=torch.tensor(0))
@@ -286,6 +297,36 @@ def images(folder):
                 **{"guidance_scale": 4.5} | options,
             )
         yield name, result.images
+
+    def predict(prompt, latent, timestep):
+        return transformer(
+            hidden_states=latent,
+            timestep=timestep[None],
+            encoder_hidden_states=context[prompt],
+            pooled_projections=pooled[prompt],
+        ).sample
+
+    def guided(latent, timestep):
+        conditional, unconditional = (predict(prompt, latent, timestep) for prompt in (0, 1))
+        return unconditional + 4.5 * (conditional - unconditional)
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
+    scheduler.set_timesteps(8)
+    sigmas = scheduler.sigmas
+    yield "dpmpp_2m", run_dpmpp_2m(sigmas, latent, guided)[-1]
+    yield "euler_ancestral", run_ancestral(sigmas, latent, noises, guided)[-1]
+    for name, guider in new_guiders().items():
+        if isinstance(guider, SkipLayerGuidance):
+            continue  # the pipeline has its own
+
+        def of_guider(latent, timestep, guider=guider):
+            step = int((sigmas * 1000 - timestep).abs().argmin())
+            guider.set_state(step=step, num_inference_steps=8, timestep=timestep)
+            predictions = [predict(prompt, latent, timestep) for prompt in (0, 1)]
+            guider.prepare_inputs({"x": predictions})
+            return guider.forward(*predictions).pred
+
+        yield f"guidance.{name}", run_euler(sigmas, latent, of_guider)
 
 
 def prompted(folder):

@@ -1,10 +1,12 @@
-//! Runs the denoiser of the golden model with samplers and guidance, and compares the latents with those of diffusers' pipeline.
+//! Runs the denoiser of the golden model with samplers and guidance, and compares the latents with those of diffusers' pipeline and
+//! guiders, and of the samplers of k-diffusion and ComfyUI.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::super::{
-    Forward, Guidance, GuidancePlan, Sampler, Schedule, ScheduleOptions, Scheduler, SkipLayers, SkipWindow, sample,
+    Forward, Guidance, GuidanceMethod, GuidancePlan, Sampler, Schedule, ScheduleOptions, Scheduler, SkipLayers,
+    SkipWindow, sample,
 };
 use super::{Golden, assert_close};
 use crate::checkpoint::Checkpoint;
@@ -68,18 +70,32 @@ fn denoise(
 }
 
 #[test]
-fn latents_equal_those_of_the_pipeline_of_diffusers() {
+fn latents_equal_those_of_the_references() {
     let golden = Golden::open();
     let files = ModelFiles::Folder(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/model"));
     let Checkpoint { denoiser, scheduler, .. } = Checkpoint::open(&files).unwrap();
     let denoiser = Mmdit::open(denoiser).unwrap();
     let plain = Guidance { scale: 4.5, ..Default::default() };
     let skip = SkipLayers { layers: vec![1], scale: 2.8, window: SkipWindow::Steps { start: 0.01, end: 0.5 } };
+    let with = |method| Guidance { method, ..plain.clone() };
+    let projected = |momentum| with(GuidanceMethod::Projected { eta: 0.3, norm_threshold: 2.5, momentum });
+    for (name, guidance) in [
+        ("interval", Guidance { start: 0.25, end: 0.75, ..plain.clone() }),
+        ("rescale", Guidance { rescale: 0.7, ..plain.clone() }),
+        ("zero_star", with(GuidanceMethod::ZeroStar { zero_init_steps: 1 })),
+        ("projected", projected(None)),
+        ("momentum", projected(Some(-0.5))),
+    ] {
+        let latent = denoise(&golden, &scheduler, &denoiser, (Sampler::Euler, None), &guidance);
+        assert_close(&latent, golden.get(&format!("image.guidance.{name}")), TOLERANCE, name);
+    }
     for (name, sampler, schedule, guidance) in [
         ("euler", Sampler::Euler, None, plain.clone()),
         ("karras", Sampler::Euler, Some(Schedule::Karras), plain.clone()),
         ("heun", Sampler::Heun, None, plain.clone()),
+        ("dpmpp_2m", Sampler::Dpmpp2m, None, plain.clone()),
         ("dpmpp_2m_flow", Sampler::Dpmpp2mFlow, None, plain.clone()),
+        ("euler_ancestral", Sampler::EulerAncestral, None, plain.clone()),
         ("uni_pc", Sampler::UniPc, None, plain.clone()),
         ("lcm", Sampler::Lcm, None, Guidance { scale: 1.0, ..Default::default() }),
         ("skip_layers", Sampler::Euler, None, Guidance { skip_layers: Some(skip), ..plain }),

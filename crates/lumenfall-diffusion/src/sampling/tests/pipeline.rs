@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::super::{Guidance, Noise, Sampler, Schedule, SkipLayers, SkipWindow};
+use super::super::{CudaCard, Guidance, GuidanceMethod, Noise, Sampler, Schedule, SkipLayers, SkipWindow};
 use super::{Golden, assert_close};
 use crate::error::Error;
 use crate::image::RgbImage;
@@ -59,11 +59,18 @@ fn latents_equal_those_of_diffusers_from_a_prompt_and_a_seed() {
     }
 }
 
+/// Neither the noise of a step nor the momentum of guidance depends on the other images of a request.
 #[test]
-fn the_noise_of_a_step_belongs_to_its_image() {
+fn an_image_is_the_same_alone_and_with_others() {
     let pipeline = pipeline();
-    let parameters = Parameters { sampler: Some(Sampler::EulerAncestral), steps: Some(2), ..parameters() };
-    for noise in [Noise::TorchCpu, Noise::Portable] {
+    let mut parameters = Parameters { steps: Some(3), ..parameters() };
+    parameters.guidance.method = GuidanceMethod::Projected { eta: 0.3, norm_threshold: 2.5, momentum: Some(-0.5) };
+    for (sampler, noise) in [
+        (Sampler::EulerAncestral, Noise::TorchCpu),
+        (Sampler::EulerAncestral, Noise::Portable),
+        (Sampler::Lcm, Noise::TorchCuda(CudaCard::A100)),
+    ] {
+        let parameters = Parameters { sampler: Some(sampler), ..parameters.clone() };
         let one = |seed| latents(&pipeline, &Parameters { noise, seed, ..parameters.clone() });
         let two = latents(&pipeline, &Parameters { noise, count: 2, ..parameters.clone() });
         assert_eq!(two, [one(7), one(8)].concat());
