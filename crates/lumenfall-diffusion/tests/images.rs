@@ -225,6 +225,37 @@ fn files_contain_metadata_in_any_language_and_the_same_pixels() {
     assert_eq!((read_metadata(&gif), gif), (None, image.encode(FileFormat::Gif).unwrap()));
 }
 
+/// Programs that read the parameters of generated images expect big-endian EXIF data with a comment in UTF-16.
+#[test]
+fn files_contain_the_parameters_in_the_form_of_other_programs() {
+    let parameters = "a stär \u{1f31f}\nSteps: 1";
+    let metadata = FileMetadata { json: "{}".into(), parameters: parameters.into() };
+    let comment: Vec<u8> =
+        b"UNICODE\0".iter().copied().chain(parameters.encode_utf16().flat_map(u16::to_be_bytes)).collect();
+    let find = |file: &[u8], part: &[u8]| file.windows(part.len()).position(|window| window == part);
+    for format in formats().into_iter().skip(1) {
+        let file = gradient().encode_with(format, &metadata).unwrap();
+        let exif = find(&file, b"MM\0*").unwrap();
+        let before = &file[..exif];
+        match format {
+            FileFormat::Jpeg { .. } => assert!(before.ends_with(b"Exif\0\0")),
+            FileFormat::WebpLossless | FileFormat::WebpLossy { .. } => {
+                // The flag of EXIF data in the header, and a chunk without the prefix of JPEG.
+                assert!(file[12..].starts_with(b"VP8X") && file[20] & 0b1000 != 0, "{format:?}");
+                let length = u32::from_le_bytes(*before.last_chunk().unwrap()) as usize;
+                assert!(before[..exif - 4].ends_with(b"EXIF") && exif + length <= file.len(), "{format:?}");
+            }
+            // The distance to the TIFF header.
+            _ => assert!(before.ends_with(&[0; 4]), "{format:?}"),
+        }
+        assert!(find(&file[exif..], &comment).is_some(), "{format:?}");
+    }
+    let file = gradient().encode_with(FileFormat::Png, &metadata).unwrap();
+    let chunk = [b"iTXtparameters\0\0\0\0\0".as_slice(), parameters.as_bytes()].concat();
+    assert!(find(&file, &chunk) < find(&file, b"IDAT"));
+    assert!(find(&file, &chunk).is_some());
+}
+
 #[test]
 fn a_jpeg_file_contains_the_json_as_long_as_it_has_space() {
     let long = FileMetadata { json: "x".repeat(60_000), parameters: "y".repeat(60_000) };

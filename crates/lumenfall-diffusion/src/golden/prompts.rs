@@ -4,6 +4,7 @@
 use std::fs;
 
 use super::*;
+use crate::lora::LoraFile;
 use crate::parameters::PipelineOutput;
 use crate::text::{LongPrompts, PromptCache, PromptWeights};
 
@@ -141,7 +142,10 @@ fn draw(
             fs::copy(file.path(), copy.path().join(part.file_name()).join(file.file_name())).unwrap();
         }
     }
-    let options = LoadOptions { device: Device::Cpu, prompt_cache: Some(cache.clone()), ..LoadOptions::default() };
+    // It changes both CLIP encoders.
+    let lora = LoraFile::new("kohya", folder().join("lora/kohya.safetensors")).strength(0.0);
+    let prompt_cache = Some(cache.clone());
+    let options = LoadOptions { device: Device::Cpu, prompt_cache, loras: vec![lora], ..LoadOptions::default() };
     let pipeline = Pipeline::open(&ModelFiles::Folder(copy.path().into()), &options).unwrap();
     before(copy.path());
     let mut parameters = Parameters::new("a star (of many words)");
@@ -175,7 +179,8 @@ fn a_stored_prompt_needs_no_text_encoder() {
     assert!(again.images == first.images);
     assert_eq!(again.warnings, first.warnings);
 
-    let changes: [fn(&mut Parameters); 5] = [
+    let changes: [fn(&mut Parameters); 6] = [
+        |parameters| parameters.loras = [("kohya".into(), 0.5)].into(),
         |parameters| parameters.prompt = "a moon".into(),
         |parameters| parameters.t5_tokens = Some(5),
         |parameters| parameters.text.weights = PromptWeights::ComfyUi,

@@ -174,7 +174,14 @@ mod tests {
             assert_eq!(Key::parse(key), Key::Tensor { module, role }, "{key}");
         }
         assert_eq!(Key::parse("a.hada_w1_a"), Key::Unsupported("LoHa"));
-        assert_eq!(Key::parse("a.diff"), Key::Unsupported("a full difference of weights"));
+        for (key, kind) in [
+            ("a.diff", "a full difference of weights"),
+            ("a.w_norm", "a norm's weight"),
+            ("a.b_norm", "a norm's bias"),
+            ("a.set_weight", "a replaced weight"),
+        ] {
+            assert_eq!(Key::parse(key), Key::Unsupported(kind));
+        }
         assert_eq!(Key::parse("a.lora_A"), Key::Unknown);
         assert_eq!(Key::parse("weight"), Key::Unknown);
     }
