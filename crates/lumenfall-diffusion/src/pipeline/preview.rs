@@ -54,11 +54,11 @@ impl Projection {
     pub(crate) fn fit(vae: &Vae, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Self> {
         let side = SIDE as usize;
         let mut equations = Equations::new(vae.config().latent_channels + 1);
-        for color in 0..LEVELS.len().pow(3) {
-            let level = |digit: usize| LEVELS.get(color / digit % LEVELS.len()).copied().unwrap_or(0.0);
-            let color = [level(1), level(3), level(9)];
-            let image = Tensor::new(color.repeat(side * side), &[side, side, 3])?;
-            let latent = vae.normalize(vae.encode(&image, check_cancelled)?.mean);
+        let level = |color: usize, digit: usize| LEVELS.get(color / digit % LEVELS.len()).copied().unwrap_or(0.0);
+        let colors = || (0..LEVELS.len().pow(3)).map(|color| [1, 3, 9].map(|digit| level(color, digit)));
+        let images = colors().map(|color| Tensor::new(color.repeat(side * side), &[side, side, 3]));
+        for (color, posterior) in colors().zip(vae.encode_all(images, check_cancelled)?) {
+            let latent = vae.normalize(posterior.mean);
             let [_, height, width] = latent.dims()?;
             for cell in 0..height * width {
                 let channels = latent.values().iter().skip(cell).step_by(height * width);
@@ -185,6 +185,36 @@ mod tests {
             let difference = difference / preview.pixels().len() as f64;
             println!("{prompt}: {difference}");
             assert!(difference < 40.0, "{prompt}: the mean difference is {difference}");
+        }
+    }
+
+    /// `.ci/run` runs the tests of modules with this name alone.
+    mod speed {
+        use std::time::{Duration, Instant};
+
+        use super::*;
+
+        /// The steps of the demonstration model are the fastest of all models with the architecture.
+        #[test]
+        #[ignore = "needs an idle processor"]
+        fn a_preview_takes_at_most_a_hundredth_of_a_step() {
+            let pipeline = Pipeline::open(&crate::demo_files(), &LoadOptions::default()).unwrap();
+            let least = |times: &mut dyn Iterator<Item = Duration>| times.min().unwrap();
+            let ends = std::sync::Mutex::new(Vec::new());
+            let mark = |_: &[f32]| ends.lock().unwrap().push(Instant::now());
+            let parameters = Parameters { steps: Some(10), ..Parameters::new("a star") };
+            pipeline.generate(&parameters, Callbacks::none().with_latents(&mark)).unwrap();
+            let ends = ends.into_inner().unwrap();
+            let step = least(&mut ends.windows(2).map(|pair| pair[1] - pair[0]));
+
+            let projection = Projection::fit(&pipeline.vae, &|| Ok(())).unwrap();
+            let preview = least(&mut (0..50).map(|_| {
+                let start = Instant::now();
+                projection.image(&[0.5; 16 * 16 * 16], [16, 16, 16]).unwrap().encode(crate::FileFormat::Png).unwrap();
+                start.elapsed()
+            }));
+            println!("a step takes {step:?}, a preview {preview:?}");
+            assert!(preview * 100 <= step, "a step takes {step:?}, a preview {preview:?}");
         }
     }
 }

@@ -133,7 +133,26 @@ impl Vae {
 
     /// Encodes an image `[height, width, 3]` with values from −1 to 1.
     pub(crate) fn encode(&self, image: &Tensor, check_cancelled: &dyn Fn() -> Result<()>) -> Result<Posterior> {
-        let moments = self.encoder.get()?.forward(image, check_cancelled)?.permute([2, 0, 1])?.on_cpu()?;
+        self.posterior(&*self.encoder.get()?, image, check_cancelled)
+    }
+
+    /// Encodes several images, for which the encoder is read once.
+    pub(crate) fn encode_all(
+        &self,
+        images: impl Iterator<Item = Result<Tensor>>,
+        check_cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<Vec<Posterior>> {
+        let encoder = self.encoder.get()?;
+        images.map(|image| self.posterior(&encoder, &image?, check_cancelled)).collect()
+    }
+
+    fn posterior(
+        &self,
+        encoder: &Encoder,
+        image: &Tensor,
+        check_cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<Posterior> {
+        let moments = encoder.forward(image, check_cancelled)?.permute([2, 0, 1])?.on_cpu()?;
         let channels = self.config.latent_channels;
         Ok(Posterior {
             mean: moments.rows(0..channels)?,
