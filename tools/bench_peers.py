@@ -1,6 +1,6 @@
-"""Measures another program with the files of a model, for `cargo xtask bench local`.
+"""Measures another program with the files of a model, for `cargo xtask bench local` and `gpu-check.sh`.
 
-Generates one image in 2 guided steps and prints a line `NAME VALUE` for the seconds before the first denoiser step, of the text
+Generates an image in guided steps and prints a line `NAME VALUE` for the seconds before the first denoiser step, of the text
 encoders, of a step, of the decoder and of everything, and for the peak of memory in bytes. Values that were not measured are left out.
 """
 
@@ -14,7 +14,6 @@ import tempfile
 import time
 
 PROMPT = "a lighthouse at dusk, oil on canvas"
-STEPS = 2
 GUIDANCE = 4.5
 
 
@@ -42,7 +41,7 @@ def sd_cpp(args):
     ]
     command += [
         "--steps",
-        str(STEPS),
+        str(args.steps),
         "--cfg-scale",
         str(GUIDANCE),
         "-p",
@@ -68,50 +67,68 @@ def sd_cpp(args):
     process.wait()
     if "total" not in values:
         sys.exit(f"{args.program} failed:\n{''.join(log[-20:])}")
-    values["step"] = values.pop("sampling") / STEPS
+    values["step"] = values.pop("sampling") / args.steps
     report(**values, peak=peak(resource.RUSAGE_CHILDREN))
 
 
 def diffusers(args):
-    """Runs diffusers with a folder in its layout."""
+    """Runs diffusers with a folder in its layout. On a CUDA card, the first image is not measured: it includes the choice of kernels."""
     started = time.perf_counter()
     import torch
     from diffusers import StableDiffusion3Pipeline
 
+    on_card = args.device == "cuda"
+    if on_card and not torch.cuda.is_available():
+        sys.exit("torch finds no CUDA card")
     torch.set_num_threads(args.threads)
-    pipeline = StableDiffusion3Pipeline.from_pretrained(args.model, torch_dtype=getattr(torch, args.dtype))
+    has_t5 = os.path.isdir(os.path.join(args.model, "text_encoder_3"))
+    missing = {} if has_t5 else {"text_encoder_3": None, "tokenizer_3": None}
+    pipeline = StableDiffusion3Pipeline.from_pretrained(args.model, torch_dtype=getattr(torch, args.dtype), **missing)
+    pipeline.to(args.device)
     pipeline.set_progress_bar_config(disable=True)
-    times = {}
+    times, steps = {}, []
+
+    def now():
+        if on_card:
+            torch.cuda.synchronize()
+        return time.perf_counter()
 
     def timed(function, name):
         def call(*positional, **named):
-            start = time.perf_counter()
+            start = now()
             times.setdefault(f"first_{name}", start - started)
             result = function(*positional, **named)
-            times[name] = time.perf_counter() - start
+            times[name] = now() - start
             return result
 
         return call
 
-    steps = []
+    def generate():
+        pipeline(
+            PROMPT,
+            width=args.size,
+            height=args.size,
+            num_inference_steps=args.steps,
+            guidance_scale=GUIDANCE,
+            callback_on_step_end=lambda *state: steps.append(now()) or {},
+        )
+
+    if on_card:
+        generate()
+        torch.cuda.reset_peak_memory_stats()
+        steps.clear()
+        started = now()
     pipeline.encode_prompt = timed(pipeline.encode_prompt, "text")
     pipeline.vae.decode = timed(pipeline.vae.decode, "decode")
     pipeline.transformer.forward = timed(pipeline.transformer.forward, "forward")
-    pipeline(
-        PROMPT,
-        width=args.size,
-        height=args.size,
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        callback_on_step_end=lambda *state: steps.append(time.perf_counter()) or {},
-    )
+    generate()
     report(
         before_steps=times["first_forward"],
         text=times["text"],
-        step=steps[-1] - steps[-2],
+        step=(steps[-1] - steps[0]) / (len(steps) - 1),
         decode=times["decode"],
-        total=time.perf_counter() - started,
-        peak=peak(resource.RUSAGE_SELF),
+        total=now() - started,
+        peak=torch.cuda.max_memory_allocated() if on_card else peak(resource.RUSAGE_SELF),
     )
 
 
@@ -133,9 +150,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("peer", choices=["sd_cpp", "diffusers", "transformers"])
     parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--model", help="a folder in the layout of diffusers")
     parser.add_argument("--dtype", default="bfloat16", help="the type of diffusers' computations")
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="the device of diffusers")
     parser.add_argument("--program", help="the path of sd-cli")
     for part in ("diffusion-model", "clip_l", "clip_g", "t5xxl", "vae"):
         parser.add_argument(f"--{part}", help="a file for sd-cli")

@@ -66,8 +66,9 @@ if $software; then
 elif "$python" -c 'import diffusers, torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
   for size in "${sizes[@]}"; do
     step "diffusers, f16, ${size}x$size"
-    result=$("$python" tools/bench_diffusers.py "${models[0]}" --size "$size" --steps "$steps")
-    rows+=("| diffusers, f16, CUDA | ${size}x$size | $(value step "$result") | $(value total "$result") | | $(value peak "$result") |")
+    result=$("$python" tools/bench_peers.py diffusers --device cuda --dtype float16 --model "${models[0]}" --size "$size" --steps "$steps")
+    numbers=$(awk '{ printf "%s %.3f\n", $1, ($1 == "peak") ? $2 / 2 ^ 30 : $2 }' <<<"$result")
+    rows+=("| diffusers, f16, CUDA | ${size}x$size | $(value step "$numbers") | $(value total "$numbers") | | $(value peak "$numbers") |")
   done
 else
   echo "diffusers is not measured: $python finds no torch with CUDA and diffusers." >&2
