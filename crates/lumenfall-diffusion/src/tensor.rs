@@ -21,6 +21,9 @@ enum Storage {
     Cpu(Arc<Values>),
     #[cfg(feature = "gpu")]
     Gpu(Arc<gpu::Buffer>),
+    /// Rows that lie in several buffers of a GPU.
+    #[cfg(feature = "gpu")]
+    Bands(Vec<Tensor>),
 }
 
 /// Values in memory.
@@ -71,22 +74,46 @@ impl Tensor {
         Ok(Self { storage: Storage::Gpu(view.buffer), start: view.start, shape: shape.to_vec() })
     }
 
+    /// Joins tensors on a GPU along the first dimension, without a copy: each of these bands remains in its own buffer.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if the shapes of rows differ.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn in_bands(bands: Vec<Self>) -> Result<Self> {
+        let shape = joined_shape(&bands.iter().collect::<Vec<_>>())?;
+        match <[Self; 1]>::try_from(bands) {
+            Ok([band]) => Ok(band),
+            Err(bands) => Ok(Self { storage: Storage::Bands(bands), start: 0, shape }),
+        }
+    }
+
+    /// Returns the bands of which the tensor consists, each of which lies in one buffer. Most tensors are one band.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn bands(&self) -> &[Self] {
+        match &self.storage {
+            Storage::Bands(bands) => bands,
+            _ => std::slice::from_ref(self),
+        }
+    }
+
     /// Returns the GPU that the tensor is on.
     #[cfg(feature = "gpu")]
     pub(crate) fn gpu(&self) -> Option<&Gpu> {
         match &self.storage {
             Storage::Cpu(_) => None,
             Storage::Gpu(buffer) => Some(buffer.gpu()),
+            Storage::Bands(bands) => bands.first()?.gpu(),
         }
     }
 
-    /// Returns the values on a GPU. Values in memory are copied once.
+    /// Returns the values on a GPU. Values in memory are copied once, and bands each time.
     #[cfg(feature = "gpu")]
     pub(crate) fn view(&self, gpu: &Gpu) -> Result<gpu::View> {
         let buffer = match &self.storage {
             Storage::Cpu(values) => values.copy.get(gpu, &values.values)?,
             Storage::Gpu(buffer) if buffer.gpu() == gpu => Arc::clone(buffer),
             Storage::Gpu(_) => return self.on_cpu()?.view(gpu),
+            Storage::Bands(_) => return Self::concat(&[self])?.view(gpu),
         };
         Ok(gpu::View { buffer, start: self.start, len: self.len() })
     }
@@ -97,6 +124,11 @@ impl Tensor {
             Storage::Cpu(_) => Ok(self.clone()),
             #[cfg(feature = "gpu")]
             Storage::Gpu(buffer) => Self::new(buffer.gpu().read(&self.view(buffer.gpu())?)?, &self.shape),
+            #[cfg(feature = "gpu")]
+            Storage::Bands(bands) => {
+                let bands = bands.iter().map(Self::on_cpu).collect::<Result<Vec<_>>>()?;
+                Self::concat(&bands.iter().collect::<Vec<_>>())
+            }
         }
     }
 
@@ -116,7 +148,7 @@ impl Tensor {
                 values.values.get(self.start..).and_then(|values| values.get(..self.len())).unwrap_or(&[])
             }
             #[cfg(feature = "gpu")]
-            Storage::Gpu(_) => &[],
+            _ => &[],
         }
     }
 
@@ -154,6 +186,10 @@ impl Tensor {
         if shape.iter().product::<usize>() != self.len() {
             return Err(Error::Compute(format!("the shape {:?} cannot become {shape:?}", self.shape)));
         }
+        #[cfg(feature = "gpu")]
+        if let Storage::Bands(_) = self.storage {
+            return Self::concat(&[self])?.reshape(shape);
+        }
         Ok(Self { shape: shape.to_vec(), ..self.clone() })
     }
 
@@ -164,6 +200,17 @@ impl Tensor {
         else {
             return Err(Error::Compute(format!("the shape {:?} has no rows {rows:?}", self.shape)));
         };
+        #[cfg(feature = "gpu")]
+        if let Storage::Bands(bands) = &self.storage {
+            let mut first = 0;
+            let within = bands.iter().filter_map(|band| {
+                let (start, end) = (first, first + band.shape.first()?);
+                first = end;
+                let part = rows.start.max(start)..rows.end.min(end);
+                (part.start < part.end).then(|| band.rows(part.start - start..part.end - start))
+            });
+            return Self::in_bands(within.collect::<Result<_>>()?);
+        }
         let row = self.len().checked_div(*count).unwrap_or(0);
         let shape = std::iter::once(rows.len()).chain(rest.iter().copied()).collect();
         Ok(Self { storage: self.storage.clone(), start: self.start + rows.start * row, shape })
@@ -171,12 +218,7 @@ impl Tensor {
 
     /// Concatenates tensors along the first dimension.
     pub(crate) fn concat(parts: &[&Self]) -> Result<Self> {
-        let rest = parts.first().and_then(|first| first.shape.get(1..)).unwrap_or(&[]);
-        if let Some(other) = parts.iter().find(|part| part.shape.get(1..) != Some(rest)) {
-            return Err(Error::Compute(format!("rows of {:?} and {rest:?} cannot be joined", other.shape)));
-        }
-        let rows = parts.iter().filter_map(|part| part.shape.first()).sum();
-        let shape: Vec<_> = std::iter::once(rows).chain(rest.iter().copied()).collect();
+        let shape = joined_shape(parts)?;
         #[cfg(feature = "gpu")]
         if let Some(gpu) = parts.iter().find_map(|part| part.gpu()) {
             return gpu::kernels::concat(gpu, parts, &shape);
@@ -239,11 +281,21 @@ impl Tensor {
         let mut values = match &self.storage {
             Storage::Cpu(_) => self.into_values(),
             #[cfg(feature = "gpu")]
-            Storage::Gpu(_) => self.on_cpu()?.into_values(),
+            _ => self.on_cpu()?.into_values(),
         };
         values.iter_mut().zip(other.values()).for_each(|(a, b)| *a = function(*a, *b));
         Self::new(values, &shape)
     }
+}
+
+/// Returns the shape of tensors that are joined along the first dimension.
+fn joined_shape(parts: &[&Tensor]) -> Result<Vec<usize>> {
+    let rest = parts.first().and_then(|first| first.shape.get(1..)).unwrap_or(&[]);
+    if let Some(other) = parts.iter().find(|part| part.shape.get(1..) != Some(rest)) {
+        return Err(Error::Compute(format!("rows of {:?} and {rest:?} cannot be joined", other.shape)));
+    }
+    let rows = parts.iter().filter_map(|part| part.shape.first()).sum();
+    Ok(std::iter::once(rows).chain(rest.iter().copied()).collect())
 }
 
 #[cfg(test)]

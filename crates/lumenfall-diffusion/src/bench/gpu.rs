@@ -56,7 +56,7 @@ mod tests {
     use super::super::normal;
     use crate::checkpoint::Part;
     use crate::checkpoint::config::{DenoiserConfig, VaeConfig};
-    use crate::gpu::portable::without_hardware;
+    use crate::gpu::portable::{without_hardware, without_hardware_in_bands};
     use crate::gpu::tests::placement_on;
     use crate::models::{Conditioning, Mmdit, Omitted, Vae};
     use crate::weights::Weights;
@@ -98,18 +98,25 @@ mod tests {
     }
 
     #[test]
-    fn the_planned_memory_suffices_for_decoding_an_image() {
+    fn the_planned_memory_suffices_for_the_autoencoder() {
+        // The bands have the same part of the largest layers as in an image of 1024x1024 with all channels.
+        let (channels, side) = (8, 512);
         let config = VaeConfig {
-            block_out_channels: vec![32, 64, 128, 160],
-            norm_num_groups: 8,
+            block_out_channels: [1, 2, 4, 4].map(|width| width * channels).to_vec(),
+            norm_num_groups: 4,
             ..Configurations::full().vae().unwrap()
         };
-        let gpu = without_hardware(wgpu::Limits::unlimited());
+        let gpu = without_hardware_in_bands(4 * channels * side * side / 16);
         let vae = Vae::open(Part { weights: Weights::random().on(&placement_on(&gpu)), config }).unwrap();
         vae.keep_decoder(true);
         gpu.set_limit(1);
-        vae.decode(&normal(&[16, 64, 64]).unwrap(), &|| Ok(())).unwrap();
-        let used = gpu.peak() - gpu.in_use();
-        assert_planned("decoder", vae.gpu_decoding_bytes(512, 512) - (128 << 20), used);
+        vae.decode(&normal(&[16, side / 8, side / 8]).unwrap(), &|| Ok(())).unwrap();
+        // The memory besides the images depends on the size of bands.
+        let planned = vae.gpu_decoding_bytes(side as u32, side as u32) - (128 << 20);
+        assert_planned("decoder", planned, gpu.peak() - gpu.in_use());
+        vae.keep_decoder(false);
+        vae.encode(&normal(&[side, side, 3]).unwrap(), &|| Ok(())).unwrap();
+        let planned = vae.gpu_encoding_bytes(side as u32, side as u32) - (128 << 20);
+        assert_planned("encoder with its weights", planned, gpu.peak());
     }
 }

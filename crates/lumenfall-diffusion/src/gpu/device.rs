@@ -38,6 +38,8 @@ pub(super) struct Inner {
     pub(super) is_software: bool,
     /// Whether kernels are compiled with bounds checks, and with a counter in each loop.
     pub(super) has_checks: bool,
+    /// The size of a band of an image, in bytes.
+    band_bytes: usize,
     pub(super) queue: Queue,
     pub(super) pool: Pool,
     /// The layouts of the kernels with one input, two inputs and so on.
@@ -59,6 +61,8 @@ pub(super) struct Inner {
 pub(super) struct Options {
     /// Whether kernels are compiled with bounds checks, and with a counter in each loop.
     pub(super) has_checks: bool,
+    /// The size of a band of an image, in bytes.
+    pub(super) band_bytes: usize,
     pub(super) cache: Cache,
 }
 
@@ -67,6 +71,8 @@ impl Options {
         Self {
             // Without checks, the LLVM of older software drivers compiles some kernels for minutes.
             has_checks: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
+            // A convolution reads at most two bands and a few rows. Every driver can bind 128 MiB.
+            band_bytes: 32 << 20,
             // Tests leave no files behind.
             cache: if cfg!(test) { Cache::default() } else { Cache::of_user() },
         }
@@ -121,7 +127,7 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Device`] if its driver lacks what the kernels need, or computes wrong results.
-    pub(super) fn open(adapter: &wgpu::Adapter, Options { has_checks, cache }: Options) -> Result<Self> {
+    pub(super) fn open(adapter: &wgpu::Adapter, Options { has_checks, band_bytes, cache }: Options) -> Result<Self> {
         let info = adapter.get_info();
         let (name, is_software) = (info.name.clone(), info.device_type == wgpu::DeviceType::Cpu);
         let needed = wgpu::Features::IMMEDIATES;
@@ -173,6 +179,7 @@ impl Gpu {
             limits,
             is_software,
             has_checks,
+            band_bytes,
             queue,
             pool,
             layouts,
@@ -213,6 +220,11 @@ impl Gpu {
     /// Returns the cooperative matrices that attention uses.
     pub(super) fn attention_matrices(&self) -> Option<Matrices> {
         self.report().filter(|_| self.1 == Precision::Fast)?.attention_matrices
+    }
+
+    /// Returns the size of a band of an image, in bytes.
+    pub(crate) fn band_bytes(&self) -> usize {
+        self.0.band_bytes
     }
 
     /// Returns whether nothing can be computed any more, because the driver has reset the device.

@@ -6,17 +6,24 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use super::Gpu;
 use super::device::Options;
 use super::tests::{ACTIVATIONS, FORMATS, encoded, normal, placement_on};
-use crate::error::Result;
 use crate::layers::*;
 use crate::tensor::Tensor;
 use crate::weights::{Values, Weights};
 
 /// Opens an adapter that computes nothing.
 pub(crate) fn without_hardware(limits: wgpu::Limits) -> Gpu {
-    open(limits).unwrap()
+    let adapter = adapter(limits);
+    Gpu::open(&adapter, Options::new(&adapter)).unwrap()
 }
 
-fn open(limits: wgpu::Limits) -> Result<Gpu> {
+/// Opens the same, which computes images in bands of a size in bytes. As with the smallest limits, four bands can be bound at a time.
+pub(crate) fn without_hardware_in_bands(band_bytes: usize) -> Gpu {
+    let max_storage_buffer_binding_size = 4 * band_bytes as u64;
+    let adapter = adapter(wgpu::Limits { max_storage_buffer_binding_size, ..wgpu::Limits::unlimited() });
+    Gpu::open(&adapter, Options { band_bytes, ..Options::new(&adapter) }).unwrap()
+}
+
+fn adapter(limits: wgpu::Limits) -> wgpu::Adapter {
     let mut descriptor = wgpu::InstanceDescriptor::new_without_display_handle();
     descriptor.backends = wgpu::Backends::NOOP;
     descriptor.backend_options.noop = wgpu::NoopBackendOptions {
@@ -25,8 +32,7 @@ fn open(limits: wgpu::Limits) -> Result<Gpu> {
         ..wgpu::NoopBackendOptions::enabled()
     };
     let adapters = wgpu::Instance::new(descriptor).enumerate_adapters(wgpu::Backends::all());
-    let adapter = &pollster::block_on(adapters)[0];
-    Gpu::open(adapter, Options::new(adapter))
+    pollster::block_on(adapters).remove(0)
 }
 
 /// Computes nothing, but with each kernel in every variant that a model can need.
@@ -149,6 +155,7 @@ fn a_driver_with_small_bindings_is_an_error_that_names_the_need() {
 
 #[test]
 fn a_driver_without_immediate_data_is_an_error_with_a_remedy() {
-    let error = open(wgpu::Limits { max_immediate_size: 64, ..wgpu::Limits::unlimited() }).unwrap_err().to_string();
+    let adapter = adapter(wgpu::Limits { max_immediate_size: 64, ..wgpu::Limits::unlimited() });
+    let error = Gpu::open(&adapter, Options::new(&adapter)).unwrap_err().to_string();
     assert_eq!(error, "noop wgpu backend has no immediate data of 128 bytes; update its driver, or use the CPU");
 }

@@ -33,6 +33,12 @@ pub(crate) fn unshared() -> Gpu {
     Gpu::open(adapter, Options::new(adapter)).unwrap()
 }
 
+/// Returns the same, which computes images in bands of a size in bytes.
+pub(crate) fn unshared_in_bands(band_bytes: usize) -> Gpu {
+    let adapter = &adapters::all()[0];
+    Gpu::open(adapter, Options { band_bytes, ..Options::new(adapter) }).unwrap()
+}
+
 /// Returns the tolerance of a matrix product.
 fn of_product(in_f32: f64) -> f64 {
     if gpu().matrices().is_some() { 2e-3 } else { in_f32 }
@@ -328,6 +334,51 @@ fn convolutions_of_normalized_images_match() {
     let (a, b) = conv.forward_with_shortcut(&norm, &shortcut, x.clone()).unwrap();
     assert_same(of_product(1e-6), Ok(a), &main);
     assert_same(of_product(1e-6), Ok(b), &expected(x.values(), 1));
+}
+
+#[test]
+fn images_in_bands_equal_whole_images() {
+    let outputs = |gpu: Gpu, are_bands: bool| -> Vec<Tensor> {
+        let weights = Weights::random().on(&placement_on(&gpu));
+        let scope = weights.root();
+        let conv = Conv2d::load(&scope.at("conv"), 8, 12, 3).unwrap();
+        let shortcut = Conv2d::load(&scope.at("shortcut"), 8, 12, 1).unwrap();
+        let second = Conv2d::load(&scope.at("second"), 12, 12, 3).unwrap();
+        let down = Conv2d::load_downsample(&scope.at("down"), 12).unwrap();
+        let norm = |name: &str, channels| GroupNorm::load(&scope.at(name), 4, channels, 1e-6).unwrap();
+        let (norm, second_norm) = (norm("norm", 8), norm("second_norm", 12));
+        let x = Tensor::on_gpu(normal(32, &[7, 11, 8]).view(&gpu).unwrap(), &[7, 11, 8]).unwrap();
+        let up = Conv2d::load(&scope.at("up"), 8, 8, 3).unwrap().forward_upsampled(&x).unwrap();
+        let (h, residual) = conv.forward_with_shortcut(&norm, &shortcut, up.clone()).unwrap();
+        let sum = second.add_normalized(&second_norm, &h, residual.clone()).unwrap();
+        let images = [
+            activate(add(sum.clone(), &h).unwrap(), Activation::Relu).unwrap(),
+            down.forward(&sum).unwrap(),
+            conv.forward(&up).unwrap(),
+            up,
+            h,
+            residual,
+            sum.rows(3..12).unwrap(),
+            sum,
+        ];
+        assert!(images.iter().all(|image| (image.bands().len() > 1) == are_bands));
+        let [.., sum] = &images;
+        let copies = [
+            sum.permute([2, 0, 1]).unwrap(),
+            sum.reshape(&[14 * 22, 12]).unwrap(),
+            second_norm.forward(sum).unwrap(),
+            Tensor::concat(&[sum, sum]).unwrap(),
+        ];
+        images.iter().chain(&copies).map(|tensor| tensor.on_cpu().unwrap()).collect()
+    };
+    // The bands have several rows, and the last one has fewer.
+    let bands = outputs(unshared_in_bands(4 * 22 * 12 * 3), true);
+    for (index, (band, whole)) in bands.iter().zip(outputs(unshared(), false)).enumerate() {
+        assert_eq!(band.shape(), whole.shape());
+        // The statistics of a group are joined in another order.
+        let difference = greatest(band.values().iter().zip(whole.values()).map(|(a, b)| f64::from(a - b)));
+        assert!(difference <= 1e-5, "image {index} differs by {difference}");
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Convolution of channels-last images.
 
 use super::GroupNorm;
+#[cfg(feature = "gpu")]
+use super::conv_on_gpu::Source as OnGpu;
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
-use crate::gpu::{self, GpuWeight};
+use crate::gpu::GpuWeight;
 use crate::kernels::{ConvShape, Convolution, Image, Source, Write};
 use crate::placement::Target;
 use crate::tensor::Tensor;
@@ -19,10 +21,10 @@ pub(crate) struct Conv2d {
     weight: Tensor,
     /// `[out, kernel, kernel, in]`, if the layer is on a GPU. `weight` then has no values.
     #[cfg(feature = "gpu")]
-    on_gpu: Option<GpuWeight>,
+    pub(super) on_gpu: Option<GpuWeight>,
     /// `[out]`
-    bias: Tensor,
-    shape: ConvShape,
+    pub(super) bias: Tensor,
+    pub(super) shape: ConvShape,
 }
 
 impl Conv2d {
@@ -70,7 +72,7 @@ impl Conv2d {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "gpu")]
         if let Some(weight) = &self.on_gpu {
-            return self.convolve_on_gpu(weight, x, 1);
+            return self.convolve_on_gpu(weight, OnGpu::plain(x));
         }
         self.convolve(&Source::plain(image(x)?), None)
     }
@@ -79,7 +81,7 @@ impl Conv2d {
     pub(crate) fn forward_upsampled(&self, x: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "gpu")]
         if let Some(weight) = &self.on_gpu {
-            return self.convolve_on_gpu(weight, x, 2);
+            return self.convolve_on_gpu(weight, OnGpu { repeat: 2, ..OnGpu::plain(x) });
         }
         self.convolve(&Source { repeat: 2, ..Source::plain(image(x)?) }, None)
     }
@@ -88,7 +90,8 @@ impl Conv2d {
     pub(crate) fn forward_normalized(&self, norm: &GroupNorm, x: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "gpu")]
         if let Some(weight) = &self.on_gpu {
-            return self.convolve_on_gpu(weight, &norm.forward_on_gpu(weight.gpu(), x, true)?, 1);
+            let norm = norm.affine_on_gpu(weight.gpu(), x)?;
+            return self.convolve_on_gpu(weight, OnGpu { norm: Some(&norm), ..OnGpu::plain(x) });
         }
         let norm = norm.statistics(x, true)?;
         self.convolve(&Source { norm: Some(&norm), ..Source::plain(image(x)?) }, None)
@@ -97,8 +100,9 @@ impl Conv2d {
     /// Adds to `residual` what [`Conv2d::forward_normalized`] returns.
     pub(crate) fn add_normalized(&self, norm: &GroupNorm, x: &Tensor, residual: Tensor) -> Result<Tensor> {
         #[cfg(feature = "gpu")]
-        if self.on_gpu.is_some() {
-            return super::add(self.forward_normalized(norm, x)?, &residual);
+        if let Some(weight) = &self.on_gpu {
+            let norm = norm.affine_on_gpu(weight.gpu(), x)?;
+            return self.add_on_gpu(weight, OnGpu { norm: Some(&norm), ..OnGpu::plain(x) }, residual);
         }
         let norm = norm.statistics(x, true)?;
         self.convolve(&Source { norm: Some(&norm), ..Source::plain(image(x)?) }, Some(residual))
@@ -115,8 +119,9 @@ impl Conv2d {
         x: Tensor,
     ) -> Result<(Tensor, Tensor)> {
         #[cfg(feature = "gpu")]
-        if self.on_gpu.is_some() {
-            return Ok((self.forward_normalized(norm, &x)?, shortcut.forward(&x)?));
+        if let (Some(weight), Some(other)) = (&self.on_gpu, &shortcut.on_gpu) {
+            let norm = norm.affine_on_gpu(weight.gpu(), &x)?;
+            return self.convolve_with_on_gpu(weight, &norm, (shortcut, other), x);
         }
         let norm = norm.statistics(&x, true)?;
         let [height, width, channels] = x.dims()?;
@@ -142,21 +147,13 @@ impl Conv2d {
         Ok((Tensor::new(main_out, &shape(self))?, Tensor::new(other_out, &shape(shortcut))?))
     }
 
-    /// Convolves an image in which each pixel is repeated `repeat` times in both directions.
-    #[cfg(feature = "gpu")]
-    fn convolve_on_gpu(&self, weight: &GpuWeight, x: &Tensor, repeat: usize) -> Result<Tensor> {
-        let [_, _, inputs, outputs] = self.weight.dims()?;
-        self.check_channels(x.width())?;
-        gpu::kernels::conv2d(weight, x, self.shape, repeat, [inputs, outputs], &self.bias)
-    }
-
     /// Prepares the weight for an image of `channels` and an output of `pixels`.
     fn prepare(&self, channels: usize, pixels: usize) -> Result<Convolution<'_>> {
         self.check_channels(channels)?;
         Ok(Convolution::new(self.shape, self.weight.values(), self.bias.values(), pixels))
     }
 
-    fn check_channels(&self, channels: usize) -> Result<()> {
+    pub(super) fn check_channels(&self, channels: usize) -> Result<()> {
         let [_, _, inputs, _] = self.weight.dims()?;
         if channels != inputs {
             let message = format!("a convolution of {inputs} channels received {channels} channels");
@@ -173,14 +170,15 @@ impl Conv2d {
         let (write, mut out) = match residual {
             None => (Write::Replace, vec![0f32; shape.iter().product()]),
             Some(residual) if residual.shape() == shape => (Write::Add, residual.into_values()),
-            Some(residual) => {
-                let message = format!("a convolution to {shape:?} cannot be added to {:?}", residual.shape());
-                return Err(Error::Compute(message));
-            }
+            Some(residual) => return Err(cannot_add(&shape, &residual)),
         };
         convolution.compute(source, 0, write, &mut out);
         Tensor::new(out, &shape)
     }
+}
+
+pub(super) fn cannot_add(shape: &[usize], residual: &Tensor) -> Error {
+    Error::Compute(format!("a convolution to {shape:?} cannot be added to {:?}", residual.shape()))
 }
 
 fn image(x: &Tensor) -> Result<Image<'_>> {

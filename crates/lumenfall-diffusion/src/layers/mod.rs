@@ -4,6 +4,8 @@
 
 mod attention;
 mod conv;
+#[cfg(feature = "gpu")]
+mod conv_on_gpu;
 mod elementwise;
 mod embedding;
 mod linear;

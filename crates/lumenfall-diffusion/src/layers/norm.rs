@@ -88,16 +88,17 @@ impl GroupNorm {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         #[cfg(feature = "gpu")]
         if let Some(gpu) = x.gpu() {
-            return self.forward_on_gpu(gpu, x, false);
+            return crate::gpu::kernels::affine(gpu, x, &self.affine_on_gpu(gpu, x)?, false);
         }
         Tensor::new(kernels::apply(x.values(), &self.statistics(x, false)?), x.shape())
     }
 
-    /// Normalizes `[height, width, channels]`. SiLU follows if `silu` is true.
+    /// Computes on a GPU how to normalize the channels of `[height, width, channels]`: all scales and then all shifts, as
+    /// `[2, channels]`.
     #[cfg(feature = "gpu")]
-    pub(super) fn forward_on_gpu(&self, gpu: &crate::gpu::Gpu, x: &Tensor, silu: bool) -> Result<Tensor> {
+    pub(super) fn affine_on_gpu(&self, gpu: &crate::gpu::Gpu, x: &Tensor) -> Result<Tensor> {
         self.check_channels(x)?;
-        crate::gpu::kernels::group_norm(gpu, x, &self.weight, &self.bias, self.groups, self.eps, silu)
+        crate::gpu::kernels::group_affine(gpu, x, &self.weight, &self.bias, self.groups, self.eps)
     }
 
     /// Computes how to normalize the channels of `[height, width, channels]`. SiLU follows if `silu` is true.

@@ -1,8 +1,8 @@
 //! The memory of requests on a GPU: that of the GPU, and that of the computer.
 
+use super::Pipeline;
 use super::memory::exceeded;
 use super::prompts::reading;
-use super::{Pipeline, preview};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::models::TinyDecoder;
@@ -103,7 +103,7 @@ impl Pipeline {
     ) -> Plan {
         let patches = (width / self.side_multiple()) as usize * (height / self.side_multiple()) as usize;
         let tokens = patches + context;
-        // As the autoencoder, it needs about twice the memory on a GPU.
+        // On a GPU, results do not replace the values from which they are computed.
         let tiny = self.tiny_decoder.as_ref().map(|decoder| 2 * decoder.decoding_bytes(width, height));
         let previewed = tiny.filter(|_| previews).unwrap_or(0);
         let caches = self.cache_bytes(parameters, patches);
@@ -116,8 +116,8 @@ impl Pipeline {
             (Phase::Denoise, self.denoiser.gpu_working_bytes(tokens) + previewed + caches),
             (Phase::Decode, decoding),
         ];
-        let encoded = source.into_iter().chain(previews.then_some((preview::SIDE, preview::SIDE)));
-        let encoding = encoded.map(|(width, height)| self.vae.gpu_encoding_bytes(width, height)).max();
+        let encoding =
+            self.encoded(source, previews).map(|(width, height)| self.vae.gpu_encoding_bytes(width, height)).max();
         phases.extend(encoding.map(|bytes| (Phase::Encode, bytes)));
         Plan { phases, blocks: self.denoiser.block_bytes(), budget: 0 }
     }
@@ -198,6 +198,21 @@ mod tests {
         assert!(run(&free) == expected);
         assert!(gpu.peak() > limit, "{}", gpu.peak());
         assert!(pipeline.denoiser.bytes_in_use() > 0 && gpu.in_use() > pipeline.denoiser.bytes_in_use());
+    }
+
+    #[test]
+    fn previews_of_a_tiny_decoder_encode_nothing() {
+        let gpu = unshared();
+        for with_tiny_decoder in [false, true] {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+            let tiny_decoder = with_tiny_decoder.then(|| folder.join("tiny_decoder/original.safetensors"));
+            let options = LoadOptions { tiny_decoder, ..LoadOptions::default() };
+            let pipeline = Pipeline::open(&ModelFiles::Folder(folder.join("model")), &options).unwrap();
+            pipeline.place(Target::Gpu(gpu.clone()));
+            let plan = pipeline.on_gpu(&parameters(), None, true, (64, 48)).unwrap();
+            let encodes = plan.phases.iter().any(|(phase, _)| *phase == Phase::Encode);
+            assert_eq!(encodes, !with_tiny_decoder);
+        }
     }
 
     #[test]

@@ -105,11 +105,20 @@ impl Pipeline {
             (Phase::Denoise, self.denoiser.lasting_bytes() + denoise),
             (Phase::Decode, decode),
         ];
-        let fits_previews = previews && self.tiny_decoder.is_none();
-        let encoded = source.into_iter().chain(fits_previews.then_some((preview::SIDE, preview::SIDE)));
-        let encoding = encoded.map(|(width, height)| self.vae.encoding_bytes(width, height)).max();
+        let encoding =
+            self.encoded(source, previews).map(|(width, height)| self.vae.encoding_bytes(width, height)).max();
         phases.extend(encoding.map(|bytes| (Phase::Encode, bytes)));
         phases
+    }
+
+    /// Returns the sizes of the images that the autoencoder encodes: the source, and those to which previews are fitted.
+    pub(super) fn encoded(
+        &self,
+        source: Option<(u32, u32)>,
+        previews: bool,
+    ) -> impl Iterator<Item = (u32, u32)> + use<> {
+        let fits_previews = previews && self.tiny_decoder.is_none();
+        source.into_iter().chain(fits_previews.then_some((preview::SIDE, preview::SIDE)))
     }
 
     /// Returns the memory of a request's first-block caches, in bytes.

@@ -1,5 +1,5 @@
 // out = the largest magnitude among the inputs of each pixel of a convolution, from those of the image's pixels.
-struct P { x: u32, pixels: u32, height: u32, width: u32, new_width: u32 }
+struct P { x: u32, pixels: u32, height: u32, width: u32, new_width: u32, start: i32 }
 var<immediate> p: P;
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;

@@ -2,7 +2,7 @@
 
 use super::{Call, activation, spread};
 use crate::error::Result;
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, View};
 use crate::kernels::Activation;
 use crate::tensor::Tensor;
 
@@ -42,12 +42,20 @@ pub(crate) fn activate(gpu: &Gpu, x: &Tensor, activation: Activation) -> Result<
 }
 
 /// Computes `scale * x + shift`, each repeated for each row, and then SiLU if `silu` is true. `affine` is `[2, width]`:
-/// all scales and then all shifts.
-pub(super) fn affine(gpu: &Gpu, x: &Tensor, affine: &Tensor, silu: bool) -> Result<Tensor> {
+/// all scales and then all shifts. The result is one band.
+pub(crate) fn affine(gpu: &Gpu, x: &Tensor, affine: &Tensor, silu: bool) -> Result<Tensor> {
     let expression = "act(y[p.y + i % p.width] * x[p.x + i] + y[p.y + p.width + i % p.width])";
-    combine(gpu, expression, silu.then_some(Activation::Silu), [x, affine, x], x.width())
+    let function = silu.then_some(Activation::Silu);
+    let out = gpu.buffer(x.len())?;
+    let mut first = 0;
+    for band in x.bands() {
+        write(gpu, expression, function, [band, affine, band], x.width(), (&out, first))?;
+        first += band.len();
+    }
+    Tensor::on_gpu(out, x.shape())
 }
 
+/// Computes a tensor with the shape and the bands of `x`.
 fn combine(
     gpu: &Gpu,
     expression: &str,
@@ -55,9 +63,32 @@ fn combine(
     [x, y, gate]: [&Tensor; 3],
     width: usize,
 ) -> Result<Tensor> {
-    let count = x.len();
-    let [x_view, y, gate] = [x.view(gpu)?, y.view(gpu)?, gate.view(gpu)?];
-    let out = gpu.buffer(count)?;
+    let mut first = 0;
+    let of_band = |band: &Tensor| {
+        let rows = first..first + band.shape().first().unwrap_or(&1);
+        first = rows.end;
+        // A gate is the same for all rows.
+        let part = |other: &Tensor| match x.bands().len() > 1 && other.shape() == x.shape() {
+            true => other.rows(rows.clone()),
+            false => Ok(other.clone()),
+        };
+        let out = gpu.buffer(band.len())?;
+        write(gpu, expression, function, [band, &part(y)?, &part(gate)?], width, (&out, 0))?;
+        Tensor::on_gpu(out, band.shape())
+    };
+    Tensor::in_bands(x.bands().iter().map(of_band).collect::<Result<_>>()?)
+}
+
+/// Writes one value for each value of `x`, starting at an index of the output.
+fn write(
+    gpu: &Gpu,
+    expression: &str,
+    function: Option<Activation>,
+    [x, y, gate]: [&Tensor; 3],
+    width: usize,
+    (out, first): (&View, usize),
+) -> Result<()> {
+    let [x, y, gate] = [x.view(gpu)?, y.view(gpu)?, gate.view(gpu)?];
     let source = || {
         let template = include_str!("elementwise.wgsl");
         template.replace("$EXPRESSION", expression).replace("$ACT", activation(function))
@@ -65,11 +96,10 @@ fn combine(
     gpu.call(&Call {
         name: format!("elementwise {expression} {function:?}"),
         source: &source,
-        inputs: &[(&x_view).into(), (&y).into(), (&gate).into()],
+        inputs: &[(&x).into(), (&y).into(), (&gate).into()],
         output: &out.buffer,
-        parameters: &[count as u32, width as u32],
-        workgroups: spread(count.div_ceil(256) as u64),
-        operations: count as u64,
-    })?;
-    Tensor::on_gpu(out, x.shape())
+        parameters: &[first, x.len, width].map(|value| value as u32),
+        workgroups: spread(x.len.div_ceil(256) as u64),
+        operations: x.len as u64,
+    })
 }

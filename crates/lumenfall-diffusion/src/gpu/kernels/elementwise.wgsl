@@ -1,5 +1,5 @@
 // y[i] = an expression of x[i], y[i] and gate[i % width].
-struct P { x: u32, y: u32, gate: u32, count: u32, width: u32 }
+struct P { x: u32, y: u32, gate: u32, out: u32, count: u32, width: u32 }
 var<immediate> p: P;
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read> y: array<f32>;
@@ -14,6 +14,6 @@ fn main(
 ) {
     let i = (group.y * groups.x + group.x) * 256u + thread;
     if (i < p.count) {
-        out[i] = $EXPRESSION;
+        out[p.out + i] = $EXPRESSION;
     }
 }

@@ -2,7 +2,7 @@
 // Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
 struct P {
     statistics: u32, weight: u32, bias: u32,
-    pixels: u32, channels: u32, size: u32, chunk: u32, chunks: u32, eps: f32,
+    channels: u32, size: u32, chunks: u32, eps: f32,
 }
 var<immediate> p: P;
 @group(0) @binding(0) var<storage, read> statistics: array<f32>;
@@ -26,9 +26,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let group = workgroup.x;
     var sum = vec3<f32>();
     for (var i = thread; i < p.chunks; i += 64u) {
-        let at = p.statistics + (group * p.chunks + i) * 2u;
-        let count = min(p.chunk, p.pixels - i * p.chunk) * p.size;
-        sum = joined(sum, vec3(f32(count), statistics[at], statistics[at + 1u]));
+        let at = p.statistics + (group * p.chunks + i) * 3u;
+        sum = joined(sum, vec3(statistics[at], statistics[at + 1u], statistics[at + 2u]));
     }
     part[thread] = sum;
     workgroupBarrier();

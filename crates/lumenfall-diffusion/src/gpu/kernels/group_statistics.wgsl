@@ -1,5 +1,6 @@
-// The mean and the sum of squared differences from it, of one group of channels in one chunk of pixels per workgroup.
-struct P { x: u32, pixels: u32, channels: u32, size: u32, chunk: u32, chunks: u32, count: u32 }
+// The number of values, their mean, and the sum of squared differences from it, of one group of channels in one chunk of pixels
+// of a band per workgroup.
+struct P { x: u32, pixels: u32, channels: u32, size: u32, chunk: u32, chunks: u32, count: u32, first: u32, all: u32 }
 var<immediate> p: P;
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> out: array<f32>;
@@ -45,7 +46,9 @@ fn main(
     }
     squares = total(thread, squares);
     if (thread == 0u) {
-        out[index * 2u] = mean;
-        out[index * 2u + 1u] = squares;
+        let at = (group * p.all + p.first + index % p.chunks) * 3u;
+        out[at] = f32(count);
+        out[at + 1u] = mean;
+        out[at + 2u] = squares;
     }
 }

@@ -22,9 +22,9 @@ use crate::error::Result;
 use crate::kernels::Activation;
 
 pub(crate) use attention::{attention, with_matrices as attention_with_matrices};
-pub(crate) use conv::conv2d;
-pub(crate) use elementwise::{activate, add, gated_residual, multiply, scale_rows, shift_rows, subtract};
-pub(crate) use group_norm::group_norm;
+pub(crate) use conv::{Window, conv2d};
+pub(crate) use elementwise::{activate, add, affine, gated_residual, multiply, scale_rows, shift_rows, subtract};
+pub(crate) use group_norm::group_affine;
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use product::{Body, linear, linear_with};
 pub(crate) use shape::{concat, permute};

@@ -19,7 +19,7 @@ pub(crate) fn permute(gpu: &Gpu, x: &Tensor, shape: &[usize], strides: &[usize])
 pub(crate) fn concat(gpu: &Gpu, parts: &[&Tensor], shape: &[usize]) -> Result<Tensor> {
     let out = gpu.buffer(shape.iter().product())?;
     let mut first = 0;
-    for part in parts {
+    for part in parts.iter().flat_map(|part| part.bands()) {
         copy(gpu, &part.view(gpu)?, &out, first, &[part.len()], &[1])?;
         first += part.len();
     }

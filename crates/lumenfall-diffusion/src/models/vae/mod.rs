@@ -22,13 +22,9 @@ pub(crate) use tiny::{SCALE as TINY_SCALE, TinyDecoder};
 /// The number of images with the channels of the highest resolution that are in memory at once. Measured: 2.5.
 const IMAGES: u64 = 3;
 
-/// The same number on a GPU. Measured: 5.
+/// The memory of the scores of the attention on a GPU, or of the bands of an image that are read and written, in bytes.
 #[cfg(feature = "gpu")]
-const GPU_IMAGES: u64 = 6;
-
-/// The memory of the scores of the attention on a GPU, in bytes.
-#[cfg(feature = "gpu")]
-const ATTENTION_BYTES: u64 = 128 << 20;
+const GPU_BYTES: u64 = 128 << 20;
 
 /// The image autoencoder.
 #[derive(Debug)]
@@ -107,7 +103,7 @@ impl Vae {
 
     #[cfg(feature = "gpu")]
     fn gpu_image_bytes(&self, width: u32, height: u32) -> u64 {
-        self.image_bytes(width, height) / IMAGES * GPU_IMAGES + ATTENTION_BYTES
+        self.image_bytes(width, height) + GPU_BYTES
     }
 
     /// Frees the memory of all weights. They are read again when they are needed.
