@@ -184,11 +184,13 @@ fn devices() -> Result<Report, Error> {
     let devices = Local::devices();
     let line = |device: &GpuInfo| {
         let GpuInfo { index, name, kind, api, driver, .. } = device;
+        let memory =
+            device.memory.map_or("unknown".into(), |bytes| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30)));
         let f16 = if device.f16 { "f16" } else { "no f16" };
         let used = |matrices: Option<u32>| matrices.map_or("f32".into(), |side| format!("matrices {side}x{side}"));
         let (products, attention) = (used(device.matrices), used(device.attention_matrices));
         let note = device.note.as_deref().unwrap_or_default();
-        format!("{index}\t{name}\t{kind}\t{api}\t{driver}\t{f16}\t{products}\t{attention}\t{note}\n")
+        format!("{index}\t{name}\t{kind}\t{api}\t{driver}\t{memory}\t{f16}\t{products}\t{attention}\t{note}\n")
     };
     let notes = match devices.is_empty() {
         true => vec!["There is no GPU with a Vulkan, Metal or DX12 driver. Images are generated on the CPU.".into()],
@@ -197,7 +199,7 @@ fn devices() -> Result<Report, Error> {
     let json = |device: &GpuInfo| {
         json!({
             "index": device.index, "name": device.name, "kind": device.kind.to_string(), "api": device.api,
-            "driver": device.driver, "max_buffer": device.max_buffer, "f16": device.f16,
+            "driver": device.driver, "memory": device.memory, "max_buffer": device.max_buffer, "f16": device.f16,
             "matrices": device.matrices, "attention_matrices": device.attention_matrices, "note": device.note,
         })
     };

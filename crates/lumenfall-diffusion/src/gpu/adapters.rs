@@ -24,6 +24,8 @@ pub struct GpuInfo {
     pub api: &'static str,
     /// The name and version of the driver.
     pub driver: String,
+    /// The memory that this process may use, in bytes, if the driver reports it: with Vulkan, but neither with Metal nor with DX12.
+    pub memory: Option<u64>,
     /// The maximum size of a buffer in bytes.
     pub max_buffer: u64,
     /// Whether the driver can compute in f16.
@@ -88,14 +90,20 @@ impl Gpu {
                 adapters.iter().find(|adapter| adapter.get_info().name.to_lowercase().contains(&name))
             }
         };
-        let missing = || {
-            let list: Vec<_> =
-                adapters.iter().enumerate().map(|(i, adapter)| format!("{i}: {}", adapter.get_info().name)).collect();
-            let list = if list.is_empty() { "none".into() } else { list.join(", ") };
-            Error::Device(format!("there is no GPU {choice}; this machine has {list}"))
-        };
-        Self::of(found.ok_or_else(missing)?)
+        let names = || adapters.iter().map(|adapter| adapter.get_info().name).collect::<Vec<_>>();
+        Self::of(found.ok_or_else(|| missing(choice, &names()))?)
     }
+}
+
+/// Returns the error of a GPU that does not exist. The machine has GPUs with the names `names`.
+fn missing(choice: &GpuChoice, names: &[String]) -> Error {
+    let list: Vec<_> = names.iter().enumerate().map(|(index, name)| format!("{index}: {name}")).collect();
+    Error::Device(match list.is_empty() {
+        true => format!(
+            "there is no GPU {choice}, because this machine has no Vulkan, Metal or DX12 driver; install one, or use the CPU"
+        ),
+        false => format!("there is no GPU {choice}; use one of {}, or the CPU", list.join(", ")),
+    })
 }
 
 /// Returns the adapters of this machine in the order of [`devices`]. A driver that cannot be loaded has none.
@@ -148,10 +156,27 @@ fn info(index: usize, adapter: &wgpu::Adapter) -> GpuInfo {
             _ => "Vulkan",
         },
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_owned(),
+        memory: super::memory::reported(adapter),
         max_buffer: adapter.limits().max_buffer_size,
         f16: adapter.features().contains(wgpu::Features::SHADER_F16),
         matrices: side(report.matrices),
         attention_matrices: side(report.attention_matrices),
         note: report.note,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_error_of_a_gpu_that_does_not_exist_names_the_remedy() {
+        let error = missing(&GpuChoice::Index(2), &["GeForce".into(), "Arc".into()]).to_string();
+        assert_eq!(error, "there is no GPU 2; use one of 0: GeForce, 1: Arc, or the CPU");
+        let error = missing(&GpuChoice::Name("Arc".into()), &[]).to_string();
+        assert!(
+            error.contains("no GPU `Arc`, because this machine has no Vulkan") && error.contains("install one"),
+            "{error}"
+        );
     }
 }
