@@ -32,6 +32,17 @@ fn images_equal_those_of_diffusers() {
 }
 
 #[test]
+fn the_demonstration_model_draws_what_it_draws_on_the_cpu() {
+    let [expected, image] = [Device::Cpu, Device::Gpu(GpuChoice::Index(0))].map(|device| {
+        let options = LoadOptions { device, ..LoadOptions::default() };
+        let pipeline = Pipeline::open(&crate::demo_files(), &options).unwrap();
+        let parameters = Parameters { steps: Some(4), ..Parameters::new("a green letter R on a black background") };
+        pipeline.generate(&parameters, Callbacks::none()).unwrap().images[0].pixels().to_vec()
+    });
+    assert!(image.iter().zip(&expected).all(|(a, b)| a.abs_diff(*b) <= 1));
+}
+
+#[test]
 fn cancelled_requests_leave_no_buffer_behind() {
     // Other tests use the buffers of the shared GPU at the same time.
     let gpu = unshared();

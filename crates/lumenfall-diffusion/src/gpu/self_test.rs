@@ -107,17 +107,7 @@ impl Operation {
                 false => Ok([self.time(gpu, None)?, self.time(gpu, Some(matrices))?]),
             }
         };
-        match (self.is_right)(gpu, Some(matrices)) {
-            Ok(true) => match times() {
-                Ok([full, fast]) if fast <= full => None,
-                Ok([full, fast]) => {
-                    Some(format!("are slower than f32: {:.2} ms instead of {:.2} ms", fast * 1e3, full * 1e3))
-                }
-                Err(error) => Some(format!("fail: {error}")),
-            },
-            Ok(false) => Some("compute wrong values".into()),
-            Err(error) => Some(format!("fail: {error}")),
-        }
+        problem((self.is_right)(gpu, Some(matrices)), times)
     }
 
     /// Returns the seconds of one run.
@@ -138,6 +128,18 @@ impl Operation {
             best = best.min(measure()?);
         }
         Ok(best)
+    }
+}
+
+/// Returns the reason against matrices. `times` measures the seconds in f32 and with matrices.
+fn problem(is_right: Result<bool>, times: impl FnOnce() -> Result<[f64; 2]>) -> Option<String> {
+    match is_right.and_then(|is_right| if is_right { times().map(Some) } else { Ok(None) }) {
+        Ok(Some([full, fast])) if fast <= full => None,
+        Ok(Some([full, fast])) => {
+            Some(format!("are slower than f32: {:.2} ms instead of {:.2} ms", fast * 1e3, full * 1e3))
+        }
+        Ok(None) => Some("compute wrong values".into()),
+        Err(error) => Some(format!("fail: {error}")),
     }
 }
 
@@ -216,5 +218,21 @@ fn attend(gpu: &Gpu, matrices: Option<Matrices>, inputs: [&Tensor; 3], heads: us
         // Without a report, attention uses f32.
         None => kernels::attention(gpu, inputs, heads, scale, Mask::None),
         Some(matrices) => kernels::attention_with_matrices(gpu, matrices, inputs, heads, scale),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn matrices_that_are_wrong_slow_or_rejected_are_not_used() {
+        let problem = |is_right, times| problem(is_right, || Ok(times)).unwrap_or_default();
+        assert_eq!(problem(Ok(true), [2e-3, 1e-3]), "");
+        assert_eq!(problem(Ok(true), [1e-3, 2e-3]), "are slower than f32: 2.00 ms instead of 1.00 ms");
+        assert_eq!(problem(Ok(false), [2e-3, 1e-3]), "compute wrong values");
+        let rejected = problem(Err(Error::Device("its driver rejects the kernel".into())), [2e-3, 1e-3]);
+        assert!(rejected.contains("fail: ") && rejected.contains("rejects the kernel"), "{rejected}");
     }
 }
