@@ -151,7 +151,7 @@ fn model(path: &Path) -> Result<Report, Error> {
         let counts: Vec<String> = part.formats.iter().map(|(format, count)| format!("{count} {format}")).collect();
         counts.join(", ")
     };
-    let mut text = format!("{}\n", path.display());
+    let mut text = format!("{}: {}\n", path.display(), summary.architecture);
     for part in &summary.parts {
         let (name, file, bytes) = (part.part.name(), part.path.display(), part.bytes as f64 / 1e9);
         let (millions, formats) = (part.weights as f64 / 1e6, formats(part));
@@ -174,7 +174,7 @@ fn model(path: &Path) -> Result<Report, Error> {
         })
         .collect();
     let json = json!({
-        "models": [path], "parts": parts, "memory": summary.memory, "least_memory": summary.least_memory,
+        "models": [path], "architecture": summary.architecture, "parts": parts, "memory": summary.memory, "least_memory": summary.least_memory,
     });
     Ok(Report { text, notes: notes.collect(), json })
 }

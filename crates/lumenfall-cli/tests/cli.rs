@@ -189,10 +189,14 @@ async fn local_models_and_estimates_need_no_server() {
 
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../lumenfall-diffusion/demo");
     let model = cli.run(&["models", "--model", path]).await;
-    for expected in [path, "denoiser: ", " million weights", "F16), ", "VAE: ", "T5: ", "memory for 128x128 pixels: "] {
+    let architecture = "Stable Diffusion 3.5 with 6 blocks of ";
+    for expected in
+        [path, architecture, "denoiser: ", " million weights", "F16), ", "VAE: ", "T5: ", "memory for 128x128 pixels: "]
+    {
         assert!(model.stdout.contains(expected), "{expected}: {model:?}");
     }
     let model = cli.run(&["models", "--model", path, "--json"]).await.json();
+    assert!(model["architecture"].as_str().unwrap().starts_with(architecture), "{model}");
     assert_eq!((&model["models"], model["parts"].as_array().unwrap().len()), (&json!([path]), 5), "{model}");
 }
 

@@ -75,7 +75,12 @@ fn a_missing_file_is_named() {
         fs::remove_file(model.path().join(file)).unwrap();
         assert_refused(&model, &[file]);
     }
-    assert_refused(&tempfile::tempdir().unwrap(), &["scheduler_config.json"]);
+    // All of them are named at once.
+    let model = model();
+    let several = ["vae/config.json", "text_encoder_2/model.safetensors", "tokenizer_3/tokenizer.json"];
+    several.iter().for_each(|file| fs::remove_file(model.path().join(file)).unwrap());
+    assert_refused(&model, &several);
+    assert_refused(&tempfile::tempdir().unwrap(), &["scheduler_config.json", "transformer/config.json"]);
 }
 
 #[test]
@@ -131,6 +136,8 @@ fn an_unsupported_configuration_is_reported_with_its_key() {
         ),
         ("text_encoder_3", "\"num_layers\": 2", "\"num_layers\": 1", &["`num_layers` is 1", "has 2"]),
         ("vae", "\"layers_per_block\": 2", "\"layers_per_block\": 1", &["`layers_per_block` is 1", "has 2"]),
+        ("transformer", "\"sample_size\": 12", "\"sample_size\": 26", &["`sample_size` is 26", "(2) up to 24"]),
+        ("transformer", "\"sample_size\": 12", "\"sample_size\": 11", &["`sample_size` is 11", "(2) up to 24"]),
         // The components do not belong together.
         (
             "transformer",

@@ -149,11 +149,23 @@ impl DenoiserConfig {
                 self.out_channels, self.in_channels
             ));
         }
+        let largest = self.pos_embed_max_size.saturating_mul(self.patch_size);
         match self.qk_norm.as_deref() {
             Some("rms_norm") if self.num_layers >= 38 => another(
                 "is Stable Diffusion 3.5 Large, which is not supported; download Stable Diffusion 3.5 Medium".into(),
             ),
-            Some("rms_norm") => check_dimensions(path, &positive),
+            Some("rms_norm") => {
+                check_dimensions(path, &positive)?;
+                // A request without a size would have it.
+                let Self { sample_size, patch_size, .. } = self;
+                if *sample_size > largest || !sample_size.is_multiple_of(*patch_size) {
+                    return another(format!(
+                        "`sample_size` is {sample_size}, but must be a multiple of `patch_size` ({patch_size}) up to {largest}; \
+                         download the file again"
+                    ));
+                }
+                Ok(())
+            }
             None => another(
                 "is Stable Diffusion 3 Medium, which is not supported; download Stable Diffusion 3.5 Medium".into(),
             ),

@@ -147,6 +147,7 @@ impl Candidates {
 
     /// Adds the parts that `files` lacks.
     fn choose(mut self, mut files: PartFiles, searched: &Path) -> Result<ModelFiles> {
+        let mut missing = Vec::new();
         for kind in PartKind::ALL {
             if files.path(kind).is_some() {
                 continue;
@@ -154,12 +155,7 @@ impl Candidates {
             let found = self.0.remove(&kind).unwrap_or_default();
             match found.as_slice() {
                 [] if kind == PartKind::T5 => {}
-                [] => {
-                    return Err(Error::MissingFile {
-                        path: format!("{} in or beside {}", kind.name(), searched.display()).into(),
-                        remedy: "download its safetensors or GGUF file into the same folder".into(),
-                    });
-                }
+                [] => missing.push(kind.name()),
                 [path] => files.set(kind, path),
                 several => {
                     let names: Vec<_> = several.iter().map(|path| path.display().to_string()).collect();
@@ -172,6 +168,12 @@ impl Candidates {
                 }
             }
         }
-        Ok(ModelFiles::Parts(files))
+        if missing.is_empty() {
+            return Ok(ModelFiles::Parts(files));
+        }
+        Err(Error::MissingFile {
+            path: format!("{} in or beside {}", missing.join(", "), searched.display()).into(),
+            remedy: "download safetensors or GGUF files with these parts into the same folder".into(),
+        })
     }
 }

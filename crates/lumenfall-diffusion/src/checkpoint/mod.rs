@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::placement::{Lazy, Placement};
 use crate::text::Tokenizer;
 use crate::weights::layout::{self, PartKind};
-use crate::weights::{Container, ModelFiles, PartFiles, Weights};
+use crate::weights::{Container, ModelFiles, PartFiles, Weights, file_names};
 use config::{ClipConfig, DenoiserConfig, T5Config, VaeConfig};
 use scheduler::SchedulerConfig;
 pub(crate) use shapes::Conventions;
@@ -68,6 +68,7 @@ impl Checkpoint {
 
     /// Opens the parts of a folder in the layout of the diffusers library.
     fn from_folder(files: &ModelFiles) -> Result<Self> {
+        files.check_exist(&folder_files(files)?)?;
         let clip = |encoder: &str, tokenizer: &str| -> Result<Encoder<ClipConfig>> {
             let config = config::clip(files, encoder)?;
             let tokenizer = clip_tokenizer(files, tokenizer, config.max_position_embeddings)?;
@@ -190,15 +191,41 @@ impl Checkpoint {
     }
 }
 
-/// Checks that the files of a CLIP tokenizer exist.
-fn clip_tokenizer(files: &ModelFiles, folder: &str, max_positions: usize) -> Result<Lazy<Tokenizer>> {
+/// Returns the names of the files that a folder in the layout of the diffusers library needs.
+fn folder_files(files: &ModelFiles) -> Result<Vec<String>> {
+    let mut names = vec!["scheduler/scheduler_config.json".to_owned()];
+    let mut parts = vec![
+        ("transformer", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+        ("text_encoder_2", "model"),
+    ];
+    names.extend(["tokenizer", "tokenizer_2"].map(|folder| clip_tokenizer_file(files, folder)));
+    if files.has_folder("text_encoder_3") {
+        parts.push(("text_encoder_3", "model"));
+        names.push("tokenizer_3/tokenizer.json".into());
+    }
+    for (folder, stem) in parts {
+        names.push(format!("{folder}/config.json"));
+        names.extend(file_names(files, folder, stem)?);
+    }
+    Ok(names)
+}
+
+/// Returns the name of the file with the vocabulary of a CLIP tokenizer.
+fn clip_tokenizer_file(files: &ModelFiles, folder: &str) -> String {
     let merges = files.exists(&format!("{folder}/merges.txt"));
     let name = match (merges, files) {
         (true, ModelFiles::Embedded(_)) => "merges.txt",
         (true, _) => "vocab.json",
         (false, _) => "tokenizer.json",
     };
-    files.open(&format!("{folder}/{name}"))?;
+    format!("{folder}/{name}")
+}
+
+/// Checks that the files of a CLIP tokenizer exist.
+fn clip_tokenizer(files: &ModelFiles, folder: &str, max_positions: usize) -> Result<Lazy<Tokenizer>> {
+    files.open(&clip_tokenizer_file(files, folder))?;
     let (files, folder) = (files.clone(), folder.to_owned());
     Ok(Lazy::kept(move || Tokenizer::clip(&files, &folder, max_positions)))
 }

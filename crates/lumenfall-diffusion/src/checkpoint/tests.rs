@@ -180,7 +180,7 @@ fn the_parts_of_a_model_are_found_by_the_content_of_its_files() {
     }
     let denoiser = copy("denoiser-Q8_0.gguf", "sub/denoiser.gguf");
     let error = ModelFiles::find(&denoiser).unwrap_err().to_string();
-    assert!(error.contains("VAE") && error.contains("denoiser.gguf") && error.contains("same folder"), "{error}");
+    assert!(error.contains("has no VAE, CLIP-L, CLIP-G in or beside") && error.contains("denoiser.gguf"), "{error}");
     copy("t5xxl_fp8_scaled.safetensors", "t5.safetensors");
     let error = ModelFiles::find(&bundle).unwrap_err().to_string();
     assert!(error.contains("several") && error.contains("encoder.gguf") && error.contains("t5.safetensors"), "{error}");
@@ -281,7 +281,7 @@ fn a_file_of_another_model_is_named() {
     }
     safetensors(&path, &[("decoder.mid.block_1.conv1.weight", &[1])]);
     let error = ModelFiles::find(&path).unwrap_err().to_string();
-    assert!(error.contains("denoiser in or beside"), "{error}");
+    assert!(error.contains("has no denoiser, CLIP-L, CLIP-G in or beside"), "{error}");
     // The file that was named for a part contains another one.
     let error = Checkpoint::from_parts(&parts("t5xxl.gguf", "t5xxl.gguf"), &GOLDEN).unwrap_err().to_string();
     assert!(error.contains("contains no denoiser, but a T5"), "{error}");

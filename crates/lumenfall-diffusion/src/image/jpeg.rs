@@ -7,6 +7,10 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::decode::{CodecError, Colors, Decoded, check_size, orientation_of};
 
+/// The most pixels for each byte of a file. A block of 8x8 pixels has at least one bit; the brightness can have a quarter of the
+/// resolution.
+const MAX_PIXELS_PER_BYTE: u64 = 4 * 8 * 64;
+
 pub(super) fn decode(file: &[u8]) -> Result<Decoded, CodecError> {
     let options = DecoderOptions::default()
         .set_strict_mode(false)
@@ -17,6 +21,10 @@ pub(super) fn decode(file: &[u8]) -> Result<Decoded, CodecError> {
     let (width, height) = decoder.dimensions().ok_or("it has no size")?;
     let (width, height) = (u32::try_from(width)?, u32::try_from(height)?);
     check_size(width, height)?;
+    // Otherwise the decoder would compute the colour of each missing pixel.
+    if u64::from(width) * u64::from(height) > MAX_PIXELS_PER_BYTE * file.len() as u64 {
+        return Err(format!("it is too short for {width}x{height} pixels").into());
+    }
     // The decoder would replace the missing part with gray.
     let last = |marker: u8| file.windows(2).rposition(|bytes| bytes == [0xff, marker]);
     let (start_of_scan, end_of_image) = (last(0xda), last(0xd9));

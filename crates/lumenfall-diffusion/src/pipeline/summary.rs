@@ -13,6 +13,8 @@ use crate::weights::layout::PartKind;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ModelSummary {
+    /// The architecture, such as `Stable Diffusion 3.5 with 24 blocks of 1536 channels`.
+    pub architecture: String,
     /// The parts of the model.
     pub parts: Vec<PartSummary>,
     /// The memory for one image of the requested size, in bytes, with which no weight is read twice.
@@ -65,6 +67,9 @@ impl Pipeline {
         let (memory, least_memory) = self.memory_for(&parameters)?;
         let mut parts = vec![self.denoiser.summary(), self.vae.summary()];
         parts.extend(self.text.summaries());
-        Ok(ModelSummary { parts, memory, least_memory })
+        let denoiser = self.denoiser.config();
+        let (blocks, channels) = (denoiser.num_layers, denoiser.width());
+        let architecture = format!("Stable Diffusion 3.5 with {blocks} blocks of {channels} channels");
+        Ok(ModelSummary { architecture, parts, memory, least_memory })
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -65,6 +65,18 @@ impl ModelFiles {
             Self::Embedded(files) => files.iter().any(|(path, _)| *path == name),
             Self::Parts(_) => false,
         }
+    }
+
+    /// Returns an error that names all of these files that do not exist.
+    pub(crate) fn check_exist(&self, names: &[String]) -> Result<()> {
+        let is_missing = |name: &&String| match self {
+            Self::Folder(folder) => {
+                matches!(std::fs::metadata(folder.join(name)), Err(error) if error.kind() == ErrorKind::NotFound)
+            }
+            Self::Embedded(_) | Self::Parts(_) => !self.exists(name),
+        };
+        let paths: Vec<_> = names.iter().filter(is_missing).map(|name| self.path(name).display().to_string()).collect();
+        if paths.is_empty() { Ok(()) } else { Err(missing(paths.join(", ").into())) }
     }
 
     /// Returns whether the model has any file in a folder.
@@ -168,7 +180,7 @@ fn read_error(path: &Path, source: std::io::Error) -> Error {
 
 fn open_or_missing(path: &Path) -> Result<RandomAccess> {
     RandomAccess::open(path).map_err(|error| match error {
-        Error::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => missing(path.to_path_buf()),
+        Error::File { source, .. } if source.kind() == ErrorKind::NotFound => missing(path.to_path_buf()),
         error => error,
     })
 }
@@ -178,7 +190,7 @@ fn missing(path: PathBuf) -> Error {
         path,
         remedy: "a model folder in the diffusers layout contains transformer/, vae/, scheduler/, text_encoder/, \
                  text_encoder_2/, tokenizer/, tokenizer_2/ and optionally text_encoder_3/ and tokenizer_3/; \
-                 download the missing file"
+                 download the missing files"
             .into(),
     }
 }

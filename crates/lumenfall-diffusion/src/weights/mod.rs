@@ -184,7 +184,7 @@ impl Weights {
 }
 
 /// Returns the names of the files that [`Weights::open`] opens.
-fn file_names(files: &ModelFiles, folder: &str, stem: &str) -> Result<Vec<String>> {
+pub(crate) fn file_names(files: &ModelFiles, folder: &str, stem: &str) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for variant in ["", ".fp16", ".bf16"] {
         let single = format!("{folder}/{stem}{variant}.safetensors");

@@ -138,6 +138,24 @@ fn a_gguf_denoiser_with_the_names_of_diffusers_generates_the_same_image() {
     }
 }
 
+/// stable-diffusion.cpp converts a complete model to one GGUF file with the names of the original.
+#[test]
+fn a_gguf_file_with_all_parts_generates_the_same_image() {
+    let mut tensors = read(&[layout("bundle.safetensors")]);
+    // GGUF has no tensors without dimensions.
+    tensors.retain(|_, tensor| !tensor.shape.is_empty());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sd3.5.gguf");
+    std::fs::write(&path, gguf_file(None, &tensors)).unwrap();
+    let ModelFiles::Parts(mut files) = ModelFiles::find(&path).unwrap() else { panic!("not parts") };
+    assert!(files.iter().count() == 4 && files.iter().all(|(_, found)| found == path));
+    files.set(PartKind::T5, layout("t5xxl.gguf"));
+    assert!(
+        generate(Checkpoint::from_parts(&files, &GOLDEN).unwrap()) == generate(self::folder()),
+        "the images differ"
+    );
+}
+
 #[test]
 fn positions_and_biases_of_a_gguf_file_have_any_shape_and_format() {
     let original = read_part("model.diffusion_model.");
