@@ -122,6 +122,8 @@ impl LocalRequest {
                 // Previews and deadlines do not belong to the image.
                 preview_every: None,
                 at_deadline: None,
+                // With the strengths that the request left out.
+                loras: Some(parameters.loras.clone()).filter(|loras| !loras.is_empty()),
                 ..self.local.clone()
             },
             ..Options::default()

@@ -52,6 +52,17 @@ async fn each_request_chooses_the_strengths() {
 }
 
 #[tokio::test]
+async fn a_recipe_names_loras_with_strengths_that_the_request_left_out() {
+    let client = Client::new(open(0.5));
+    let images = client.images().generate_spec(spec(|_| {})).inline().send().await.unwrap();
+    let expected = Some(BTreeMap::from([("ink".to_owned(), 0.5)]));
+    assert_eq!(images.metadata().parameters.as_ref().unwrap().local.loras, expected);
+    let recipe = Recipe::from_bytes(images[0].bytes()).unwrap();
+    assert_eq!(recipe.request.options().local.loras, expected);
+    assert!(client.images().repeat(recipe).unwrap().send().await.unwrap()[0].bytes() == images[0].bytes());
+}
+
+#[tokio::test]
 async fn a_fixed_lora_has_one_strength() {
     let path = format!("{GOLDEN}/lora/rslora.safetensors");
     let fixed = || Local::builder(format!("{GOLDEN}/model")).fixed_lora("ink", &path, 0.5).open().unwrap();
@@ -105,7 +116,8 @@ async fn an_edit_with_all_kinds_of_local_options_is_repeated_from_its_file() {
     let recipe = Recipe::from_bytes(edited[0].bytes()).unwrap();
     let mut draft = client.images().repeat(recipe).unwrap();
     let Request::Edit(spec) = draft.spec_mut() else { panic!("{draft:?}") };
-    assert_eq!(spec.options.local, edit.options.local);
+    let all = BTreeMap::from([("ink".to_owned(), 0.7), ("oil".to_owned(), 0.5)]);
+    assert_eq!(spec.options.local, edit.options.local.with_loras(all));
     (spec.images, spec.mask) = (edit.images, edit.mask);
     assert!(draft.send().await.unwrap()[0].bytes() == edited[0].bytes());
 }

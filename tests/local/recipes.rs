@@ -133,7 +133,7 @@ async fn png_files_contain_the_parameters_for_other_programs() {
     let recipe = Recipe::from_bytes(images[0].bytes()).unwrap();
     let expected = format!(
         "parameters\0\0\0\0\0a star\nNegative prompt: rain\nSteps: 1, Sampler: Euler, CFG scale: 4.5, Seed: 7, \
-         Size: 32x32, Model hash: {}, Model: demo, Version: {}",
+         Size: 32x32, Model hash: {}, Model: demo, RNG: CPU, Version: {}",
         &recipe.fingerprint[..10],
         recipe.generator
     );
