@@ -120,7 +120,12 @@ impl Local {
     /// # Errors
     /// The same as [`Client::demo`].
     pub fn demo() -> Result<Self, Error> {
-        Self::new("demo".into(), diffusion::demo_files(), LoadOptions::default(), LocalOptions::default())
+        Self::demo_builder().open()
+    }
+
+    /// Creates a builder for the demonstration model, to open it with options or LoRAs.
+    pub fn demo_builder() -> LocalBuilder {
+        LocalBuilder::new(None)
     }
 
     /// Returns the GPUs of this machine, the most suitable one first. [`LocalBuilder::device`] selects one.
@@ -175,7 +180,7 @@ impl Local {
 
     /// Creates a builder for the model at a path, with options or with files that lie apart.
     pub fn builder(path: impl AsRef<Path>) -> LocalBuilder {
-        LocalBuilder::new(path)
+        LocalBuilder::new(Some(path.as_ref()))
     }
 
     fn new(name: String, files: ModelFiles, options: LoadOptions, defaults: LocalOptions) -> Result<Self, Error> {

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use lumenfall_diffusion::{
-    Device, LoadOptions, LoraFile, MemoryBudget, ModelFiles, PartFiles, PartKind, PromptCache, WithoutT5,
+    Device, LoadOptions, LoraFile, MemoryBudget, ModelFiles, PartFiles, PartKind, PromptCache, WithoutT5, demo_files,
 };
 
 use super::{Local, LocalOptions};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::values::expand_home;
 
 /// Builds a [`Local`] backend from files that lie apart, or with options.
@@ -28,15 +28,16 @@ use crate::values::expand_home;
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct LocalBuilder {
-    path: PathBuf,
+    /// `None` is the demonstration model.
+    path: Option<PathBuf>,
     parts: PartFiles,
     options: LoadOptions,
     defaults: LocalOptions,
 }
 
 impl LocalBuilder {
-    pub(super) fn new(path: impl AsRef<Path>) -> Self {
-        let path = expand_home(path.as_ref()).into_owned();
+    pub(super) fn new(path: Option<&Path>) -> Self {
+        let path = path.map(|path| expand_home(path).into_owned());
         Self { path, parts: PartFiles::default(), options: LoadOptions::default(), defaults: LocalOptions::default() }
     }
 
@@ -154,9 +155,17 @@ impl LocalBuilder {
     /// # Errors
     /// The same as [`Client::local`](crate::Client::local).
     pub fn open(self) -> Result<Local, Error> {
-        let name = if self.path.is_file() { self.path.file_stem() } else { self.path.file_name() };
+        let Some(path) = self.path else {
+            if let Some((part, path)) = self.parts.iter().next() {
+                let (part, path) = (part.name(), path.display());
+                let message = format!("the demonstration model has its own {part} and cannot use {path}; leave it out");
+                return Err(Error::new(ErrorKind::Model, message));
+            }
+            return Local::new("demo".into(), demo_files(), self.options, self.defaults);
+        };
+        let name = if path.is_file() { path.file_stem() } else { path.file_name() };
         let name = name.map_or("local".into(), |name| name.to_string_lossy().into_owned());
-        let files = ModelFiles::find_with(&self.path, self.parts)?;
+        let files = ModelFiles::find_with(&path, self.parts)?;
         Local::new(name, files, self.options, self.defaults)
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! This is a sample: `tools/evaluate.py` grades the model with several hundred images.
 
-use lumenfall::local::Local;
+use lumenfall::local::{Local, PartKind};
 use lumenfall::{Cancellation, Client, ErrorKind, Sampling};
 use lumenfall_diffusion::RgbImage;
 
@@ -60,6 +60,13 @@ async fn the_image_depends_neither_on_the_number_of_threads_nor_on_embedding() {
         files.push(images[0].bytes().clone());
     }
     assert!(files.iter().all(|file| *file == files[0]));
+}
+
+#[test]
+fn the_parts_of_the_demonstration_model_cannot_be_replaced() {
+    let error = Local::demo_builder().part(PartKind::Vae, "vae.safetensors").open().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Model);
+    assert!(error.to_string().contains("has its own VAE and cannot use vae.safetensors"), "{error}");
 }
 
 #[tokio::test]

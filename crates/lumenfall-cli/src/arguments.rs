@@ -21,6 +21,7 @@ use crate::help;
 pub(crate) enum Command {
     Generate,
     Edit,
+    Repeat,
     Estimate,
     Models,
     Devices,
@@ -42,7 +43,7 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) command: Command,
-    /// The prompt of `generate` and `estimate`, or the source images of `edit`.
+    /// The prompt of `generate` and `estimate`, the source images of `edit`, or the file of `repeat`.
     pub(crate) positionals: Vec<OsString>,
     pub(crate) place: Place,
     pub(crate) base_url: Option<String>,
@@ -52,6 +53,10 @@ pub(crate) struct Arguments {
     /// The prompt of `edit`.
     pub(crate) prompt: Option<String>,
     pub(crate) mask: Option<PathBuf>,
+    /// The source image of an edit that `repeat` computes again.
+    pub(crate) source: Option<PathBuf>,
+    /// The LoRAs of the local model: their names and files.
+    pub(crate) loras: Vec<(String, PathBuf)>,
     /// The folder with encoded prompts.
     pub(crate) prompt_cache: Option<PathBuf>,
     pub(crate) output: Option<PathBuf>,
@@ -77,6 +82,7 @@ impl Arguments {
             Some(Positional(name)) => match name.to_str() {
                 Some("generate") => Command::Generate,
                 Some("edit") => Command::Edit,
+                Some("repeat") => Command::Repeat,
                 Some("estimate") => Command::Estimate,
                 Some("models") => Command::Models,
                 Some("devices") => Command::Devices,
@@ -95,6 +101,8 @@ impl Arguments {
             timeout: None,
             prompt: None,
             mask: None,
+            source: None,
+            loras: Vec::new(),
             prompt_cache: None,
             output: None,
         };
@@ -112,12 +120,23 @@ impl Arguments {
                 Long("without-key") => arguments.without_key = true,
                 Short('o') | Long("output") if command.saves() => arguments.output = Some(path(&mut parser)?),
                 Long("prompt") if command == Command::Edit => arguments.prompt = Some(text(&mut parser)?),
-                Long("mask") if command == Command::Edit => arguments.mask = Some(path(&mut parser)?),
+                Long("mask") if matches!(command, Command::Edit | Command::Repeat) => {
+                    arguments.mask = Some(path(&mut parser)?);
+                }
+                Long("source") if command == Command::Repeat => arguments.source = Some(path(&mut parser)?),
+                Long("lora") if command.saves() => {
+                    let (file, strength) = lora(&mut parser)?;
+                    let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                    if let Some(strength) = strength {
+                        arguments.options.local.loras.get_or_insert_default().insert(name.clone(), strength);
+                    }
+                    arguments.loras.push((name, file));
+                }
                 Long("timeout") if command.requests() => {
                     let Seconds(timeout) = parse("timeout", "a number of seconds", &mut parser)?;
                     arguments.timeout = Some(timeout);
                 }
-                Long(name) if command.requests() => {
+                Long(name) if command.has_options() => {
                     let name = name.to_owned();
                     if !set_option(&mut arguments.options, &name, &mut parser)? {
                         return Err(unknown_option(&name, command));
@@ -137,6 +156,9 @@ impl Arguments {
         if device.is_some() {
             return Err(usage("`--device` requires `--model`"));
         }
+        if !arguments.loras.is_empty() && matches!(arguments.place, Place::Remote) {
+            return Err(usage("`--lora` and `--remote` cannot be combined"));
+        }
         if arguments.prompt_cache.is_some() && !matches!(arguments.place, Place::Folder(..)) {
             return Err(usage("`--prompt-cache` requires `--model`"));
         }
@@ -150,14 +172,19 @@ impl Arguments {
 }
 
 impl Command {
-    /// Whether the command has the options of a request.
+    /// Whether the command sends a request.
     fn requests(self) -> bool {
         !matches!(self, Self::Models | Self::Devices)
     }
 
+    /// Whether the command has the options of a request.
+    fn has_options(self) -> bool {
+        self.requests() && self != Self::Repeat
+    }
+
     /// Whether the command writes images.
     pub(crate) fn saves(self) -> bool {
-        matches!(self, Self::Generate | Self::Edit)
+        matches!(self, Self::Generate | Self::Edit | Self::Repeat)
     }
 }
 
@@ -216,6 +243,16 @@ fn pair(name: &str, parser: &mut Parser) -> Result<(String, Value), Error> {
         return Err(usage(format!("--{name} {pair:?} is malformed; write it as NAME=VALUE")));
     };
     Ok((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))))
+}
+
+/// Parses the file of a LoRA and its strength, as in `ink.safetensors=0.7`.
+fn lora(parser: &mut Parser) -> Result<(PathBuf, Option<f32>), Error> {
+    let file = path(parser)?;
+    let strength = |text: &str| {
+        let (file, strength) = text.rsplit_once('=')?;
+        Some((PathBuf::from(file), Some(strength.parse().ok()?)))
+    };
+    Ok(file.to_str().and_then(strength).unwrap_or((file, None)))
 }
 
 fn text(parser: &mut Parser) -> Result<String, Error> {

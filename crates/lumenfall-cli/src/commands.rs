@@ -3,14 +3,14 @@
 use std::env;
 use std::path::Path;
 
-use lumenfall::backend::{EditSpec, GenerateSpec};
+use lumenfall::backend::{EditSpec, GenerateSpec, Request};
 use lumenfall::images::typed::{Draft, Spec};
 #[cfg(feature = "gpu")]
 use lumenfall::local::GpuInfo;
-use lumenfall::local::{Local, PartSummary};
+use lumenfall::local::{Local, PartSummary, Recipe};
 use lumenfall::remote::{Remote, RemoteBuilder};
 use lumenfall::stable_diffusion_3_5_medium::SCHEMA;
-use lumenfall::{Client, Error, ErrorKind, Input};
+use lumenfall::{Client, Error, ErrorKind, Inline, Input};
 use serde_json::json;
 
 use crate::arguments::{Arguments, Command, Place, expand_home, usage};
@@ -21,8 +21,9 @@ use crate::report::Report;
 /// Runs the command.
 pub(crate) async fn run(arguments: &Arguments) -> Result<Report, Error> {
     match arguments.command {
-        Command::Generate => save(generate(arguments)?, arguments).await,
-        Command::Edit => save(edit(arguments)?, arguments).await,
+        Command::Generate => save(generate(arguments)?.inline(), arguments).await,
+        Command::Edit => save(edit(arguments)?.inline(), arguments).await,
+        Command::Repeat => save(repeat(arguments).await?, arguments).await,
         Command::Estimate => estimate(generate(arguments)?).await,
         Command::Models => models(arguments).await,
         Command::Devices => devices(),
@@ -30,17 +31,18 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<Report, Error> {
 }
 
 fn client(arguments: &Arguments) -> Result<Client, Error> {
-    match &arguments.place {
-        Place::Demo => Client::demo(),
-        Place::Folder(folder, device) => {
-            let mut builder = Local::builder(folder).device(device.clone());
-            if let Some(folder) = &arguments.prompt_cache {
-                builder = builder.prompt_cache(folder);
-            }
-            builder.open().map(Client::new)
-        }
-        Place::Remote => remote(arguments).map(Client::new),
+    let mut builder = match &arguments.place {
+        Place::Demo => Local::demo_builder(),
+        Place::Folder(folder, device) => Local::builder(folder).device(device.clone()),
+        Place::Remote => return remote(arguments).map(Client::new),
+    };
+    if let Some(folder) = &arguments.prompt_cache {
+        builder = builder.prompt_cache(folder);
     }
+    for (name, file) in &arguments.loras {
+        builder = builder.lora(name, file);
+    }
+    builder.open().map(Client::new)
 }
 
 fn remote(arguments: &Arguments) -> Result<Remote, Error> {
@@ -86,8 +88,34 @@ fn edit(arguments: &Arguments) -> Result<Draft<EditSpec>, Error> {
     Ok(with_options(client(arguments)?.images().edit_spec(spec), arguments))
 }
 
+async fn repeat(arguments: &Arguments) -> Result<Draft<Request, Inline>, Error> {
+    let [file] = arguments.positionals.as_slice() else {
+        return Err(usage("`repeat` requires one image file"));
+    };
+    if arguments.options.local.loras.is_some() {
+        return Err(usage("`repeat` uses the strengths in the image file; write `--lora FILE` without a strength"));
+    }
+    let recipe = Recipe::read(expand_home(file.clone())).await?;
+    let mut draft = client(arguments)?.images().repeat(recipe)?;
+    match draft.spec_mut() {
+        Request::Edit(spec) => {
+            spec.images = arguments.source.clone().map(Input::path).into_iter().collect();
+            spec.mask = arguments.mask.clone().map(Input::path);
+        }
+        _ if arguments.source.is_some() || arguments.mask.is_some() => {
+            return Err(usage("the image was not edited, so it has no `--source` or `--mask`"));
+        }
+        _ => {}
+    }
+    Ok(with_timeout(draft, arguments))
+}
+
 fn with_options<S: Spec>(mut draft: Draft<S>, arguments: &Arguments) -> Draft<S> {
     *draft.spec_mut().options_mut() = arguments.options.clone();
+    with_timeout(draft, arguments)
+}
+
+fn with_timeout<S: Spec, D>(draft: Draft<S, D>, arguments: &Arguments) -> Draft<S, D> {
     match arguments.timeout {
         Some(timeout) => draft.timeout(timeout),
         None => draft,
@@ -95,13 +123,13 @@ fn with_options<S: Spec>(mut draft: Draft<S>, arguments: &Arguments) -> Draft<S>
 }
 
 /// Sends the request and saves its images.
-async fn save<S: Spec>(mut draft: Draft<S>, arguments: &Arguments) -> Result<Report, Error> {
+async fn save<S: Spec>(mut draft: Draft<S, Inline>, arguments: &Arguments) -> Result<Report, Error> {
     // Before the request, because images that cannot be saved are billed too.
     let files = Files::check(arguments.output.as_deref())?;
     let options = draft.spec_mut().options_mut();
     options.output_format = options.output_format.or(files.format());
     let progress = ProgressLine::start(&arguments.place);
-    let images = draft.on_progress(progress.callback()).inline().send().await;
+    let images = draft.on_progress(progress.callback()).send().await;
     drop(progress);
     let images = images?;
     let mut saved = Vec::with_capacity(images.len());
@@ -141,7 +169,6 @@ async fn models(arguments: &Arguments) -> Result<Report, Error> {
     Ok(Report { text, notes, json: json!({ "models": ids }) })
 }
 
-/// Lists the GPUs.
 /// Describes a model on this computer.
 fn model(path: &Path) -> Result<Report, Error> {
     let local = Local::open(path)?;
@@ -179,6 +206,7 @@ fn model(path: &Path) -> Result<Report, Error> {
     Ok(Report { text, notes: notes.collect(), json })
 }
 
+/// Lists the GPUs.
 #[cfg(feature = "gpu")]
 fn devices() -> Result<Report, Error> {
     let devices = Local::devices();

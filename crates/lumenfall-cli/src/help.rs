@@ -8,6 +8,7 @@ Generates and edits images with Stable Diffusion 3.5 Medium.
 Usage:
   lumenfall generate PROMPT [OPTIONS]               Generate images from a prompt
   lumenfall edit SOURCE --prompt PROMPT [OPTIONS]   Change an image
+  lumenfall repeat IMAGE [OPTIONS]                  Generate the image of a local model again, from the parameters in its file
   lumenfall estimate PROMPT [OPTIONS]               Show the price of `generate` with the same options
   lumenfall models [OPTIONS]                        List the models, or describe the one of --model
   lumenfall devices                                 List the GPUs
@@ -16,12 +17,13 @@ Where the images are generated:
   (default)                  On this computer, with a small demonstration model of shapes and letters
   --model PATH               On this computer, with the model at PATH: a folder, or a safetensors or GGUF file
   --device DEVICE            With --model: auto (the default), cpu, or the number or name of a GPU
+  --lora FILE[=STRENGTH]     Use a LoRA with the model on this computer; can be repeated
   --prompt-cache FOLDER      With --model: store encoded prompts in FOLDER, so that T5 is read once for each prompt
   --remote                   Through the Lumenfall gateway, with the API key in LUMENFALL_API_KEY
   --base-url URL             Through another OpenAI-compatible server; implies --remote
   --without-key              Send no API key
 
-Request:
+Request (not for repeat):
   --size SIZE                Pixels such as 1024x1024, or an aspect ratio such as 16:9
   --aspect-ratio RATIO       Shape of the image, such as 16:9
   --resolution TIER          Scale of the image, such as 1K
@@ -42,6 +44,10 @@ Only for edit:
   --mask FILE                PNG of the same size: its fully transparent pixels may change
   --strength NUMBER          How much the image may change, from 0 (hardly) to 1 (entirely)
   SOURCE can be repeated if the server supports several images.
+
+Only for repeat, if the image was edited:
+  --source FILE              The image that was edited
+  --mask FILE                The mask, if there was one
 
 Output:
   -o, --output FILE          Save the image to FILE. Its extension selects the file format, unless

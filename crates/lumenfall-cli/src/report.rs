@@ -39,7 +39,18 @@ impl Report {
     /// Reports the images, which were saved as the files `saved`.
     pub(crate) fn images(images: &Images<Inline>, saved: &[Saved]) -> Self {
         let Metadata {
-            cost, lost_bills, steps, skipped_forwards, elapsed, warnings, provider, model, request_id, ..
+            cost,
+            lost_bills,
+            steps,
+            skipped_forwards,
+            elapsed,
+            warnings,
+            provider,
+            model,
+            fingerprint,
+            parameters,
+            request_id,
+            ..
         } = images.metadata();
         let seconds = elapsed.as_secs_f64();
         let paths: Vec<String> = saved.iter().map(|file| file.path.display().to_string()).collect();
@@ -66,8 +77,8 @@ impl Report {
             .collect();
         let json = json!({
             "images": files, "steps": steps, "skipped_forwards": skipped_forwards, "seconds": seconds, "cost": cost,
-            "lost_bills": lost_bills, "provider": provider, "model": model, "request_id": request_id, "warnings": warnings,
-            "unfetched_urls": unfetched,
+            "lost_bills": lost_bills, "provider": provider, "model": model, "fingerprint": fingerprint, "parameters": parameters,
+            "request_id": request_id, "warnings": warnings, "unfetched_urls": unfetched,
         });
         Self { text: paths.iter().map(|path| format!("{path}\n")).collect(), notes, json }
     }

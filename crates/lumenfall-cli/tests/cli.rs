@@ -112,6 +112,47 @@ async fn the_extension_selects_the_format_and_several_images_are_numbered() {
     assert!(result.stderr.contains("warning: edited.jpg contains a png image"), "{result:?}");
 }
 
+const LORA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/swap.safetensors");
+
+#[tokio::test]
+async fn an_image_with_a_lora_is_repeated_from_its_file() {
+    let cli = Cli::new();
+    let strength = format!("{LORA}=0.8");
+    let generate = ["generate", PROMPT, "--seed", "7", "--steps", "2", "--json", "-o"];
+    let plain = cli.run(&[&generate[..], &["plain.png"]].concat()).await.json();
+    let swap = cli.run(&[&generate[..], &["swap.png", "--lora", &strength]].concat()).await.json();
+    assert_eq!(plain["parameters"]["sampling"]["seed"], 7);
+    assert!((swap["parameters"]["local"]["loras"]["swap"].as_f64().unwrap() - 0.8).abs() < 1e-6, "{swap}");
+    assert!(swap["fingerprint"].is_string() && swap["fingerprint"] != plain["fingerprint"]);
+
+    let result = cli.run(&["repeat", "swap.png", "--lora", LORA, "-o", "again.png"]).await;
+    assert_eq!((result.code, &*result.stdout), (Some(0), "again.png\n"), "{result:?}");
+    assert!(cli.read("again.png") == cli.read("swap.png") && cli.read("plain.png") != cli.read("swap.png"));
+    let result = cli.run(&["repeat", "swap.png"]).await;
+    assert!(
+        result.code == Some(2) && result.stderr.contains("open the model that generated it, with the same LoRAs"),
+        "{result:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_edited_image_is_repeated_with_its_source() {
+    let cli = Cli::new();
+    cli.run(&["generate", PROMPT, "--steps", "2", "-o", "source.png"]).await;
+    let edit = ["edit", "source.png", "--prompt", "a blue star", "--steps", "2", "-o", "edited.png"];
+    assert_eq!(cli.run(&edit).await.code, Some(0));
+    let result = cli.run(&["repeat", "edited.png", "--source", "source.png", "-o", "again.png"]).await;
+    assert_eq!(result.code, Some(0), "{result:?}");
+    assert!(cli.read("again.png") == cli.read("edited.png"));
+    for (arguments, message) in [
+        (["repeat", "edited.png", "--mask", "source.png"], "`image` is missing"),
+        (["repeat", "source.png", "--source", "edited.png"], "was not edited"),
+    ] {
+        let result = cli.run(&arguments).await;
+        assert!(result.code == Some(2) && result.stderr.contains(message), "{result:?}");
+    }
+}
+
 #[tokio::test]
 async fn errors_have_the_documented_exit_code_and_name_their_cause() {
     let cases: &[(i32, &[&str], &str)] = &[
@@ -137,6 +178,12 @@ async fn errors_have_the_documented_exit_code_and_name_their_cause() {
         (2, &["generate", "a", "--extra", "x=1"], "`x`"),
         (2, &["generate", "a", "--skip-layer-guidance"], "skip_layer_guidance"),
         (2, &["generate", "a", "--remote", "--model", "b"], "cannot be combined"),
+        (2, &["generate", "a", "--lora", "a.safetensors", "--remote"], "`--lora` and `--remote` cannot be combined"),
+        (9, &["generate", "a", "--lora", "absent.safetensors=0.5"], "absent.safetensors"),
+        (2, &["repeat"], "`repeat` requires one image file"),
+        (2, &["repeat", "a.png", "--seed", "1"], "`lumenfall repeat` has no option `--seed`"),
+        (2, &["repeat", "a.png", "--lora", "b.safetensors=1"], "write `--lora FILE` without a strength"),
+        (9, &["repeat", "absent.png"], "absent.png"),
         (2, &["edit"], "`image` is missing"),
         (3, &["generate", "a", "--base-url", "http://127.0.0.1:1"], "LUMENFALL_API_KEY"),
         (3, &["models", "--base-url", "ftp://127.0.0.1", "--without-key"], ""),
