@@ -1,4 +1,4 @@
-//! Measures the native pipeline: `cargo xtask bench denoiser`, `formats`, `vae` and `local`. Writes models with random weights:
+//! Measures the native pipeline: `cargo xtask bench denoiser`, `formats`, `lora`, `vae` and `local`. Writes models with random weights:
 //! `cargo xtask make-weights`. Prints the table of `cargo xtask bench first-block-cache`.
 //!
 //! `denoiser` and `vae` compare with torch. Both compute the same model at full width with random weights in f32. Their runs
@@ -100,6 +100,15 @@ fn run(arguments: &[&str]) -> Result<Report, Box<dyn Error>> {
                 report.add(compare(&what, 1.1, || Ok(model.run()?), "f32 weights", || timed(|| Ok(f32.run()?)))?);
             }
         }
+        ["lora"] => {
+            let model = Denoiser::with_loras(4, 512, ModelFormat::F16, 2, 32)?;
+            let with = |strength| {
+                model.set_strength(strength)?;
+                Ok(model.run()?)
+            };
+            let what = format!("{DENOISER}, f16 weights, two LoRAs of rank 32");
+            report.add(compare(&what, 1.08, || with(1.0), "without LoRAs", || timed(|| with(0.0)))?);
+        }
         ["vae"] => {
             let model = Decoder::new(512)?;
             let mut torch = Peer::start(&["vae", "--size", "512", "--channels-last"])?;
@@ -109,7 +118,7 @@ fn run(arguments: &[&str]) -> Result<Report, Box<dyn Error>> {
         ["local", path] => files::measure(path, SIZE, &mut report)?,
         ["local", path, "--size", size] => files::measure(path, size.parse()?, &mut report)?,
         _ => {
-            return Err("unknown benchmark; use denoiser, formats, vae, local FOLDER [--size PIXELS], or \
+            return Err("unknown benchmark; use denoiser, formats, lora, vae, local FOLDER [--size PIXELS], or \
                         first-block-cache [FOLDER]"
                 .into());
         }

@@ -10,7 +10,7 @@ const REMOTE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/remote");
 pub(crate) fn run(name: &str, further: &[&str]) -> Result<(), String> {
     let failed = || format!("the benchmark {name} missed a goal or failed");
     match name {
-        "denoiser" | "formats" | "vae" => local(&[vec![name], further.to_vec()].concat(), failed),
+        "denoiser" | "formats" | "lora" | "vae" => local(&[vec![name], further.to_vec()].concat(), failed),
         "local" => match further {
             [folder, further @ ..] => local(&[vec![name, &absolute(folder)?], further.to_vec()].concat(), failed),
             [] => Err("specify the folder of a model: cargo xtask bench local FOLDER".into()),
@@ -35,7 +35,7 @@ pub(crate) fn run(name: &str, further: &[&str]) -> Result<(), String> {
             succeed(format!("{target}/release/remote-bench"), further, failed)
         }
         _ => Err(format!(
-            "unknown benchmark {name:?}; the benchmarks are denoiser, formats, vae, local, first-block-cache, remote and \
+            "unknown benchmark {name:?}; the benchmarks are denoiser, formats, lora, vae, local, first-block-cache, remote and \
              connections"
         )),
     }

@@ -12,6 +12,7 @@ use crate::checkpoint::Part;
 use crate::checkpoint::config::DenoiserConfig;
 use crate::error::Result;
 use crate::kernels::{Matrix, Threads, Write, matmul};
+use crate::lora::RandomLoras;
 use crate::models::{Conditioning, Mmdit, Modulations, Omitted, Vae};
 use crate::sampling::Generator;
 use crate::tensor::Tensor;
@@ -36,22 +37,39 @@ pub struct Denoiser {
     latent: Tensor,
     context: Tensor,
     modulations: Modulations,
+    loras: RandomLoras,
 }
 
 impl Denoiser {
     /// Creates a denoiser of `blocks` blocks for an image of `size`×`size` pixels.
     pub fn new(blocks: usize, size: usize, format: ModelFormat) -> Result<Self> {
+        Self::with_loras(blocks, size, format, 0, 0)
+    }
+
+    /// Creates a denoiser with LoRAs of all linear layers of its blocks, at first with a strength of 0.
+    pub fn with_loras(blocks: usize, size: usize, format: ModelFormat, loras: usize, rank: usize) -> Result<Self> {
         let config = DenoiserConfig {
             num_layers: blocks,
             dual_attention_layers: (0..blocks.div_ceil(2)).collect(),
             ..Configurations::full().denoiser()?
         };
-        let denoiser = Mmdit::open(Part { weights: Weights::random_in(format.of_matrices()), config })?;
+        let loras = RandomLoras::new(loras, rank);
+        let mut weights = Weights::random_in(format.of_matrices());
+        for (layer, outputs, inputs) in linear_layers(blocks, config.width()) {
+            let adapters = loras.adapters(&layer, outputs, inputs);
+            weights.adapters.insert(layer, adapters);
+        }
+        let denoiser = Mmdit::open(Part { weights, config })?;
         denoiser.keep_blocks(blocks);
         let conditioning = Conditioning { context: normal(&[TEXT_TOKENS, 4096])?, pooled: normal(&[1, 2048])? };
         let context = denoiser.embed_context(&conditioning)?;
         let modulations = denoiser.modulations(&[(500.0, &conditioning.pooled)], &|| Ok(()))?;
-        Ok(Self { denoiser, latent: normal(&[16, size / 8, size / 8])?, context, modulations })
+        Ok(Self { denoiser, latent: normal(&[16, size / 8, size / 8])?, context, modulations, loras })
+    }
+
+    /// Sets the strength of the LoRAs.
+    pub fn set_strength(&self, strength: f32) -> Result<()> {
+        self.loras.set_strength(strength)
     }
 
     /// Returns the number of floating-point operations of the blocks in one forward pass.
@@ -73,6 +91,35 @@ impl Denoiser {
         let omitted = Omitted::default();
         self.denoiser.forward(&self.latent, &self.context, &self.modulations, 0, omitted, &|| Ok(())).map(|_| ())
     }
+}
+
+/// Returns the names, outputs and inputs of the linear layers of the first blocks. A block without the second self-attention
+/// ignores its layers, and the last block those of the text after the attention.
+fn linear_layers(blocks: usize, width: usize) -> impl Iterator<Item = (String, usize, usize)> {
+    const SQUARE: [&str; 12] = [
+        "attn.to_q",
+        "attn.to_k",
+        "attn.to_v",
+        "attn.to_out.0",
+        "attn.add_q_proj",
+        "attn.add_k_proj",
+        "attn.add_v_proj",
+        "attn.to_add_out",
+        "attn2.to_q",
+        "attn2.to_k",
+        "attn2.to_v",
+        "attn2.to_out.0",
+    ];
+    const UP: [&str; 2] = ["ff.net.0.proj", "ff_context.net.0.proj"];
+    const DOWN: [&str; 2] = ["ff.net.2", "ff_context.net.2"];
+    (0..blocks).flat_map(move |block| {
+        let square = SQUARE.map(|layer| (layer, width, width)).into_iter();
+        let mlp =
+            UP.map(|layer| (layer, 4 * width, width)).into_iter().chain(DOWN.map(|layer| (layer, width, 4 * width)));
+        square
+            .chain(mlp)
+            .map(move |(layer, outputs, inputs)| (format!("transformer_blocks.{block}.{layer}"), outputs, inputs))
+    })
 }
 
 /// The largest matrix product of the denoiser: 1357 tokens, 1536 inputs and 6144 outputs.

@@ -50,7 +50,7 @@ pub(super) struct Change {
 }
 
 impl Change {
-    fn new(delta: Option<Delta>, factors: Option<(Axis, Vec<f32>)>, bias: Option<Vec<f32>>) -> Self {
+    pub(super) fn new(delta: Option<Delta>, factors: Option<(Axis, Vec<f32>)>, bias: Option<Vec<f32>>) -> Self {
         Self {
             delta,
             factors,

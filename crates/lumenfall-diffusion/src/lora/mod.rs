@@ -8,6 +8,7 @@ mod magnitude;
 mod merge;
 #[cfg(feature = "gpu")]
 mod on_gpu;
+mod random;
 mod scale;
 mod strengths;
 mod targets;
@@ -22,6 +23,7 @@ use std::sync::atomic::Ordering;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 pub(crate) use adapter::{Adapter, Adapters};
+pub(crate) use random::RandomLoras;
 pub(crate) use strengths::ActiveStrengths;
 use strengths::Strengths;
 use targets::Targets;

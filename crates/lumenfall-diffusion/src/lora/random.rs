@@ -1,0 +1,63 @@
+//! LoRAs with random values, for the benchmarks.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
+
+use half::f16;
+
+use super::adapter::{Adapter, Adapters, Change};
+use super::delta::{Delta, LowRank};
+use super::strengths::Strengths;
+use crate::error::Result;
+use crate::sampling::Generator;
+use crate::weights::layout::PartKind;
+use crate::weights::{Format, Values, Weights};
+
+/// Some LoRAs of the same rank, in f16.
+#[derive(Debug)]
+pub(crate) struct RandomLoras {
+    count: usize,
+    rank: usize,
+    strengths: Arc<Strengths>,
+}
+
+impl RandomLoras {
+    pub(crate) fn new(count: usize, rank: usize) -> Self {
+        Self { count, rank, strengths: Arc::new(Strengths::new(count)) }
+    }
+
+    /// Sets the strength of all LoRAs. With 0 they change nothing.
+    pub(crate) fn set_strength(&self, strength: f32) -> Result<()> {
+        self.strengths.activate(&vec![strength; self.count], &|| Ok(())).map(drop)
+    }
+
+    /// Returns the changes of a linear layer.
+    pub(crate) fn adapters(&self, layer: &str, outputs: usize, inputs: usize) -> Adapters {
+        let values = |count| {
+            let mut values = Values::with_capacity(Format::F16, count);
+            let random = Generator::new(0).normal(count).into_iter();
+            values.extend_from_bytes(&random.flat_map(|value| f16::from_f32(value).to_le_bytes()).collect::<Vec<_>>());
+            values
+        };
+        let mut adapters = Adapters::default();
+        for lora in 0..self.count {
+            let (down, up) = (values(self.rank * inputs), values(outputs * self.rank));
+            let delta = Delta::LowRank(LowRank { down, up, rank: self.rank, scale: 1e-3 });
+            adapters.push(Arc::new(Adapter {
+                lora,
+                strengths: Arc::clone(&self.strengths),
+                fixed: None,
+                settings: Arc::default(),
+                part: PartKind::Denoiser,
+                layer: layer.to_owned(),
+                outputs,
+                inputs,
+                tensors: Weights::random(),
+                rows: Vec::new(),
+                attached: AtomicBool::new(false),
+                change: OnceLock::from(Change::new(Some(delta), None, None)),
+            }));
+        }
+        adapters
+    }
+}
