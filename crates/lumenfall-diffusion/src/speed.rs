@@ -125,14 +125,15 @@ fn decoder() -> impl Fn() -> usize {
 #[test]
 #[ignore = "needs an idle processor"]
 fn no_layer_is_much_slower_than_a_loop_of_multiplications() {
-    // The multiplications per second must be at least this part of those of the loop. Each bound is 0.6 of the value on a
-    // processor with AVX-512, so that a layer that takes twice as long fails.
+    // The multiplications per second must be at least this part of those of the loop. Each bound is 0.6 of the value on an
+    // Intel Xeon with two units for AVX-512, so that a layer that takes twice as long there fails. With one unit, as in Zen 4, the
+    // values are about twice as high.
     let layers: [(&str, f64, Layer); 5] = [
-        ("linear, f16", 0.2, Box::new(linear())),
-        ("attention", 0.16, Box::new(attention())),
-        ("convolution, Winograd", 0.45, Box::new(convolution(1))),
-        ("convolution, direct", 0.23, Box::new(convolution(2))),
-        ("decoder", 0.25, Box::new(decoder())),
+        ("linear, f16", 0.11, Box::new(linear())),
+        ("attention", 0.09, Box::new(attention())),
+        ("convolution, Winograd", 0.24, Box::new(convolution(1))),
+        ("convolution, direct", 0.12, Box::new(convolution(2))),
+        ("decoder", 0.13, Box::new(decoder())),
     ];
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     let (mut fastest_loop, mut fastest) = (0f64, [0f64; 5]);
