@@ -123,7 +123,8 @@ impl Local {
         Self::demo_builder().open()
     }
 
-    /// Creates a builder for the demonstration model, to open it with options or LoRAs.
+    /// Creates a builder for the demonstration model, to open it with options or LoRAs. It has its own parts: naming the file of
+    /// one is an error of [`LocalBuilder::open`].
     pub fn demo_builder() -> LocalBuilder {
         LocalBuilder::new(None)
     }

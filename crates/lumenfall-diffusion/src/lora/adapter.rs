@@ -62,6 +62,30 @@ impl Change {
 }
 
 impl Adapter {
+    /// Creates the change of a layer of the denoiser whose values are not in a file.
+    pub(super) fn with_change(
+        lora: usize,
+        strengths: &Arc<Strengths>,
+        layer: &str,
+        [outputs, inputs]: [usize; 2],
+        change: Change,
+    ) -> Self {
+        Self {
+            lora,
+            strengths: Arc::clone(strengths),
+            fixed: None,
+            settings: Arc::default(),
+            part: PartKind::Denoiser,
+            layer: layer.to_owned(),
+            outputs,
+            inputs,
+            tensors: Weights::random(),
+            rows: Vec::new(),
+            attached: AtomicBool::new(false),
+            change: OnceLock::from(change),
+        }
+    }
+
     /// Returns the values, after [`Adapter::attach`].
     pub(super) fn change(&self) -> Option<(f32, &Change)> {
         let strength = self.strengths.get(self.lora);
@@ -395,21 +419,9 @@ mod tests {
                 add_difference(&mut sum, &values, f64::from(strength), &delta, magnitude);
                 let factors = magnitude
                     .map(|(axis, norms)| (axis, magnitude::factors(&weight, Some(&delta), axis, norms, INPUTS)));
-                let change = OnceLock::from(Change::new(Some(delta), factors, None));
-                adapters.push(Arc::new(Adapter {
-                    lora: *kind,
-                    strengths: Arc::clone(&strengths),
-                    fixed: None,
-                    settings: Arc::default(),
-                    part: PartKind::Denoiser,
-                    layer: "layer".into(),
-                    outputs: OUTPUTS,
-                    inputs: INPUTS,
-                    tensors: Weights::random(),
-                    rows: Vec::new(),
-                    attached: AtomicBool::new(false),
-                    change,
-                }));
+                let change = Change::new(Some(delta), factors, None);
+                let adapter = Adapter::with_change(*kind, &strengths, "layer", [OUTPUTS, INPUTS], change);
+                adapters.push(Arc::new(adapter));
             }
             let mut weights = Weights::random().on(placement);
             weights.adapters.insert("layer".into(), adapters);

@@ -1,7 +1,6 @@
 //! LoRAs with random values, for the benchmarks.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use half::f16;
 
@@ -10,8 +9,7 @@ use super::delta::{Delta, LowRank};
 use super::strengths::Strengths;
 use crate::error::Result;
 use crate::sampling::Generator;
-use crate::weights::layout::PartKind;
-use crate::weights::{Format, Values, Weights};
+use crate::weights::{Format, Values};
 
 /// Some LoRAs of the same rank, in f16.
 #[derive(Debug)]
@@ -43,20 +41,8 @@ impl RandomLoras {
         for lora in 0..self.count {
             let (down, up) = (values(self.rank * inputs), values(outputs * self.rank));
             let delta = Delta::LowRank(LowRank { down, up, rank: self.rank, scale: 1e-3 });
-            adapters.push(Arc::new(Adapter {
-                lora,
-                strengths: Arc::clone(&self.strengths),
-                fixed: None,
-                settings: Arc::default(),
-                part: PartKind::Denoiser,
-                layer: layer.to_owned(),
-                outputs,
-                inputs,
-                tensors: Weights::random(),
-                rows: Vec::new(),
-                attached: AtomicBool::new(false),
-                change: OnceLock::from(Change::new(Some(delta), None, None)),
-            }));
+            let change = Change::new(Some(delta), None, None);
+            adapters.push(Arc::new(Adapter::with_change(lora, &self.strengths, layer, [outputs, inputs], change)));
         }
         adapters
     }
