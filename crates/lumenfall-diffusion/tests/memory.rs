@@ -65,6 +65,8 @@ fn a_hundred_changes_of_strengths_leave_no_memory_behind() {
 
 #[test]
 fn loras_that_are_opened_and_closed_leave_no_memory_behind() {
+    /// The number of pipelines after which the lists of the thread pool do not grow any more.
+    const WARM_UP: usize = 20;
     let _alone = alone();
     let mut first = 0;
     for count in 0..100 {
@@ -78,12 +80,12 @@ fn loras_that_are_opened_and_closed_leave_no_memory_behind() {
         drop(pipeline);
         // The threads end in the background.
         let mut waited = 0;
-        while count > 10 && ALLOCATOR.current_usage() > first + NOISE {
+        while count > WARM_UP && ALLOCATOR.current_usage() > first + NOISE {
             assert!(waited < 200, "{first} bytes grew to {} after {count} pipelines", ALLOCATOR.current_usage());
             std::thread::sleep(Duration::from_millis(10));
             waited += 1;
         }
-        first = if count <= 10 { ALLOCATOR.current_usage().max(first) } else { first };
+        first = if count <= WARM_UP { ALLOCATOR.current_usage().max(first) } else { first };
     }
 }
 
@@ -107,15 +109,20 @@ fn loras_take_the_planned_memory() {
     let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lora.safetensors");
-    write_lora(&path, 2048);
-    // Returns the planned memory and the peak of a request.
-    let measure = |loras: Vec<LoraFile>| {
+    // So large that the peak of a request is in the phase that has the LoRA, whatever the matrix products of others take.
+    const RANK: usize = 32_768;
+    write_lora(&path, RANK);
+    // Returns the planned memory and the peak of a request. The pipelines are kept, because their threads would otherwise free
+    // their memory during the next measurement: the matrix products of a thread keep as much as the processor's cache has.
+    let mut kept = Vec::new();
+    let mut measure = |loras: Vec<LoraFile>| {
         let before = ALLOCATOR.current_usage();
         ALLOCATOR.reset_peak_usage();
         let pipeline = open(loras);
         run(&pipeline, &BTreeMap::new());
         let peak = ALLOCATOR.peak_usage().saturating_sub(before);
         let planned = pipeline.summary(16, 16).unwrap().memory;
+        kept.push(pipeline);
         (planned as f64, peak as f64)
     };
     measure(Vec::new());
@@ -123,8 +130,9 @@ fn loras_take_the_planned_memory() {
     let lora = LoraFile::new("lora", &path);
     let (planned, peak) = measure(vec![lora.clone().strength(0.0)]);
     let (planned, peak) = (planned - planned_without, peak - peak_without);
-    assert_eq!(planned, f64::from(3 * 7 * 2 * 2 * 32 * 2048));
-    assert!(peak > 0.9 * planned && peak < 1.01 * planned, "{peak} of {planned} planned bytes");
+    assert_eq!(planned, (3 * 7 * 2 * 2 * 32 * RANK) as f64);
+    // While one of the 42 matrices is read, it is in memory twice.
+    assert!(peak > 0.9 * planned && peak < 1.03 * planned, "{peak} of {planned} planned bytes");
     // A fixed one is in memory only while its layer is read.
     let (_, peak) = measure(vec![lora.fixed()]);
     assert!(peak - peak_without < 0.3 * planned, "{} of {planned} planned bytes", peak - peak_without);
