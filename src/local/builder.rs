@@ -125,7 +125,8 @@ impl LocalBuilder {
     }
 
     /// Stores encoded prompts in a folder, so that the text encoders are not read for prompts that it contains, also not by another
-    /// process. The images do not depend on it. Default: only the last prompts, in memory.
+    /// process. The images do not depend on it. Default: the last prompts in memory, and the empty prompt of a model whose T5 is larger
+    /// than 1 GiB in the user's cache folder, which the environment variable `LUMENFALL_CACHE` sets (empty: nothing is stored).
     ///
     /// The folder contains up to 1 GiB, about 180 prompts of Stable Diffusion 3.5. [`PromptCache`] describes it.
     pub fn prompt_cache(self, folder: impl AsRef<Path>) -> Self {

@@ -51,6 +51,7 @@ mod sampling;
 mod speed;
 mod tensor;
 mod text;
+mod user_cache;
 mod weights;
 
 pub use demo::demo_files;

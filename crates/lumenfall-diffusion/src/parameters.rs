@@ -41,7 +41,8 @@ pub struct LoadOptions {
     pub t5_on_cpu: bool,
     /// The LoRAs of the model. Their strengths may differ from request to request.
     pub loras: Vec<LoraFile>,
-    /// A folder with encoded prompts, so that the text encoders are not read for prompts that it contains.
+    /// A folder with encoded prompts, so that the text encoders are not read for prompts that it contains. Default: only the empty prompt
+    /// is stored, in the user's cache folder, and only if T5 is larger than 1 GiB.
     pub prompt_cache: Option<PromptCache>,
     /// A safetensors file with the decoder of TAESD3, a tiny autoencoder: that of diffusers (`diffusion_pytorch_model.safetensors`),
     /// or that of the author and of ComfyUI (`taesd3_decoder.safetensors`). It draws previews at full resolution, and images with

@@ -12,7 +12,7 @@ mod request;
 mod run;
 mod summary;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -26,7 +26,8 @@ use crate::parameters::{Callbacks, Decoder, LoadOptions, Parameters, PipelineOut
 use crate::placement::{MemoryBudget, Phase, Placement, Plan, Target};
 use crate::sampling::{NoiseStream, combine};
 use crate::tensor::Tensor;
-use crate::text::TextEncoders;
+use crate::text::{StoredPrompts, TextEncoders};
+use crate::user_cache;
 use crate::weights::ModelFiles;
 use clock::Clock;
 use guided::GuidedDenoiser;
@@ -79,14 +80,33 @@ impl Pipeline {
     pub fn open(files: &ModelFiles, options: &LoadOptions) -> Result<Self> {
         let mut pipeline = Self::new(Checkpoint::open(files)?, options)?;
         if let Some(cache) = &options.prompt_cache {
-            // Prompts do not depend on the decoder.
-            let model = files.fingerprint_with(&LoadOptions { tiny_decoder: None, ..options.clone() })?;
-            pipeline.text.use_cache(
-                cache,
-                &format!("{model} {:?} {:?}", pipeline.placement.target(), pipeline.t5_placement.target()),
-            )?;
+            let stored = StoredPrompts::open(cache.clone(), pipeline.prompt_key(files, options)?)?;
+            pipeline.text.use_stored(stored);
+        } else if pipeline.text.are_large()
+            && let Some(folder) = user_cache::folder("prompts")
+        {
+            pipeline.store_empty_prompt(files, options, folder);
         }
         Ok(pipeline)
+    }
+
+    /// Stores the empty prompt in a folder, if possible.
+    pub(crate) fn store_empty_prompt(&mut self, files: &ModelFiles, options: &LoadOptions, folder: PathBuf) {
+        let key = self.prompt_key(files, options).and_then(|key| {
+            // The user is not asked, so the key must be certain.
+            Ok(format!("{key} {:?}", files.modified(&options.loras)?))
+        });
+        if let Ok(key) = key {
+            self.text.use_stored(StoredPrompts::of_empty_prompt(folder, key));
+        }
+    }
+
+    /// Returns everything that encoded prompts depend on besides their texts and how they are read.
+    fn prompt_key(&self, files: &ModelFiles, options: &LoadOptions) -> Result<String> {
+        // They do not depend on the decoder.
+        let model = files.fingerprint_with(&LoadOptions { tiny_decoder: None, ..options.clone() })?;
+        let (target, t5_target) = (self.placement.target(), self.t5_placement.target());
+        Ok(format!("{model} {target:?} {t5_target:?} {:?}", options.without_t5))
     }
 
     pub(crate) fn new(mut checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {

@@ -129,12 +129,7 @@ fn a_weight_without_an_effect_changes_no_bit_and_no_text_is_an_error() {
     }
 }
 
-/// Draws an image with a cache, after `before` was called with the folder of the opened model.
-fn draw(
-    cache: &PromptCache,
-    before: impl Fn(&std::path::Path),
-    change: impl Fn(&mut Parameters),
-) -> crate::error::Result<PipelineOutput> {
+fn copied_model() -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for part in fs::read_dir(folder().join("model")).unwrap().map(Result::unwrap).filter(|part| part.path().is_dir()) {
         fs::create_dir(copy.path().join(part.file_name())).unwrap();
@@ -142,6 +137,16 @@ fn draw(
             fs::copy(file.path(), copy.path().join(part.file_name()).join(file.file_name())).unwrap();
         }
     }
+    copy
+}
+
+/// Draws an image with a cache, after `before` was called with the folder of the opened model.
+fn draw(
+    cache: &PromptCache,
+    before: impl Fn(&std::path::Path),
+    change: impl Fn(&mut Parameters),
+) -> crate::error::Result<PipelineOutput> {
+    let copy = copied_model();
     // It changes both CLIP encoders.
     let lora = LoraFile::new("kohya", folder().join("lora/kohya.safetensors")).strength(0.0);
     let prompt_cache = Some(cache.clone());
@@ -189,6 +194,44 @@ fn a_stored_prompt_needs_no_text_encoder() {
     ];
     for change in changes {
         let error = draw(&cache, spoil_encoders, change).unwrap_err().to_string();
+        assert!(error.contains("not finite"), "{error}");
+    }
+}
+
+#[test]
+fn the_empty_prompt_is_stored_until_a_file_of_the_model_changes() {
+    let cache = tempfile::tempdir().unwrap();
+    let prompts = cache.path().join("prompts");
+    let copy = copied_model();
+    let weights = copy.path().join("text_encoder/model.safetensors");
+    let files = ModelFiles::Folder(copy.path().into());
+    let options = LoadOptions { device: Device::Cpu, ..LoadOptions::default() };
+    let open = |folder: &std::path::Path| {
+        let mut pipeline = Pipeline::open(&files, &options).unwrap();
+        pipeline.store_empty_prompt(&files, &options, folder.into());
+        pipeline
+    };
+    let draw = |pipeline: &Pipeline, prompt: &str| {
+        let mut parameters = Parameters::new(prompt);
+        (parameters.width, parameters.height, parameters.steps) = (Some(32), Some(32), Some(1));
+        pipeline.generate(&parameters, Callbacks::none())
+    };
+    // A file is where the folder should be.
+    let unused = draw(&open(&weights), "a star").unwrap();
+    assert_eq!(unused.warnings, [""; 0]);
+    let first = draw(&open(&prompts), "a star").unwrap();
+    assert!(first.images == unused.images);
+    assert_eq!(fs::read_dir(&prompts).unwrap().count(), 1, "the prompt itself is not stored");
+    let empty = draw(&open(&prompts), "").unwrap();
+
+    let known = open(&prompts);
+    let time = fs::metadata(&weights).unwrap().modified().unwrap() + std::time::Duration::from_secs(1);
+    fs::File::options().write(true).open(&weights).unwrap().set_modified(time).unwrap();
+    let changed = open(&prompts);
+    spoil_encoders(copy.path());
+    assert!(draw(&known, "").unwrap().images == empty.images);
+    for (pipeline, prompt) in [(known, "a star"), (changed, "")] {
+        let error = draw(&pipeline, prompt).unwrap_err().to_string();
         assert!(error.contains("not finite"), "{error}");
     }
 }

@@ -1,12 +1,11 @@
-//! Files in the user's cache folder, which spare the next process the work of this one.
+//! Files of compiled kernels and results of the self-test.
 
 use std::path::PathBuf;
-use std::{env, fs, process};
+use std::{fs, process};
 
 use sha2::{Digest, Sha256};
 
-/// The environment variable that contains the folder. An empty value means that no file is read or written.
-const VARIABLE: &str = "LUMENFALL_GPU_CACHE";
+use crate::user_cache;
 
 /// The folder of the files, if there is one. Errors are ignored, because every file can be computed again.
 #[derive(Clone, Debug, Default)]
@@ -17,7 +16,7 @@ pub(super) struct Cache {
 impl Cache {
     /// Returns the folder that the environment determines.
     pub(super) fn of_user() -> Self {
-        Self { folder: folder(|name| env::var_os(name).map(PathBuf::from)) }
+        Self { folder: user_cache::folder("gpu") }
     }
 
     #[cfg(test)]
@@ -52,21 +51,6 @@ pub(super) fn name(parts: &[&str]) -> String {
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn folder(variable: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    if let Some(folder) = variable(VARIABLE) {
-        return Some(folder).filter(|folder| !folder.as_os_str().is_empty());
-    }
-    let path = |name: &str| variable(name).filter(|folder| folder.is_absolute());
-    let caches = if cfg!(windows) {
-        path("LOCALAPPDATA")?
-    } else if cfg!(target_os = "macos") {
-        path("HOME")?.join("Library/Caches")
-    } else {
-        path("XDG_CACHE_HOME").or_else(|| Some(path("HOME")?.join(".cache")))?
-    };
-    Some(caches.join("lumenfall").join("gpu"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,21 +68,6 @@ mod tests {
         for corrupt in [&bytes[..20], &bytes[..bytes.len() - 1], &[&bytes[..], b"!"].concat()] {
             fs::write(&path, corrupt).unwrap();
             assert_eq!(cache.read("a"), None);
-        }
-    }
-
-    #[test]
-    fn the_environment_determines_the_folder() {
-        let of = |variables: &[(&str, &str)]| {
-            folder(|name| Some(variables.iter().find(|(other, _)| *other == name)?.1.into()))
-        };
-        assert_eq!(of(&[("LUMENFALL_GPU_CACHE", "/c"), ("HOME", "/home")]), Some("/c".into()));
-        assert_eq!(of(&[("LUMENFALL_GPU_CACHE", ""), ("HOME", "/home")]), None);
-        assert_eq!(of(&[]), None);
-        #[cfg(target_os = "linux")]
-        {
-            assert_eq!(of(&[("HOME", "/home")]), Some("/home/.cache/lumenfall/gpu".into()));
-            assert_eq!(of(&[("HOME", "/home"), ("XDG_CACHE_HOME", "/x")]), Some("/x/lumenfall/gpu".into()));
         }
     }
 }

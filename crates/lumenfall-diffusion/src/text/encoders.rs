@@ -4,7 +4,7 @@ use super::emphasis;
 use super::options::{LongPrompts, Reading, Texts};
 use super::recent::{EncodedPrompt, RecentPrompts};
 use super::sequences::{Fit, Sequence, Tokens};
-use super::stored::{PromptCache, StoredPrompts};
+use super::stored::StoredPrompts;
 use super::tokenizer::Tokenizer;
 use super::weights::PromptWeights;
 use crate::checkpoint::Encoder;
@@ -18,6 +18,9 @@ use crate::weights::layout::PartKind;
 
 /// The default number of T5 tokens, as in diffusers.
 const T5_TOKENS: usize = 256;
+
+/// The size of a T5 encoder in bytes that takes seconds to read.
+const LARGE_T5: u64 = 1 << 30;
 
 /// The replacement for T5's output if the model has no T5 encoder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,11 +112,14 @@ impl TextEncoders {
         Ok(chunks * self.clip_l.1.max_length() + reading.t5_tokens.unwrap_or(T5_TOKENS))
     }
 
-    /// Uses a folder with encoded prompts. `model` identifies the weights and the device.
-    pub(crate) fn use_cache(&mut self, cache: &PromptCache, model: &str) -> Result<()> {
-        let model = format!("{model} {:?}", self.without_t5);
-        self.stored = Some(StoredPrompts::open(cache, model)?);
-        Ok(())
+    /// Uses encoded prompts on disk.
+    pub(crate) fn use_stored(&mut self, stored: StoredPrompts) {
+        self.stored = Some(stored);
+    }
+
+    /// Returns whether encoding a prompt takes so long that the empty prompt is stored.
+    pub(crate) fn are_large(&self) -> bool {
+        self.t5.as_ref().is_some_and(|(_, t5)| t5.weights().bytes("") > LARGE_T5)
     }
 
     /// Encodes prompts, unless they are known. Calls `check_cancelled` before each block, and adds warnings of truncated prompts.

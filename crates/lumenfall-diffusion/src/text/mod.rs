@@ -17,6 +17,7 @@ pub(crate) use options::{MAX_T5_TOKENS, Reading, Texts};
 #[cfg(test)]
 pub(crate) use sequences::Fit;
 pub use stored::PromptCache;
+pub(crate) use stored::StoredPrompts;
 pub(crate) use tokenizer::{CLIP_SPECIALS, Tokenizer};
 pub(crate) use vocabulary::clip_vocabulary;
 pub use weights::PromptWeights;

@@ -55,6 +55,13 @@ pub(crate) struct Texts {
     pub(crate) t5: String,
 }
 
+impl Texts {
+    /// Returns whether this is the empty prompt.
+    pub(super) fn are_empty(&self) -> bool {
+        [&self.clip_l, &self.clip_g, &self.t5].iter().all(|text| text.is_empty())
+    }
+}
+
 #[cfg(test)]
 impl Texts {
     /// Returns the same text for all encoders.

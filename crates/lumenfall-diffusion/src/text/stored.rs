@@ -22,6 +22,9 @@ use crate::weights::RandomAccess;
 /// The default size of the cache in bytes: about 180 prompts of Stable Diffusion 3.5.
 const MAX_BYTES: u64 = 1 << 30;
 
+/// The size of the folder for the empty prompts of different models.
+const MAX_EMPTY_BYTES: u64 = 64 << 20;
+
 /// The names of the cache's files start with this.
 const PREFIX: &str = "prompt-";
 
@@ -54,10 +57,12 @@ impl PromptCache {
 
 /// The stored prompts of a model.
 #[derive(Debug)]
-pub(super) struct StoredPrompts {
+pub(crate) struct StoredPrompts {
     cache: PromptCache,
     /// Everything that an encoded prompt depends on besides its texts and their options.
     model: String,
+    /// Whether only the empty prompt is stored, in a folder that the user did not name. Problems are then no warnings.
+    only_empty: bool,
 }
 
 /// The place of an encoded prompt.
@@ -68,15 +73,33 @@ struct Entry {
 }
 
 impl StoredPrompts {
-    /// Creates the folder.
-    pub(super) fn open(cache: &PromptCache, model: String) -> Result<Self> {
+    /// Creates the folder. `model` identifies the weights and the device.
+    pub(crate) fn open(cache: PromptCache, model: String) -> Result<Self> {
         let error = |source| Error::File { action: "create", path: cache.folder.clone(), source };
         fs::create_dir_all(&cache.folder).map_err(error)?;
-        Ok(Self { cache: cache.clone(), model })
+        Ok(Self { cache, model, only_empty: false })
+    }
+
+    /// Stores only the empty prompt, which guidance needs in most requests.
+    pub(crate) fn of_empty_prompt(folder: PathBuf, model: String) -> Self {
+        Self { cache: PromptCache::new(folder).max_bytes(MAX_EMPTY_BYTES), model, only_empty: true }
+    }
+
+    fn accepts(&self, texts: &Texts) -> bool {
+        !self.only_empty || texts.are_empty()
+    }
+
+    fn warn(&self, warnings: &mut Vec<String>, warning: String) {
+        if !self.only_empty {
+            warnings.push(warning);
+        }
     }
 
     /// Returns a prompt, if it is in the cache. Adds a warning if its file cannot be used.
     pub(super) fn get(&self, texts: &Texts, reading: &Reading, warnings: &mut Vec<String>) -> Option<EncodedPrompt> {
+        if !self.accepts(texts) {
+            return None;
+        }
         let Entry { key, path } = self.entry(texts, reading);
         let file = match RandomAccess::open(&path) {
             Err(Error::File { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return None,
@@ -95,7 +118,7 @@ impl StoredPrompts {
                 Some(encoded)
             }
             Err(problem) => {
-                warnings.push(format!("a stored prompt was encoded again: {problem}"));
+                self.warn(warnings, format!("a stored prompt was encoded again: {problem}"));
                 None
             }
         }
@@ -103,15 +126,20 @@ impl StoredPrompts {
 
     /// Stores a prompt. Adds a warning if that is impossible.
     pub(super) fn add(&self, texts: &Texts, reading: &Reading, encoded: &EncodedPrompt, warnings: &mut Vec<String>) {
+        if !self.accepts(texts) {
+            return;
+        }
         let Entry { key, path } = self.entry(texts, reading);
         let Some(bytes) = encode(&key, encoded) else { return };
         let stored = if bytes.len() as u64 > self.cache.max_bytes {
             Err(format!("it has {} bytes, and the cache {}; allow more", bytes.len(), self.cache.max_bytes))
         } else {
-            replace(&path, &bytes).and_then(|()| self.trim()).map_err(|error| error.to_string())
+            let folder = fs::create_dir_all(&self.cache.folder);
+            folder.and_then(|()| replace(&path, &bytes)).and_then(|()| self.trim()).map_err(|error| error.to_string())
         };
         if let Err(problem) = stored {
-            warnings.push(format!("the encoded prompt was not stored in {}: {problem}", self.cache.folder.display()));
+            let folder = self.cache.folder.display();
+            self.warn(warnings, format!("the encoded prompt was not stored in {folder}: {problem}"));
         }
     }
 

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 
@@ -153,6 +154,14 @@ impl RandomAccess {
     #[cfg(any(test, feature = "_fuzz"))]
     pub(crate) fn in_memory(bytes: &[u8]) -> Self {
         Self { path: "file".into(), length: bytes.len() as u64, bytes: Bytes::Memory(bytes.to_vec().into()) }
+    }
+
+    /// Returns the time of the last change, if the file system knows it.
+    pub(crate) fn modified(&self) -> Option<SystemTime> {
+        match &self.bytes {
+            Bytes::File(file) => file.lock().unwrap_or_else(PoisonError::into_inner).metadata().ok()?.modified().ok(),
+            Bytes::Memory(_) => None,
+        }
     }
 
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {

@@ -1,5 +1,7 @@
 //! A hash that identifies a model.
 
+use std::time::SystemTime;
+
 use sha2::{Digest, Sha256};
 
 use super::file_names;
@@ -59,19 +61,36 @@ impl ModelFiles {
             hash.add(name.as_bytes());
             hash.add(&self.read(name)?);
         }
+        for (name, file) in self.weight_files()? {
+            hash.add(name.as_bytes());
+            hash.add_samples(&file)?;
+        }
+        Ok(hash.finish())
+    }
+
+    /// Opens all files with weights, and returns their names.
+    fn weight_files(&self) -> Result<Vec<(String, RandomAccess)>> {
+        let mut files = Vec::new();
         for (folder, stem) in WEIGHTS.into_iter().filter(|(folder, _)| self.has_folder(folder)) {
             for name in file_names(self, folder, stem)? {
-                hash.add(name.as_bytes());
-                hash.add_samples(&self.open(&name)?)?;
+                let file = self.open(&name)?;
+                files.push((name, file));
             }
         }
         if let Self::Parts(parts) = self {
             for (part, path) in parts.iter() {
-                hash.add(part.name().as_bytes());
-                hash.add_samples(&RandomAccess::open(path)?)?;
+                files.push((part.name().to_owned(), RandomAccess::open(path)?));
             }
         }
-        Ok(hash.finish())
+        Ok(files)
+    }
+
+    /// Returns when the files of the model and of the LoRAs were changed. Unlike the samples of a fingerprint, the times show a
+    /// change of any weight.
+    pub(crate) fn modified(&self, loras: &[LoraFile]) -> Result<Vec<Option<SystemTime>>> {
+        let files = self.weight_files()?.into_iter().map(|(_, file)| Ok(file.modified()));
+        let loras = loras.iter().map(|lora| Ok(RandomAccess::open(&lora.path)?.modified()));
+        files.chain(loras).collect()
     }
 
     /// Returns a hash that identifies the model with its LoRAs (their names, files, default strengths and whether these are fixed)
