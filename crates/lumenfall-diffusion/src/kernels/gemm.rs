@@ -1,10 +1,11 @@
 //! A safe interface to the matrix product of the `gemm` crate.
 #![allow(
     unsafe_code,
-    reason = "the gemm crate takes raw pointers; `matmul` checks that every access is within the slices"
+    reason = "the gemm crate takes raw pointers; the functions check that every access is within the slices"
 )]
 
 use gemm::Parallelism;
+use rayon::prelude::*;
 
 /// A matrix in a slice. Its rows may overlap, like the windows of a convolution.
 #[derive(Clone, Copy)]
@@ -68,18 +69,35 @@ pub(crate) fn matmul(
         out_stride >= b.cols && (a.rows - 1) * out_stride + b.cols <= out.len(),
         "a product does not fit into its output"
     );
+    // SAFETY: the checks above guarantee that every access is within the three slices. `out` is borrowed mutably, so it
+    // does not overlap the inputs.
+    unsafe { product(out.as_mut_ptr(), out_stride, write, scale, a, b, threads) };
+}
+
+/// Computes a product whose accesses have been checked.
+///
+/// # Safety
+/// The matrices must be within their slices, and no other access to the rows and columns of the output may happen.
+unsafe fn product(
+    out: *mut f32,
+    out_stride: usize,
+    write: Write,
+    scale: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    threads: Threads,
+) {
     let parallelism = match threads {
         Threads::All => Parallelism::Rayon(0),
         Threads::One => Parallelism::None,
     };
-    // SAFETY: the checks above guarantee that every access is within the three slices. `out` is borrowed mutably, so it
-    // does not overlap the inputs. Slices have at most isize::MAX bytes, so the strides fit into isize.
+    // SAFETY: the caller guarantees it. Slices have at most isize::MAX bytes, so the strides fit into isize.
     unsafe {
         gemm::gemm(
             a.rows,
             b.cols,
             a.cols,
-            out.as_mut_ptr(),
+            out,
             1,
             out_stride as isize,
             write == Write::Add,
@@ -97,4 +115,50 @@ pub(crate) fn matmul(
             parallelism,
         );
     }
+}
+
+/// Computes `out = a·b` on all threads, with parts of `b` that are computed when they are needed.
+///
+/// `out` and `b` have `columns` columns. `fill(row, column, part)` writes the values of a part of `b`, which begins at a row and a
+/// column, has `width` columns (the last parts have fewer), and at most `height` rows. A part of a few hundred kilobytes stays
+/// in the cache of the processor until it is multiplied.
+pub(crate) fn matmul_in_parts(
+    out: &mut [f32],
+    columns: usize,
+    a: Matrix<'_>,
+    (height, width): (usize, usize),
+    fill: impl Fn(usize, usize, &mut [f32]) + Sync,
+) {
+    /// The start of the output.
+    struct Output(*mut f32);
+    // SAFETY: tasks write to different columns.
+    unsafe impl Sync for Output {}
+    impl Output {
+        fn at(&self, column: usize) -> *mut f32 {
+            self.0.wrapping_add(column)
+        }
+    }
+
+    if a.rows == 0 || a.cols == 0 {
+        return out.fill(0.0);
+    }
+    a.check();
+    assert!(a.rows * columns <= out.len(), "a product does not fit into its output");
+    let out = Output(out.as_mut_ptr());
+    let tasks = (0..columns.div_ceil(width)).into_par_iter().with_max_len(1);
+    tasks.for_each_init(Vec::new, |values: &mut Vec<f32>, task| {
+        let first = task * width;
+        let width = width.min(columns - first);
+        for row in (0..a.cols).step_by(height) {
+            let height = height.min(a.cols - row);
+            values.resize(height * width, 0.0);
+            fill(row, first, values);
+            let part = Matrix::row_major(values, height, width, width);
+            let a = Matrix { data: a.data.get(row * a.col_stride..).unwrap_or(&[]), cols: height, ..a };
+            let write = if row == 0 { Write::Replace } else { Write::Add };
+            // SAFETY: the checks above include all rows and columns of `a` and of the output, whose columns from `first` to
+            // `first + width` no other task writes to. `values` has the rows and columns of the part.
+            unsafe { product(out.at(first), columns, write, 1.0, a, part, Threads::One) };
+        }
+    });
 }

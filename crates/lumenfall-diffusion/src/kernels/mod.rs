@@ -38,11 +38,11 @@ pub(crate) use activation::{Activation, bias_activation};
 pub(crate) use attention::{Mask, Sequence, attention};
 pub(crate) use conv::{ConvShape, Convolution};
 pub(crate) use elementwise::zip;
-pub(crate) use gemm::{Matrix, Threads, Write, matmul};
+pub(crate) use gemm::{Matrix, Threads, Write, matmul, matmul_in_parts};
 pub(crate) use group_norm::{Affine, apply, group_statistics};
 pub(crate) use norm::{layer_norm, rms_norm};
 pub(crate) use source::{Image, Source};
-pub(crate) use transpose::transpose;
+pub(crate) use transpose::transpose_part;
 
 /// A function for [`vectorized`]. A closure alone would be called through an adapter, which is not inlined.
 pub(crate) struct Vectorized<F>(pub(crate) F);

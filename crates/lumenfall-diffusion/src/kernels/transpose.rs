@@ -13,21 +13,26 @@ pub(crate) fn transpose(out: &mut [f32], rows: usize, step: usize, read: impl Fn
     if rows == 0 {
         return;
     }
-    // Rows whose distance is a power of two would displace each other from the cache.
-    let stride = step + GROUP;
-    let buffer = || vec![0f32; GROUP * stride];
-    out.par_chunks_mut(step * rows).enumerate().for_each_init(buffer, |buffer, (part, out)| {
-        let columns = out.len() / rows;
-        for first in (0..rows).step_by(GROUP) {
-            let group = GROUP.min(rows - first);
-            for (row, values) in (first..first + group).zip(buffer.chunks_exact_mut(stride)) {
-                read(row, part * step, values.split_at_mut(columns).0);
-            }
-            if let Some(out) = out.get_mut(first..) {
-                vectorized!(scatter(buffer, stride, out, rows, group, columns));
-            }
-        }
+    out.par_chunks_mut(step * rows).enumerate().for_each_init(Vec::new, |buffer, (part, out)| {
+        transpose_part(out, rows, buffer, |row, values| read(row, part * step, values));
     });
+}
+
+/// Does the same on the calling thread for a few columns. `read(row, values)` writes the values of a row.
+pub(crate) fn transpose_part(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, read: impl Fn(usize, &mut [f32])) {
+    let columns = out.len() / rows;
+    // Rows whose distance is a power of two would displace each other from the cache.
+    let stride = columns + GROUP;
+    buffer.resize(GROUP * stride, 0.0);
+    for first in (0..rows).step_by(GROUP) {
+        let group = GROUP.min(rows - first);
+        for (row, values) in (first..first + group).zip(buffer.chunks_exact_mut(stride)) {
+            read(row, values.split_at_mut(columns).0);
+        }
+        if let Some(out) = out.get_mut(first..) {
+            vectorized!(scatter(buffer, stride, out, rows, group, columns));
+        }
+    }
 }
 
 /// Copies row `i` of the buffer to position `i` of each row of `out`.

@@ -3,21 +3,19 @@
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::{self, GpuWeight};
-use crate::kernels::{Activation, Matrix, Threads, Write, bias_activation, matmul, transpose};
+use crate::kernels::{Activation, Matrix, bias_activation, matmul_in_parts, transpose_part};
 use crate::lora::Adapters;
 use crate::placement::Target;
 use crate::tensor::Tensor;
 use crate::weights::{Scope, Values};
 
-/// The largest number of weights that are converted to f32 at a time: 8 MB, which stay in the cache until they are
-/// multiplied.
-const PANEL: usize = 1 << 21;
+/// The largest number of inputs and of outputs whose weights are converted to f32 at a time: 1 MB, which stays in the second-level
+/// cache until it is multiplied.
+const PART_INPUTS: usize = 2048;
+const PART_OUTPUTS: usize = 128;
 
-/// The number of outputs of a panel is a multiple of this, so that the product has no partial tiles.
-const PANEL_OUTPUTS: usize = 64;
-
-/// The number of inputs that a thread converts at a time: whole blocks of every format.
-const PANEL_INPUTS: usize = 256;
+/// The number of inputs that are converted at a time: whole blocks of every format.
+const STEP: usize = 256;
 
 /// A linear layer. Its weight stays in the format of its file.
 #[derive(Clone, Debug)]
@@ -145,19 +143,14 @@ impl Linear {
     /// Computes `out = x·Wᵀ`, with the rows of `out` one after another.
     fn multiply(&self, x: Matrix<'_>, out: &mut [f32]) {
         // The product reads the weight of all outputs for one input after another. In this order its own packing is fast.
-        let panels = (self.outputs * self.inputs).div_ceil(PANEL).max(1);
-        let columns = self.outputs.div_ceil(panels).next_multiple_of(PANEL_OUTPUTS).min(self.outputs);
-        let mut panel = vec![0f32; self.inputs * columns];
-        for first in (0..self.outputs).step_by(columns.max(1)) {
-            let columns = columns.min(self.outputs - first);
-            let (panel, _) = panel.split_at_mut(self.inputs * columns);
-            transpose(panel, columns, PANEL_INPUTS, |row, start, values| {
-                self.weight.widen((first + row) * self.inputs + start, values);
-            });
-            let weight = Matrix::row_major(panel, self.inputs, columns, columns);
-            if let Some(out) = out.get_mut(first..) {
-                matmul(out, self.outputs, Write::Replace, 1.0, x, weight, Threads::All);
+        matmul_in_parts(out, self.outputs, x, (PART_INPUTS, PART_OUTPUTS), |input, output, part| {
+            let outputs = PART_OUTPUTS.min(self.outputs - output);
+            let mut buffer = Vec::new();
+            for (input, part) in (input..).step_by(STEP).zip(part.chunks_mut(STEP * outputs)) {
+                transpose_part(part, outputs, &mut buffer, |row, values| {
+                    self.weight.widen((output + row) * self.inputs + input, values);
+                });
             }
-        }
+        });
     }
 }
