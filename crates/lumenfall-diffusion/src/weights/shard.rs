@@ -6,8 +6,8 @@ use super::files::RandomAccess;
 use super::format::{Format, Values};
 use crate::error::{Error, Result};
 
-/// The size of the buffer between the file and the values.
-const BUFFER_BYTES: usize = 4 << 20;
+/// The largest number of bytes that are read at a time.
+const PART_BYTES: usize = 4 << 20;
 
 /// The shape, format and position of a tensor.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Shard {
     pub(crate) fn read(&self, name: &str, info: &TensorInfo, first: usize, count: usize) -> Result<Values> {
         let error = |reason| Error::Tensor { path: self.path().to_path_buf(), tensor: name.into(), reason };
         let format = self.format(name, info)?;
-        let (Some(skipped), Some(mut left)) = (format.bytes_of(first), format.bytes_of(count)) else {
+        let (Some(skipped), Some(bytes)) = (format.bytes_of(first), format.bytes_of(count)) else {
             return Err(error(format!(
                 "is stored in blocks of {} values ({}), which the requested rows would split; \
                  use a file with F16 or BF16 weights for this tensor",
@@ -82,18 +82,26 @@ impl Shard {
                 format.name()
             )));
         };
-        let mut values = Values::with_capacity(format, count);
-        // A part of the buffer must contain whole blocks.
-        let mut buffer = vec![0; left.min(BUFFER_BYTES / format.block_bytes() * format.block_bytes())];
         let mut offset = info.start.saturating_add(skipped as u64);
-        while left > 0 {
-            let part = buffer.len().min(left);
-            let (part, _) = buffer.split_at_mut(part);
+        let mut read = |part: &mut [u8]| {
             self.file.read_at(offset, part)?;
-            values.extend_from_bytes(part);
             offset += part.len() as u64;
-            left -= part.len();
-        }
+            Ok(())
+        };
+        let values = if format == Format::F32 {
+            let mut values = Vec::with_capacity(count);
+            let mut buffer = vec![0; bytes.min(PART_BYTES)];
+            while values.len() < count {
+                let (part, _) = buffer.split_at_mut(PART_BYTES.min(4 * (count - values.len())));
+                read(part)?;
+                values.extend(part.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+            }
+            Values::F32(values)
+        } else {
+            let mut encoded = vec![0; bytes];
+            encoded.chunks_mut(PART_BYTES).try_for_each(read)?;
+            Values::Encoded(format, encoded)
+        };
         // A row that is not whole blocks could not be converted alone.
         let row = info.shape.last().copied().unwrap_or(1);
         Ok(if format.bytes_of(row).is_some() { values } else { Values::F32(values.into_f32()) })

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use half::f16;
 
 use super::Format;
+use crate::kernels::vectorized;
 
 /// The number of values that are checked at a time.
 const CHUNK: usize = 4096;
@@ -99,6 +100,16 @@ impl Values {
     pub(crate) fn first_not_finite(&self) -> Option<usize> {
         match self {
             Self::F32(values) => values.iter().position(|value| !value.is_finite()),
+            Self::Encoded(format @ (Format::F16 | Format::Bf16), bytes) => {
+                // All bits of the exponent are set.
+                let exponent = if *format == Format::F16 { 0x7c00 } else { 0x7f80 };
+                let is_finite = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & exponent != exponent;
+                bytes.as_chunks().0.chunks(CHUNK).enumerate().find_map(|(chunk, values)| {
+                    let finite = vectorized!(values.iter().fold(true, |finite, value| finite & is_finite(value)));
+                    let at = if finite { None } else { values.iter().position(|value| !is_finite(value)) };
+                    at.map(|at| chunk * CHUNK + at)
+                })
+            }
             Self::Encoded(format, bytes) if format.block_values() == 1 => {
                 let mut buffer = [0.0; CHUNK];
                 bytes.chunks(CHUNK * format.block_bytes()).enumerate().find_map(|(chunk, bytes)| {
@@ -199,6 +210,16 @@ mod tests {
                 }
             }
             assert_eq!(infinite, format.scales().len(), "{}", format.name());
+        }
+    }
+
+    #[test]
+    fn every_16_bit_float_is_converted_exactly() {
+        let all = || 0..=u16::MAX;
+        let bytes: Vec<u8> = all().flat_map(u16::to_le_bytes).collect();
+        for (bits, value) in all().zip(Values::Encoded(Format::F16, bytes).into_f32()) {
+            let expected = f16::from_bits(bits).to_f32();
+            assert!(value.to_bits() == expected.to_bits() || (value.is_nan() && expected.is_nan()), "{bits:#x}");
         }
     }
 
