@@ -4,21 +4,21 @@ use std::error::Error;
 use std::path::Path;
 
 use lumenfall_diffusion::bench::measure_gpu;
-use lumenfall_diffusion::devices;
+use lumenfall_diffusion::{MemoryBudget, devices};
 
 /// Prints the name of a GPU, the times of images in seconds, and the peak of the GPU's memory in GiB.
 pub(crate) fn print(path: &Path, options: &[&str]) -> Result<(), Box<dyn Error>> {
-    let (mut index, mut size, mut steps) = (0, 1024, 28);
+    let (mut index, mut size, mut steps, mut memory) = (0, 1024, 28, MemoryBudget::default());
     let (options, rest) = options.as_chunks();
     for [name, value] in options {
         match *name {
             "--device" => index = value.parse()?,
             "--size" => size = value.parse()?,
             "--steps" => steps = value.parse()?,
+            "--memory" => memory = MemoryBudget::GiB(value.parse()?),
             _ => {
-                return Err(
-                    format!("unknown option {name}; use --device INDEX, --size PIXELS or --steps NUMBER").into()
-                );
+                let usable = "--device INDEX, --size PIXELS, --steps NUMBER or --memory GIB";
+                return Err(format!("unknown option {name}; use {usable}").into());
             }
         }
     }
@@ -29,7 +29,7 @@ pub(crate) fn print(path: &Path, options: &[&str]) -> Result<(), Box<dyn Error>>
     let device =
         devices.get(index).ok_or_else(|| format!("there is no GPU {index}; `lumenfall devices` lists them"))?;
     println!("name {} ({}, {})", device.name, device.api, device.driver);
-    let times = measure_gpu(path, index, size, steps)?;
+    let times = measure_gpu(path, index, size, steps, memory)?;
     let rows = [("first", times.first), ("text", times.text), ("step", times.step), ("decode", times.decode)];
     for (name, time) in rows.into_iter().chain([("total", times.total)]) {
         println!("{name} {:.3}", time.as_secs_f64());

@@ -8,6 +8,7 @@ use crate::device::{Device, GpuChoice};
 use crate::error::{Error, Result};
 use crate::parameters::LoadOptions;
 use crate::pipeline::Pipeline;
+use crate::placement::MemoryBudget;
 use crate::weights::ModelFiles;
 
 /// The times and the memory of requests on a GPU.
@@ -27,12 +28,13 @@ pub struct GpuTimes {
     pub peak: u64,
 }
 
-/// Generates two images of `size`×`size` pixels with guidance on the GPU with an index.
+/// Generates two images of `size`×`size` pixels with guidance on the GPU with an index, within a budget of its memory.
 ///
 /// # Errors
 /// Returns the error of the model, of the GPU or of a request.
-pub fn measure_gpu(path: &Path, index: usize, size: u32, steps: u32) -> Result<GpuTimes> {
-    let options = LoadOptions { device: Device::Gpu(GpuChoice::Index(index)), ..LoadOptions::default() };
+pub fn measure_gpu(path: &Path, index: usize, size: u32, steps: u32, memory: MemoryBudget) -> Result<GpuTimes> {
+    let device = Device::Gpu(GpuChoice::Index(index));
+    let options = LoadOptions { device, gpu_memory: memory, ..LoadOptions::default() };
     let pipeline = Pipeline::open(&ModelFiles::find(path)?, &options)?;
     let (_, first) = record(&pipeline, Instant::now(), "a harbour in the morning, watercolour", size, steps)?;
     let (marks, total) = record(&pipeline, Instant::now(), "a lighthouse at dusk, oil on canvas", size, steps)?;
