@@ -115,7 +115,22 @@ fn a_file_that_is_not_safetensors_is_refused() {
 fn a_weight_file_of_another_component_is_refused() {
     let model = model();
     fs::copy(model.path().join("vae/diffusion_pytorch_model.safetensors"), model.path().join(DENOISER)).unwrap();
-    assert_refused(&model, &["is missing", "another model"]);
+    assert_refused(&model, &["at least 49 others are missing", "another model"]);
+}
+
+#[test]
+fn all_missing_tensors_are_named() {
+    let model = model();
+    change(&model, "text_encoder/model.safetensors", |bytes| {
+        for start in 0..bytes.len().min(20_000) {
+            if bytes[start..].starts_with(b"fc1.") {
+                bytes[start..start + 3].copy_from_slice(b"gc1");
+            }
+        }
+    });
+    let missing = "layers.0.mlp.fc1.weight` and 5 others are missing (text_model.encoder.layers.0.mlp.fc1.bias, \
+                   text_model.encoder.layers.1.mlp.fc1.weight, ";
+    assert_refused(&model, &["text_encoder/model.safetensors", missing]);
 }
 
 #[test]

@@ -94,10 +94,11 @@ impl Ends {
 impl Clip {
     /// Checks the weights without reading them.
     pub(crate) fn open(Part { weights, config }: Part<ClipConfig>) -> Result<Self> {
-        let headers = weights.headers();
-        Ends::load(&headers, &config)?;
-        text_model(&headers).at("embeddings.token_embedding").rows("weight", config.hidden_size, 0, 1)?;
-        (0..config.num_hidden_layers).try_for_each(|i| layer(&headers, &config, i).map(|_| ()))?;
+        weights.check(|headers| {
+            Ends::load(headers, &config)?;
+            text_model(headers).at("embeddings.token_embedding").rows("weight", config.hidden_size, 0, 1)?;
+            (0..config.num_hidden_layers).try_for_each(|i| layer(headers, &config, i).map(|_| ()))
+        })?;
         let weights = Arc::new(weights);
         let layers = {
             let (weights, config) = (Arc::clone(&weights), config.clone());

@@ -74,12 +74,13 @@ impl Block {
 impl T5 {
     /// Checks the weights without reading them.
     pub(crate) fn open(Part { weights, config }: Part<T5Config>) -> Result<Self> {
-        let headers = weights.headers();
-        final_norm(&headers, &config)?;
-        bias_table(&headers, &config)?;
         check_vocabulary(&weights)?;
-        token_table(&headers).rows("weight", config.d_model, 0, 1)?;
-        (0..config.num_layers).try_for_each(|i| block(&headers, &config, i).map(|_| ()))?;
+        weights.check(|headers| {
+            final_norm(headers, &config)?;
+            bias_table(headers, &config)?;
+            token_table(headers).rows("weight", config.d_model, 0, 1)?;
+            (0..config.num_layers).try_for_each(|i| block(headers, &config, i).map(|_| ()))
+        })?;
         let weights = Arc::new(weights);
         let blocks = {
             let (weights, config) = (Arc::clone(&weights), config.clone());

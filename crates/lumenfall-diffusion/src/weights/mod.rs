@@ -16,6 +16,7 @@ mod write;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
 
@@ -52,6 +53,9 @@ pub(crate) struct Weights {
     /// Where the layers with these weights compute.
     placement: Placement,
 }
+
+/// The number of missing tensors after which a check ends. The configuration may require any number.
+const MAX_MISSING: usize = 50;
 
 /// The index of a component with several files.
 #[derive(Deserialize)]
@@ -161,12 +165,25 @@ impl Weights {
 
     /// Returns a scope that reads tensors.
     pub(crate) fn root(&self) -> Scope<'_> {
-        Scope { weights: self, prefix: String::new(), headers_only: false }
+        Scope { weights: self, prefix: String::new(), missing: None }
     }
 
-    /// Returns a scope that checks that tensors exist in the requested shape, but does not read them.
-    pub(crate) fn headers(&self) -> Scope<'_> {
-        Scope { headers_only: true, ..self.root() }
+    /// Calls `load` with a scope that checks that tensors exist in the requested shape, but does not read them.
+    ///
+    /// # Errors
+    /// An error that names the missing tensors, or the error of `load`.
+    pub(crate) fn check(&self, load: impl FnOnce(&Scope<'_>) -> Result<()>) -> Result<()> {
+        let missing = Mutex::default();
+        let result = load(&Scope { missing: Some(&missing), ..self.root() });
+        let missing: Vec<String> = missing.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Some((first, others)) = missing.split_first() else { return result };
+        let missing = match others {
+            [] => "is missing".to_owned(),
+            _ if missing.len() == MAX_MISSING => format!("and at least {} others are missing", others.len()),
+            _ => format!("and {} others are missing ({})", others.len(), others.join(", ")),
+        };
+        let reason = "so the file is incomplete or belongs to another model; download it again";
+        Err(self.error(first, format!("{missing}, {reason}")))
     }
 
     /// Returns an error about a tensor.
@@ -178,8 +195,7 @@ impl Weights {
     }
 
     fn find(&self, name: &str) -> Result<&Stored> {
-        let reason = "is missing, so the file belongs to another model; download it again";
-        self.tensors.get(name).ok_or_else(|| self.error(name, reason))
+        self.tensors.get(name).ok_or_else(|| self.error(name, "is missing; download the file again"))
     }
 }
 

@@ -1,10 +1,11 @@
 //! Access to the tensors whose names have a common prefix.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use super::format::{Format, Values};
 use super::stored::Stored;
-use super::{Weights, write};
+use super::{MAX_MISSING, Weights, write};
 use crate::error::Result;
 use crate::lora::{Adapters, layer_name};
 use crate::placement::Target;
@@ -15,7 +16,8 @@ use crate::tensor::Tensor;
 pub(crate) struct Scope<'a> {
     pub(super) weights: &'a Weights,
     pub(super) prefix: String,
-    pub(super) headers_only: bool,
+    /// The missing tensors, if tensors are checked and not read.
+    pub(super) missing: Option<&'a Mutex<Vec<String>>>,
 }
 
 impl Scope<'_> {
@@ -30,7 +32,7 @@ impl Scope<'_> {
 
     /// Returns where layers compute. If only headers are read, layers do not compute.
     pub(crate) fn target(&self) -> Target {
-        if self.headers_only { Target::Cpu } else { self.weights.placement.target() }
+        if self.reads_headers_only() { Target::Cpu } else { self.weights.placement.target() }
     }
 
     /// Returns the LoRAs' changes of the layer.
@@ -40,13 +42,26 @@ impl Scope<'_> {
 
     /// Returns true if tensors are checked but not read.
     pub(crate) fn reads_headers_only(&self) -> bool {
-        self.headers_only
+        self.missing.is_some()
+    }
+
+    /// Returns a tensor of the file, or nothing if it is missing and tensors are only checked.
+    fn find(&self, name: &str) -> Result<Option<&Stored>> {
+        let found = self.weights.find(name);
+        if let (Err(_), Some(missing)) = (&found, self.missing) {
+            let mut missing = missing.lock().unwrap_or_else(PoisonError::into_inner);
+            missing.push(name.to_owned());
+            if missing.len() < MAX_MISSING {
+                return Ok(None);
+            }
+        }
+        found.map(Some)
     }
 
     /// Reads a tensor as f32 and checks that it has the given shape and only finite values.
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let values = self.values(name, shape)?;
-        if self.headers_only { Ok(Tensor::unread(shape)) } else { Tensor::new(values.into_f32(), shape) }
+        if self.reads_headers_only() { Ok(Tensor::unread(shape)) } else { Tensor::new(values.into_f32(), shape) }
     }
 
     /// Reads a tensor in the format of the file and checks that it has the given shape and only finite values.
@@ -57,7 +72,7 @@ impl Scope<'_> {
         if let Some(requests) = &self.weights.random {
             requests.add(&name, shape);
             let format = self.weights.random_format;
-            if let ([_, inputs], false) = (shape, self.headers_only)
+            if let ([_, inputs], false) = (shape, self.reads_headers_only())
                 && format != Format::F32
                 && format.bytes_of(*inputs).is_some()
             {
@@ -66,10 +81,10 @@ impl Scope<'_> {
                 values.extend_from_bytes(&write::random(format, count));
                 return Ok(values);
             }
-            let shape = if self.headers_only { &[0] } else { shape };
+            let shape = if self.reads_headers_only() { &[0] } else { shape };
             return Ok(Values::F32(random_values(&name, shape)));
         }
-        let stored = self.weights.find(&name)?;
+        let Some(stored) = self.find(&name)? else { return Ok(Values::F32(Vec::new())) };
         if !stored.has_shape(shape) {
             return Err(stored.error(format!(
                 "has the shape {:?}, but the model requires {shape:?}; the files belong to different models: \
@@ -79,7 +94,7 @@ impl Scope<'_> {
         }
         stored.check_scales()?;
         stored.used.store(true, Ordering::Relaxed);
-        if self.headers_only {
+        if self.reads_headers_only() {
             stored
                 .parts
                 .iter()
@@ -104,7 +119,7 @@ impl Scope<'_> {
             requests.add(&name, &[first.saturating_add(count), width]);
             return Ok(random_values(&name, &[count, width]));
         }
-        let stored = self.weights.find(&name)?;
+        let Some(stored) = self.find(&name)? else { return Ok(Vec::new()) };
         let shape = &stored.shape;
         let rows = shape.iter().product::<usize>().checked_div(width).unwrap_or(0);
         let ([info], []) = (stored.parts.as_slice(), stored.scale.as_slice()) else {
@@ -118,7 +133,7 @@ impl Scope<'_> {
             )));
         }
         stored.used.store(true, Ordering::Relaxed);
-        if self.headers_only {
+        if self.reads_headers_only() {
             return stored.shard.format(&stored.name, info).map(|_| Vec::new());
         }
         let values = stored.shard.read(&stored.name, info, first * width, count * width)?;

@@ -36,10 +36,10 @@ impl Positions {
     /// Checks the table without reading it.
     pub(super) fn open(weights: Arc<Weights>, config: &DenoiserConfig) -> Result<Self> {
         let (width, side) = (config.width(), config.pos_embed_max_size);
-        let scope = weights.headers().at("pos_embed");
-        let table = match scope.contains("pos_embed") || !width.is_multiple_of(4) {
+        let table = match weights.root().contains("pos_embed.pos_embed") || !width.is_multiple_of(4) {
             true => {
-                scope.rows("pos_embed", width, side.saturating_mul(side).saturating_sub(1), 1)?;
+                let last = side.saturating_mul(side).saturating_sub(1);
+                weights.check(|headers| headers.at("pos_embed").rows("pos_embed", width, last, 1).map(|_| ()))?;
                 Table::Stored(weights)
             }
             false => {

@@ -88,10 +88,11 @@ impl Ends {
 impl Mmdit {
     /// Checks the weights without reading them.
     pub(crate) fn open(Part { weights, config }: Part<DenoiserConfig>) -> Result<Self> {
-        let headers = weights.headers();
-        Ends::load(&headers, &config)?;
-        Modulations::check(&headers, &config)?;
-        (0..config.num_layers).try_for_each(|index| Block::load(&headers, &config, index).map(|_| ()))?;
+        weights.check(|headers| {
+            Ends::load(headers, &config)?;
+            Modulations::check(headers, &config)?;
+            (0..config.num_layers).try_for_each(|index| Block::load(headers, &config, index).map(|_| ()))
+        })?;
         let weights = Arc::new(weights);
         let positions = Positions::open(Arc::clone(&weights), &config)?;
         let ends = {

@@ -45,9 +45,10 @@ pub(crate) struct Posterior {
 impl Vae {
     /// Checks the weights without reading them.
     pub(crate) fn open(Part { weights, config }: Part<VaeConfig>) -> Result<Self> {
-        let headers = weights.headers();
-        Encoder::load(&headers.at("encoder"), &config)?;
-        Decoder::load(&headers.at("decoder"), &config)?;
+        weights.check(|headers| {
+            Encoder::load(&headers.at("encoder"), &config)?;
+            Decoder::load(&headers.at("decoder"), &config).map(|_| ())
+        })?;
         let weights = Arc::new(weights);
         let encoder = {
             let (weights, config) = (Arc::clone(&weights), config.clone());

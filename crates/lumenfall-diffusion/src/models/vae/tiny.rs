@@ -53,7 +53,7 @@ struct Block {
 impl TinyDecoder {
     /// Checks the weights without reading them.
     pub(crate) fn open(Part { weights, config }: Part<TinyDecoderConfig>) -> Result<Self> {
-        Layers::load(&weights.headers(), config)?;
+        weights.check(|headers| Layers::load(headers, config).map(|_| ()))?;
         let weights = Arc::new(weights);
         let layers = {
             let weights = Arc::clone(&weights);
