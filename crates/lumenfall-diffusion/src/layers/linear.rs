@@ -9,10 +9,10 @@ use crate::placement::Target;
 use crate::tensor::Tensor;
 use crate::weights::{Scope, Values};
 
-/// The largest number of inputs and of outputs whose weights are converted to f32 at a time: 1 MB, which stays in the second-level
+/// The largest number of inputs and of outputs whose weights are converted to f32 at a time: 0.5 MB, which stays in the second-level
 /// cache until it is multiplied.
 const PART_INPUTS: usize = 2048;
-const PART_OUTPUTS: usize = 128;
+const PART_OUTPUTS: usize = 64;
 
 /// The number of inputs that are converted at a time: whole blocks of every format.
 const STEP: usize = 256;
