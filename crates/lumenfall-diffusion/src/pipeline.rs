@@ -90,14 +90,11 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Stores the empty prompt in a folder, if possible.
+    /// Stores the empty prompt in a folder, if the times at which the files were changed are known.
     pub(crate) fn store_empty_prompt(&mut self, files: &ModelFiles, options: &LoadOptions, folder: PathBuf) {
-        let key = self.prompt_key(files, options).and_then(|key| {
-            // The user is not asked, so the key must be certain.
-            Ok(format!("{key} {:?}", files.modified(&options.loras)?))
-        });
-        if let Ok(key) = key {
-            self.text.use_stored(StoredPrompts::of_empty_prompt(folder, key));
+        // The user is not asked, so the key must be certain. The fingerprint contains only samples of the weights.
+        if let (Ok(key), Ok(Some(times))) = (self.prompt_key(files, options), files.modified(&options.loras)) {
+            self.text.use_stored(StoredPrompts::of_empty_prompt(folder, format!("{key} {times:?}")));
         }
     }
 

@@ -36,7 +36,8 @@ const ACTIVATIONS: [Activation; 5] =
 
 #[test]
 fn linear_layers_match() {
-    for (tokens, inputs, outputs) in [(1, 48, 96), (37, 33, 65), (130, 64, 256)] {
+    // The last layer is converted in more than one part of inputs and of outputs.
+    for (tokens, inputs, outputs) in [(1, 48, 96), (37, 33, 65), (130, 64, 256), (7, 4100, 70)] {
         let (x, bias) = (normal(1, &[tokens, inputs]), normal(3, &[outputs]));
         let plain = reference::linear(x.values(), normal(2, &[outputs, inputs]).values(), inputs);
         assert_same(1e-5, linear(2, inputs, outputs, None).forward(&x), &plain);
@@ -53,7 +54,7 @@ fn linear_layers_match() {
 
 #[test]
 fn the_format_of_a_weight_does_not_change_the_result() {
-    // More than one panel, and a last panel that is not full.
+    // More than one part, and last parts that are not full.
     let (inputs, outputs) = (3000, 701);
     let x = normal(6, &[5, inputs]);
     let weight = Generator::new(7).normal(inputs * outputs);

@@ -86,11 +86,11 @@ impl ModelFiles {
     }
 
     /// Returns when the files of the model and of the LoRAs were changed. Unlike the samples of a fingerprint, the times show a
-    /// change of any weight.
-    pub(crate) fn modified(&self, loras: &[LoraFile]) -> Result<Vec<Option<SystemTime>>> {
-        let files = self.weight_files()?.into_iter().map(|(_, file)| Ok(file.modified()));
-        let loras = loras.iter().map(|lora| Ok(RandomAccess::open(&lora.path)?.modified()));
-        files.chain(loras).collect()
+    /// change of any weight. Returns nothing if the time of a file is not known.
+    pub(crate) fn modified(&self, loras: &[LoraFile]) -> Result<Option<Vec<SystemTime>>> {
+        let files = self.weight_files()?.into_iter().map(|(_, file)| Ok(file));
+        let loras = loras.iter().map(|lora| RandomAccess::open(&lora.path));
+        files.chain(loras).map(|file| Ok(file?.modified())).collect()
     }
 
     /// Returns a hash that identifies the model with its LoRAs (their names, files, default strengths and whether these are fixed)

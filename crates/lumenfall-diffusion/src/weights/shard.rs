@@ -89,14 +89,14 @@ impl Shard {
             Ok(())
         };
         let values = if format == Format::F32 {
-            let mut values = Vec::with_capacity(count);
+            let mut values = Values::with_capacity(format, count);
             let mut buffer = vec![0; bytes.min(PART_BYTES)];
             while values.len() < count {
                 let (part, _) = buffer.split_at_mut(PART_BYTES.min(4 * (count - values.len())));
                 read(part)?;
-                values.extend(part.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+                values.extend_from_bytes(part);
             }
-            Values::F32(values)
+            values
         } else {
             let mut encoded = vec![0; bytes];
             encoded.chunks_mut(PART_BYTES).try_for_each(read)?;
