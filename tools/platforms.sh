@@ -112,7 +112,7 @@ run_tests() {
   [ ${#runner[@]} -gt 0 ] || targets+=(--test corrupt_files)
   variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUNNER
   env "$variable=${runner[*]:-env}" \
-    cargo test -q --locked "${cargo[@]}" --target "$target" -p lumenfall-diffusion "${targets[@]}"
+    cargo test -q --locked "${cargo[@]}" --target "$target" -p lumenfall-kernels -p lumenfall-diffusion "${targets[@]}"
 }
 
 # Draws images with the demonstration model.

@@ -11,7 +11,6 @@ use std::sync::{Mutex, PoisonError};
 use crate::checkpoint::Part;
 use crate::checkpoint::config::DenoiserConfig;
 use crate::error::Result;
-use crate::kernels::{Matrix, Threads, Write, matmul};
 use crate::lora::RandomLoras;
 use crate::models::{Conditioning, Mmdit, Modulations, Omitted, Vae};
 use crate::sampling::Generator;
@@ -20,6 +19,7 @@ use crate::weights::Weights;
 use configurations::Configurations;
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuTimes, measure_gpu};
+use lumenfall_kernels::{Matrix, Threads, Write, matmul};
 pub use make::{ModelFormat, make_weights};
 pub use request::{Times, measure};
 

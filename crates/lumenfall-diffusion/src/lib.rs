@@ -39,7 +39,7 @@ mod golden;
 #[cfg(feature = "gpu")]
 mod gpu;
 mod image;
-mod kernels;
+
 mod layers;
 mod lora;
 mod models;

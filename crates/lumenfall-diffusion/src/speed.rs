@@ -6,49 +6,23 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use half::f16;
-use pulp::{Arch, Simd, WithSimd};
+use lumenfall_kernels::{
+    self as kernels, ConvShape, Convolution, Format, Image, Mask, Sequence, Source, Values, Write, reference,
+};
 
 use crate::checkpoint::Part;
 use crate::checkpoint::config::VaeConfig;
-use crate::kernels::{self, ConvShape, Convolution, Image, Mask, Sequence, Source, Write};
 use crate::layers::Linear;
 use crate::models::Vae;
 use crate::sampling::Generator;
 use crate::tensor::Tensor;
-use crate::weights::{Format, Values, Weights};
+use crate::weights::Weights;
 
 /// The number of measurements. The fastest one counts, and each is short, so that other programs do not matter much.
 const ROUNDS: usize = 100;
 
 /// Computes a layer, and returns the number of multiplications.
 type Layer = Box<dyn Fn() -> usize + Sync>;
-
-/// Multiplies and adds in registers, with the vectors that the processor supports.
-struct Loop;
-
-impl Loop {
-    const REPETITIONS: usize = 100_000;
-    const SUMS: usize = 12;
-}
-
-impl WithSimd for Loop {
-    /// The number of multiplications.
-    type Output = usize;
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) -> usize {
-        let factor = simd.splat_f32s(black_box(0.5));
-        let mut sums = [simd.splat_f32s(1.0); Self::SUMS];
-        for _ in 0..Self::REPETITIONS {
-            // A closure would not be compiled for the vectors of the processor.
-            for sum in &mut sums {
-                *sum = simd.mul_add_f32s(*sum, factor, factor);
-            }
-        }
-        black_box(sums);
-        Self::REPETITIONS * Self::SUMS * S::F32_LANES
-    }
-}
 
 /// Returns the multiplications per second of a function that returns their number.
 fn rate(compute: impl FnOnce() -> usize) -> f64 {
@@ -139,7 +113,7 @@ fn no_layer_is_much_slower_than_a_loop_of_multiplications() {
     let (mut fastest_loop, mut fastest) = (0f64, [0f64; 5]);
     pool.install(|| {
         for _ in 0..ROUNDS {
-            fastest_loop = fastest_loop.max(rate(|| Arch::new().dispatch(Loop)));
+            fastest_loop = fastest_loop.max(rate(reference::multiplications));
             for (fastest, (_, _, layer)) in fastest.iter_mut().zip(&layers) {
                 *fastest = fastest.max(rate(layer));
             }

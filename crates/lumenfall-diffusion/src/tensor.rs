@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use lumenfall_kernels::permute;
+
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::{self, Gpu};
@@ -244,23 +246,7 @@ impl Tensor {
         if let Some(gpu) = self.gpu() {
             return gpu::kernels::permute(gpu, self, &shape, &strides);
         }
-        let source = self.values();
-        let mut values = Vec::with_capacity(source.len());
-        let mut index = vec![0; N];
-        let mut offset = 0;
-        for _ in 0..source.len() {
-            values.push(source.get(offset).copied().ok_or_else(invalid)?);
-            for ((index, dim), stride) in index.iter_mut().zip(&shape).zip(&strides).rev() {
-                *index += 1;
-                offset += stride;
-                if *index < *dim {
-                    break;
-                }
-                offset -= stride * dim;
-                *index = 0;
-            }
-        }
-        Self::new(values, &shape)
+        Self::new(permute(self.values(), &shape, &strides), &shape)
     }
 
     /// Applies a function to each value of a tensor in memory.

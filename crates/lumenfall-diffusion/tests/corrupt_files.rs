@@ -57,7 +57,9 @@ fn within_limits<T>(what: &str, read: impl Fn() -> T) -> T {
     let (memory, computed, started) = (peak_memory(), time(), Instant::now());
     let result = read();
     let (computed, waited) = (time() - computed, started.elapsed());
-    assert!(computed < Duration::from_secs(1) && waited < Duration::from_secs(30), "{what}: {computed:?}, {waited:?}");
+    // Without optimization, headers take about four times as long.
+    let limit = Duration::from_secs(if cfg!(debug_assertions) { 4 } else { 1 });
+    assert!(computed < limit && waited < Duration::from_secs(30), "{what}: {computed:?}, {waited:?}");
     let used = peak_memory().saturating_sub(memory) >> 10;
     assert!(used < 200, "{what}: {used} MiB");
     result

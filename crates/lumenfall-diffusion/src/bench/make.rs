@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use lumenfall_kernels::Format;
 use serde_json::{Value, json};
 
 use super::configurations::Configurations;
@@ -11,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::models::{Clip, Mmdit, T5, Vae};
 use crate::text::{CLIP_SPECIALS, clip_vocabulary};
 use crate::weights::layout::{Naming, PartKind, name_in_file};
-use crate::weights::{Format, NewTensor, Requests, Weights, write_gguf, write_safetensors};
+use crate::weights::{NewTensor, Requests, Weights, write_gguf, write_safetensors};
 
 /// The format of a model with random weights.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Translates every kernel to the languages of Vulkan, Metal and DX12, without a driver.
 
+use lumenfall_kernels::Values;
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
@@ -9,7 +10,7 @@ use super::tests::{ACTIVATIONS, FORMATS, encoded, normal, placement_on};
 use super::{Gpu, GpuWeight, Matrices};
 use crate::layers::*;
 use crate::tensor::Tensor;
-use crate::weights::{Values, Weights};
+use crate::weights::Weights;
 
 /// Opens an adapter that computes nothing.
 pub(crate) fn without_hardware(limits: wgpu::Limits) -> Gpu {

@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use half::f16;
+use lumenfall_kernels::{Format, Values};
 use serde::{Deserialize, Serialize};
 
 use super::cache::{self, Cache};
@@ -15,7 +16,6 @@ use crate::error::Result;
 use crate::layers::Mask;
 use crate::sampling::Generator;
 use crate::tensor::Tensor;
-use crate::weights::{Format, Values};
 
 /// The result of the self-test.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ mod layers;
 use std::sync::LazyLock;
 
 use half::{bf16, f16};
+use lumenfall_kernels::{Format, Values};
 
 use super::device::Options;
 use super::{Gpu, adapters};
@@ -15,7 +16,7 @@ use crate::layers::*;
 use crate::placement::{Placement, Target};
 use crate::sampling::Generator;
 use crate::tensor::Tensor;
-use crate::weights::{Format, Values, Weights};
+use crate::weights::Weights;
 
 /// The GPU of all tests: the first adapter of this machine.
 pub(crate) fn gpu() -> &'static Gpu {

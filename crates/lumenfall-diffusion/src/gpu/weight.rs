@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use half::{bf16, f16};
+use lumenfall_kernels::{Format, Values};
 
 use super::buffer::Buffer;
 use super::device::Gpu;
 use crate::error::Result;
 use crate::tensor::Tensor;
-use crate::weights::{Format, Values};
 
 /// A weight on a GPU. Kernels convert it to f32 where they multiply it.
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 //! Attention over one sequence.
 
+use lumenfall_kernels::{self as kernels, Sequence};
+
 use crate::error::{Error, Result};
-use crate::kernels::{self, Sequence};
 use crate::tensor::Tensor;
 
 /// The keys that each query attends to.

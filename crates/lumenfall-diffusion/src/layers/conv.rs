@@ -1,12 +1,13 @@
 //! Convolution of channels-last images.
 
+use lumenfall_kernels::{ConvShape, Convolution, Image, Source, Write};
+
 use super::GroupNorm;
 #[cfg(feature = "gpu")]
 use super::conv_on_gpu::Source as OnGpu;
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::GpuWeight;
-use crate::kernels::{ConvShape, Convolution, Image, Source, Write};
 use crate::placement::Target;
 use crate::tensor::Tensor;
 use crate::weights::Scope;

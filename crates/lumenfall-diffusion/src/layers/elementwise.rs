@@ -1,9 +1,10 @@
 //! Sums, products and activation functions of tensors. They reuse the memory of their first argument if nothing shares it.
 
+use lumenfall_kernels::{self as kernels, Activation};
+
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu;
-use crate::kernels::{self, Activation};
 use crate::tensor::Tensor;
 
 /// Computes `x + gate * y`. `x` and `y` are `[tokens, width]`, `gate` is `[width]`.
@@ -17,17 +18,7 @@ pub(crate) fn gated_residual(x: Tensor, y: &Tensor, gate: &Tensor) -> Result<Ten
     if let Some(gpu) = gpu::of([&x, y, gate]) {
         return gpu::kernels::gated_residual(gpu, &x, y, gate);
     }
-    let gate = gate.values();
-    zip(
-        x,
-        y,
-        #[inline(always)]
-        |x, y| {
-            for (x, y) in x.chunks_exact_mut(width).zip(y.chunks_exact(width)) {
-                x.iter_mut().zip(y).zip(gate).for_each(|((x, y), gate)| *x += y * gate);
-            }
-        },
-    )
+    combine(x, |x| kernels::gated_residual(x, y.values(), gate.values()))
 }
 
 /// Computes `x + y`.
@@ -37,12 +28,7 @@ pub(crate) fn add(x: Tensor, y: &Tensor) -> Result<Tensor> {
     if let Some(gpu) = gpu::of([&x, y]) {
         return gpu::kernels::add(gpu, &x, y);
     }
-    zip(
-        x,
-        y,
-        #[inline(always)]
-        |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x += y),
-    )
+    combine(x, |x| kernels::add(x, y.values()))
 }
 
 /// Computes `x - y`.
@@ -52,12 +38,7 @@ pub(crate) fn subtract(x: Tensor, y: &Tensor) -> Result<Tensor> {
     if let Some(gpu) = gpu::of([&x, y]) {
         return gpu::kernels::subtract(gpu, &x, y);
     }
-    zip(
-        x,
-        y,
-        #[inline(always)]
-        |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x -= y),
-    )
+    combine(x, |x| kernels::subtract(x, y.values()))
 }
 
 /// Computes the elementwise product `x * y`.
@@ -67,12 +48,7 @@ pub(crate) fn multiply(x: Tensor, y: &Tensor) -> Result<Tensor> {
     if let Some(gpu) = gpu::of([&x, y]) {
         return gpu::kernels::multiply(gpu, &x, y);
     }
-    zip(
-        x,
-        y,
-        #[inline(always)]
-        |x, y| x.iter_mut().zip(y).for_each(|(x, y)| *x *= y),
-    )
+    combine(x, |x| kernels::multiply(x, y.values()))
 }
 
 /// Applies an activation function to every value.
@@ -81,10 +57,8 @@ pub(crate) fn activate(x: Tensor, activation: Activation) -> Result<Tensor> {
     if let Some(gpu) = x.gpu() {
         return gpu::kernels::activate(gpu, &x, activation);
     }
-    let (shape, width) = (x.shape().to_vec(), x.width());
-    let mut values = x.into_values();
-    kernels::bias_activation(&mut values, width, None, Some(activation));
-    Tensor::new(values, &shape)
+    let width = x.width();
+    combine(x, |x| kernels::bias_activation(x, width, None, Some(activation)))
 }
 
 fn same_shape(x: &Tensor, y: &Tensor) -> Result<()> {
@@ -94,9 +68,10 @@ fn same_shape(x: &Tensor, y: &Tensor) -> Result<()> {
     Ok(())
 }
 
-fn zip(x: Tensor, y: &Tensor, combine: impl Fn(&mut [f32], &[f32]) + Sync) -> Result<Tensor> {
-    let (shape, width) = (x.shape().to_vec(), x.width());
+/// Changes the values of a tensor in memory.
+fn combine(x: Tensor, change: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+    let shape = x.shape().to_vec();
     let mut values = x.into_values();
-    kernels::zip(&mut values, y.values(), width, combine);
+    change(&mut values);
     Tensor::new(values, &shape)
 }

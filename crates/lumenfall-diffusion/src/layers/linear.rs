@@ -1,21 +1,14 @@
 //! Linear layers.
 
+use lumenfall_kernels::{self as kernels, Activation, Matrix, Values, bias_activation};
+
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::{self, GpuWeight};
-use crate::kernels::{Activation, Matrix, bias_activation, matmul_in_parts, transpose_part};
 use crate::lora::Adapters;
 use crate::placement::Target;
 use crate::tensor::Tensor;
-use crate::weights::{Scope, Values};
-
-/// The largest number of inputs and of outputs whose weights are converted to f32 at a time: 0.5 MB, which stays in the second-level
-/// cache until it is multiplied.
-const PART_INPUTS: usize = 2048;
-const PART_OUTPUTS: usize = 64;
-
-/// The number of inputs that are converted at a time: whole blocks of every format.
-const STEP: usize = 256;
+use crate::weights::Scope;
 
 /// A linear layer. Its weight stays in the format of its file.
 #[derive(Clone, Debug)]
@@ -117,9 +110,10 @@ impl Linear {
         let x = &x.on_cpu()?;
         let mut out = vec![0f32; tokens * self.outputs];
         let x = Matrix::row_major(x.values(), tokens, inputs, inputs);
+        let multiply = |x: Matrix<'_>, out: &mut [f32]| kernels::linear(out, x, &self.weight, self.outputs);
         match self.adapters.are_active() {
-            true => self.adapters.forward(x, &mut out, |x, out| self.multiply(x, out)),
-            false => self.multiply(x, &mut out),
+            true => self.adapters.forward(x, &mut out, multiply),
+            false => multiply(x, &mut out),
         }
         bias_activation(&mut out, self.outputs, self.bias.as_ref().map(Tensor::values), activation);
         Tensor::new(out, &[tokens, self.outputs])
@@ -138,19 +132,5 @@ impl Linear {
             (None, Some(activation)) => gpu::kernels::activate(gpu, &out, activation),
             (None, None) => Ok(out),
         }
-    }
-
-    /// Computes `out = x·Wᵀ`, with the rows of `out` one after another.
-    fn multiply(&self, x: Matrix<'_>, out: &mut [f32]) {
-        // The product reads the weight of all outputs for one input after another. In this order its own packing is fast.
-        matmul_in_parts(out, self.outputs, x, (PART_INPUTS, PART_OUTPUTS), |input, output, part| {
-            let outputs = PART_OUTPUTS.min(self.outputs - output);
-            let mut buffer = Vec::new();
-            for (input, part) in (input..).step_by(STEP).zip(part.chunks_mut(STEP * outputs)) {
-                transpose_part(part, outputs, &mut buffer, |row, values| {
-                    self.weight.widen((output + row) * self.inputs + input, values);
-                });
-            }
-        });
     }
 }

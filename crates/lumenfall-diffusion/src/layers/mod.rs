@@ -13,10 +13,10 @@ mod norm;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use crate::kernels::Activation;
 pub(crate) use attention::{Mask, attention};
 pub(crate) use conv::Conv2d;
 pub(crate) use elementwise::{activate, add, gated_residual, multiply, subtract};
 pub(crate) use embedding::embed;
 pub(crate) use linear::Linear;
+pub(crate) use lumenfall_kernels::Activation;
 pub(crate) use norm::{GroupNorm, LayerNorm, RmsNorm, norm_modulate};

@@ -1,7 +1,8 @@
 //! Normalization layers.
 
+use lumenfall_kernels::{self as kernels, Affine};
+
 use crate::error::{Error, Result};
-use crate::kernels::{self, Affine};
 use crate::tensor::Tensor;
 use crate::weights::Scope;
 

@@ -1,13 +1,13 @@
 //! Compares each layer with plain loops in f64.
 
 use half::{bf16, f16};
+use lumenfall_kernels::{ConvShape, Format, Image, Values, reference};
 
 use super::*;
 use crate::error::Result;
-use crate::kernels::{ConvShape, Image, reference};
 use crate::sampling::Generator;
 use crate::tensor::Tensor;
-use crate::weights::{Format, Scope, Values, Weights};
+use crate::weights::{Scope, Weights};
 
 fn normal(seed: u64, shape: &[usize]) -> Tensor {
     Tensor::new(Generator::new(seed).normal(shape.iter().product()), shape).unwrap()

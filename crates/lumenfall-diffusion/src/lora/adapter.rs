@@ -4,16 +4,17 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use lumenfall_kernels::{Matrix, Threads, Values, Write, matmul};
+
 use super::delta::{Delta, Kronecker, LowRank};
 use super::keys::Role;
 use super::magnitude::{self, Axis};
 use super::scale::Settings;
 use super::strengths::Strengths;
 use crate::error::Result;
-use crate::kernels::{Matrix, Threads, Write, matmul};
 use crate::tensor::Tensor;
+use crate::weights::Weights;
 use crate::weights::layout::PartKind;
-use crate::weights::{Values, Weights};
 
 /// The changes of one layer by one LoRA. Their tensors are read when the layer is read.
 #[derive(Debug)]
@@ -289,13 +290,14 @@ fn scale_columns(x: Matrix<'_>, factor: impl Fn(usize) -> f32) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use lumenfall_kernels::Format;
+
     use half::f16;
 
     use super::*;
     use crate::layers::Linear;
     use crate::placement::{Placement, Target};
     use crate::sampling::Generator;
-    use crate::weights::Format;
 
     const INPUTS: usize = 64;
     const OUTPUTS: usize = 40;

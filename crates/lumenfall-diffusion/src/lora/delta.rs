@@ -2,10 +2,8 @@
 
 use std::ops::Range;
 
+use lumenfall_kernels::{Matrix, Threads, Values, Write, matmul};
 use rayon::prelude::*;
-
-use crate::kernels::{Matrix, Threads, Write, matmul};
-use crate::weights::Values;
 
 /// The difference of a layer's weight, `[out, in]`, without its strength.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! DoRA: the norms of the adapted weight's rows or columns.
 
+use lumenfall_kernels::Values;
+
 use super::delta::Delta;
-use crate::weights::Values;
 
 /// The number of weights that are converted to f32 at a time.
 pub(super) const PANEL: usize = 1 << 20;

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use lumenfall_kernels::Values;
+
 use super::adapter::{Adapter, Adapters, Change};
 use super::keys::Role;
 use super::magnitude::{Axis, PANEL};
 use crate::error::Result;
 use crate::tensor::Tensor;
-use crate::weights::Values;
 
 impl Adapters {
     /// Reads the values for a layer. Adds the changes with a fixed strength to a weight in f32 and to the bias, and returns the

@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lumenfall_kernels::Values;
+
 use super::adapter::{Adapters, Change};
 use super::delta::{Delta, Kronecker, LowRank};
 use super::magnitude::Axis;
 use crate::error::Result;
 use crate::gpu::{Gpu, GpuWeight, kernels};
 use crate::tensor::Tensor;
-use crate::weights::Values;
 
 /// The copy of a change on the GPU that has used it last, with the last strength.
 #[derive(Debug, Default)]

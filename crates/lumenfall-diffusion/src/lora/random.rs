@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use half::f16;
+use lumenfall_kernels::{Format, Values};
 
 use super::adapter::{Adapter, Adapters, Change};
 use super::delta::{Delta, LowRank};
 use super::strengths::Strengths;
 use crate::error::Result;
 use crate::sampling::Generator;
-use crate::weights::{Format, Values};
 
 /// Some LoRAs of the same rank, in f16.
 #[derive(Debug)]

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use lumenfall_kernels::{Matrix, Threads, Write, matmul};
+
 use crate::error::{Error, Result};
 use crate::image::RgbImage;
 use crate::models::{TinyDecoder, Vae};
@@ -75,13 +77,15 @@ impl Projection {
         let Some((constant, coefficients)) = self.coefficients.split_last() else {
             return Err(Error::Compute("the preview has no channels".into()));
         };
-        let mut colors = vec![*constant; cells];
-        for (channel, coefficients) in latent.chunks_exact(cells.max(1)).zip(coefficients) {
-            for (color, value) in colors.iter_mut().zip(channel) {
-                color.iter_mut().zip(coefficients).for_each(|(color, coefficient)| *color += value * coefficient);
-            }
+        let channels = coefficients.len();
+        if latent.len() != channels * cells {
+            return Err(Error::Compute(format!("a preview of {channels} channels received {} values", latent.len())));
         }
-        RgbImage::from_tensor(&Tensor::new(colors.into_flattened(), &[height, width, 3])?)
+        let mut colors = vec![*constant; cells].into_flattened();
+        let latent = Matrix::row_major(latent, channels, cells, cells).transposed();
+        let coefficients = Matrix::row_major(coefficients.as_flattened(), channels, 3, 3);
+        matmul(&mut colors, 3, Write::Add, 1.0, latent, coefficients, Threads::One);
+        RgbImage::from_tensor(&Tensor::new(colors, &[height, width, 3])?)
     }
 }
 

@@ -3,7 +3,6 @@
 mod container;
 mod files;
 mod fingerprint;
-mod format;
 mod gguf;
 pub(crate) mod layout;
 mod requests;
@@ -18,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
+use lumenfall_kernels::Format;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
@@ -27,8 +27,6 @@ use crate::placement::Placement;
 pub(crate) use container::Container;
 pub(crate) use files::RandomAccess;
 pub use files::{EmbeddedFile, ModelFiles, PartFiles};
-pub(crate) use format::Format;
-pub(crate) use format::Values;
 use layout::Location;
 pub(crate) use requests::Requests;
 pub(crate) use scope::Scope;

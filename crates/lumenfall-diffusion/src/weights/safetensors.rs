@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use ::safetensors::Dtype;
 use ::safetensors::tensor::Metadata;
+use lumenfall_kernels::Format;
 
 use super::files::RandomAccess;
-use super::format::Format;
 use super::shard::{Shard, TensorInfo};
 use crate::error::{Error, Result};
 

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 
-use super::format::{Format, Values};
+use lumenfall_kernels::{Format, Values};
+
 use super::stored::Stored;
 use super::{MAX_MISSING, Weights, write};
 use crate::error::Result;

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use lumenfall_kernels::{Format, Values};
+
 use super::files::RandomAccess;
-use super::format::{Format, Values};
 use crate::error::{Error, Result};
 
 /// The largest number of bytes that are read at a time.

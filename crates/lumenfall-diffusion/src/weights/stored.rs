@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::format::Values;
+use lumenfall_kernels::Values;
+
 use super::shard::{Shard, TensorInfo};
 use crate::error::{Error, Result};
 

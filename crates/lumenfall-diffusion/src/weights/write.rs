@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::Path;
 
 use half::{bf16, f16};
+use lumenfall_kernels::Format;
 use serde_json::{Map, json};
 
-use super::format::Format;
 use super::gguf;
 use crate::error::{Error, Result};
 use crate::sampling::Generator;

@@ -1,10 +1,11 @@
 //! Files as other programs write them, with tensors of the golden model.
 
 use half::bf16;
+use lumenfall_kernels::Format;
 
 use super::*;
 use crate::models::Mmdit;
-use crate::weights::{Format, Weights};
+use crate::weights::Weights;
 
 /// A tensor of a file.
 #[derive(Clone)]

@@ -1,11 +1,12 @@
 //! Convolutions, as products whose left factor is read from the image.
 
+use lumenfall_kernels::ConvShape;
+
 use super::product::{Left, Right, product};
 use super::shape::aligned;
 use super::{Call, matrices, spread};
 use crate::error::Result;
 use crate::gpu::GpuWeight;
-use crate::kernels::ConvShape;
 use crate::tensor::Tensor;
 
 /// The rows of an image that a convolution computes.

@@ -1,9 +1,10 @@
 //! Sums, products and activation functions.
 
+use lumenfall_kernels::Activation;
+
 use super::{Call, activation, spread};
 use crate::error::Result;
 use crate::gpu::{Gpu, View};
-use crate::kernels::Activation;
 use crate::tensor::Tensor;
 
 /// Computes `x + gate * y`. The gate is repeated for each row.

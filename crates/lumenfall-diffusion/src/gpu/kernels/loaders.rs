@@ -1,6 +1,6 @@
 //! Functions in WGSL that read weights in any format.
 
-use crate::weights::Format;
+use lumenfall_kernels::Format;
 
 /// Returns the type of the elements of `w`, and the function `w4`, which returns four values of a row.
 pub(super) fn loader(format: Format, vectors: bool) -> (&'static str, String) {

@@ -15,11 +15,12 @@ mod norm;
 mod product;
 mod shape;
 
+use lumenfall_kernels::Activation;
+
 use super::buffer::{Buffer, View};
 use super::device::{Gpu, PARAMETERS};
 use super::queue::Command;
 use crate::error::Result;
-use crate::kernels::Activation;
 
 pub(crate) use attention::{attention, with_matrices as attention_with_matrices};
 pub(crate) use conv::{Window, conv2d};

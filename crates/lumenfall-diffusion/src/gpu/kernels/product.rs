@@ -1,13 +1,13 @@
 //! Matrix products with weights in any format.
 
+use lumenfall_kernels::{Activation, Format};
+
 use super::loaders::loader;
 use super::shape::aligned;
 use super::{Call, Input, activation, matrices};
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, GpuWeight, Matrices, View};
-use crate::kernels::Activation;
 use crate::tensor::Tensor;
-use crate::weights::Format;
 
 /// The number of rows of a weight that is a multiple of any body's tile. As many rows start at an aligned position.
 const ALIGNED: usize = 128;

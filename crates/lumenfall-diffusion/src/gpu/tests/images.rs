@@ -1,7 +1,8 @@
 //! Convolutions and group norms of images.
 
+use lumenfall_kernels::{ConvShape, Image, reference};
+
 use super::*;
-use crate::kernels::{ConvShape, Image, reference};
 
 #[test]
 fn group_norm_matches() {

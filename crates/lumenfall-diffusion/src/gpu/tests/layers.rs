@@ -1,7 +1,8 @@
 //! Products, activations, norms, attention and copies.
 
+use lumenfall_kernels::reference;
+
 use super::*;
-use crate::kernels::reference;
 
 #[test]
 fn linear_layers_match() {

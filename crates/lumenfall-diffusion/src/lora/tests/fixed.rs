@@ -1,12 +1,13 @@
 //! LoRAs with a fixed strength.
 
+use lumenfall_kernels::Values;
+
 use super::*;
 use crate::checkpoint::{Checkpoint, tests as layouts};
 use crate::layers::Linear;
 use crate::lora::Loras;
 use crate::lora::delta::Delta;
 use crate::placement::MemoryBudget;
-use crate::weights::Values;
 use crate::weights::layout::PartKind;
 
 const ALL: [(&str, f32); 6] =

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use lumenfall_kernels::Format;
+
 use super::super::files::RandomAccess;
-use super::super::format::Format;
 use super::super::shard::TensorInfo;
 use super::cursor::Cursor;
 use super::metadata::Metadata;

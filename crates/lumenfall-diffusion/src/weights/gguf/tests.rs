@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use lumenfall_kernels::{Format, Values};
+
 use super::super::files::ModelFiles;
-use super::super::format::{Format, Values};
 use super::super::safetensors::{self, Safetensors};
 use super::super::shard::{Shard, TensorInfo};
 use super::*;

@@ -6,7 +6,7 @@ use super::activation::CHUNK;
 use super::math;
 
 /// Computes `normalized(x) * (base + scale) + shift` for each row, as wide as `scale`.
-pub(crate) fn layer_norm(x: &[f32], eps: f64, base: f32, scale: &[f32], shift: &[f32]) -> Vec<f32> {
+pub fn layer_norm(x: &[f32], eps: f64, base: f32, scale: &[f32], shift: &[f32]) -> Vec<f32> {
     map_rows(
         x,
         scale.len(),
@@ -24,7 +24,7 @@ pub(crate) fn layer_norm(x: &[f32], eps: f64, base: f32, scale: &[f32], shift: &
 }
 
 /// Computes `x / √(mean(x²) + eps) * weight` for each group of `weight`'s length.
-pub(crate) fn rms_norm(x: &[f32], eps: f64, weight: &[f32]) -> Vec<f32> {
+pub fn rms_norm(x: &[f32], eps: f64, weight: &[f32]) -> Vec<f32> {
     map_rows(
         x,
         weight.len(),

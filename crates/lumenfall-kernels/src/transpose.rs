@@ -9,7 +9,7 @@ const GROUP: usize = 16;
 ///
 /// `read(row, column, values)` writes the values of a row from a column on. The column is a multiple of `step`, and there
 /// are at most `step` values. The columns are divided among the threads.
-pub(crate) fn transpose(out: &mut [f32], rows: usize, step: usize, read: impl Fn(usize, usize, &mut [f32]) + Sync) {
+pub(super) fn transpose(out: &mut [f32], rows: usize, step: usize, read: impl Fn(usize, usize, &mut [f32]) + Sync) {
     if rows == 0 {
         return;
     }
@@ -19,7 +19,7 @@ pub(crate) fn transpose(out: &mut [f32], rows: usize, step: usize, read: impl Fn
 }
 
 /// Does the same on the calling thread for a few columns. `read(row, values)` writes the values of a row.
-pub(crate) fn transpose_part(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, read: impl Fn(usize, &mut [f32])) {
+pub(super) fn transpose_part(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, read: impl Fn(usize, &mut [f32])) {
     let columns = out.len() / rows;
     // Rows whose distance is a power of two would displace each other from the cache.
     let stride = columns + GROUP;

@@ -11,7 +11,7 @@ const QUERY_BLOCK: usize = 64;
 
 /// The keys that each query attends to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Mask<'a> {
+pub enum Mask<'a> {
     /// All keys.
     None,
     /// The keys at the query's position and before it.
@@ -22,9 +22,11 @@ pub(crate) enum Mask<'a> {
 
 /// Rows of `width` values: the concatenation of all heads.
 #[derive(Clone, Copy)]
-pub(crate) struct Sequence<'a> {
-    pub(crate) values: &'a [f32],
-    pub(crate) width: usize,
+pub struct Sequence<'a> {
+    /// The rows one after another.
+    pub values: &'a [f32],
+    /// The number of values of a row.
+    pub width: usize,
 }
 
 impl Sequence<'_> {
@@ -34,7 +36,7 @@ impl Sequence<'_> {
 }
 
 /// Computes `softmax(scale * q·kᵀ + mask)·v` for each head: `[queries, width]`.
-pub(crate) fn attention(
+pub fn attention(
     q: Sequence<'_>,
     k: Sequence<'_>,
     v: Sequence<'_>,

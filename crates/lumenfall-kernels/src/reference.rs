@@ -1,8 +1,14 @@
 //! Plain loops in f64 that compute the same as the kernels. Tests compare both.
+#![allow(clippy::indexing_slicing, reason = "the callers are tests")]
+
+use std::hint::black_box;
+
+use pulp::{Arch, Simd, WithSimd};
 
 use super::{Activation, ConvShape, Image};
 
-pub(crate) fn activate(x: f64, activation: Activation) -> f64 {
+/// Applies an activation function.
+pub fn activate(x: f64, activation: Activation) -> f64 {
     match activation {
         Activation::GeluTanh => {
             0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3))).tanh())
@@ -15,13 +21,13 @@ pub(crate) fn activate(x: f64, activation: Activation) -> f64 {
 }
 
 /// Computes `x·Wᵀ` for a weight `[outputs, inputs]`.
-pub(crate) fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f64> {
+pub fn linear(x: &[f32], weight: &[f32], inputs: usize) -> Vec<f64> {
     let dot = |row: &[f32], column: &[f32]| row.iter().zip(column).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
     x.chunks(inputs).flat_map(|row| weight.chunks(inputs).map(move |column| dot(row, column))).collect()
 }
 
 /// Computes `normalized(x) * (base + scale) + shift` for each row.
-pub(crate) fn layer_norm(x: &[f32], eps: f64, base: f64, scale: &[f32], shift: &[f32]) -> Vec<f64> {
+pub fn layer_norm(x: &[f32], eps: f64, base: f64, scale: &[f32], shift: &[f32]) -> Vec<f64> {
     let norm = |row: &[f32]| {
         let count = row.len() as f64;
         let mean = row.iter().map(|v| f64::from(*v)).sum::<f64>() / count;
@@ -34,7 +40,8 @@ pub(crate) fn layer_norm(x: &[f32], eps: f64, base: f64, scale: &[f32], shift: &
     x.chunks(scale.len()).flat_map(norm).collect()
 }
 
-pub(crate) fn rms_norm(x: &[f32], eps: f64, weight: &[f32]) -> Vec<f64> {
+/// Computes `x / √(mean(x²) + eps) * weight` for each group of `weight`'s length.
+pub fn rms_norm(x: &[f32], eps: f64, weight: &[f32]) -> Vec<f64> {
     let norm = |row: &[f32]| {
         let mean = row.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>() / row.len() as f64;
         let values = row.iter().zip(weight).map(|(v, weight)| f64::from(*v) / (mean + eps).sqrt() * f64::from(*weight));
@@ -44,7 +51,7 @@ pub(crate) fn rms_norm(x: &[f32], eps: f64, weight: &[f32]) -> Vec<f64> {
 }
 
 /// Normalizes each group of channels over all pixels.
-pub(crate) fn group_norm(x: &[f32], weight: &[f32], bias: &[f32], groups: usize, eps: f64, silu: bool) -> Vec<f64> {
+pub fn group_norm(x: &[f32], weight: &[f32], bias: &[f32], groups: usize, eps: f64, silu: bool) -> Vec<f64> {
     let channels = weight.len();
     let size = channels / groups;
     let mut out = vec![0.0; x.len()];
@@ -63,7 +70,7 @@ pub(crate) fn group_norm(x: &[f32], weight: &[f32], bias: &[f32], groups: usize,
 }
 
 /// Computes attention with a bias for each head, query and key. The sequences are `[tokens, heads * dim]`.
-pub(crate) fn attention(
+pub fn attention(
     [q, k, v]: [&[f32]; 3],
     width: usize,
     heads: usize,
@@ -91,7 +98,7 @@ pub(crate) fn attention(
 }
 
 /// Convolves an image with a weight `[out, in, kernel, kernel]`.
-pub(crate) fn conv2d(x: Image<'_>, shape: ConvShape, weight: &[f32], bias: &[f32]) -> Vec<f64> {
+pub fn conv2d(x: Image<'_>, shape: ConvShape, weight: &[f32], bias: &[f32]) -> Vec<f64> {
     let ConvShape { kernel, stride, padding_before, .. } = shape;
     let mut out = Vec::new();
     for row in 0..shape.output_side(x.height) {
@@ -116,4 +123,35 @@ pub(crate) fn conv2d(x: Image<'_>, shape: ConvShape, weight: &[f32], bias: &[f32
         }
     }
     out
+}
+
+/// Multiplies and adds in registers, with the vectors that the processor supports, and returns the number of multiplications. Its speed
+/// is that of the machine.
+pub fn multiplications() -> usize {
+    Arch::new().dispatch(Loop)
+}
+
+struct Loop;
+
+impl Loop {
+    const REPETITIONS: usize = 100_000;
+    const SUMS: usize = 12;
+}
+
+impl WithSimd for Loop {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> usize {
+        let factor = simd.splat_f32s(black_box(0.5));
+        let mut sums = [simd.splat_f32s(1.0); Self::SUMS];
+        for _ in 0..Self::REPETITIONS {
+            // A closure would not be compiled for the vectors of the processor.
+            for sum in &mut sums {
+                *sum = simd.mul_add_f32s(*sum, factor, factor);
+            }
+        }
+        black_box(sums);
+        Self::REPETITIONS * Self::SUMS * S::F32_LANES
+    }
 }

@@ -9,7 +9,7 @@ const PIXELS: usize = 1024;
 
 /// The scale and the shift of each channel that together normalize an image.
 #[derive(Clone, Debug)]
-pub(crate) struct Affine {
+pub struct Affine {
     scale: Vec<f32>,
     shift: Vec<f32>,
     /// Whether SiLU follows.
@@ -31,14 +31,7 @@ impl Affine {
 }
 
 /// Computes how to normalize each channel with the mean and the variance of its group.
-pub(crate) fn group_statistics(
-    pixels: &[f32],
-    weight: &[f32],
-    bias: &[f32],
-    groups: usize,
-    eps: f64,
-    silu: bool,
-) -> Affine {
+pub fn group_statistics(pixels: &[f32], weight: &[f32], bias: &[f32], groups: usize, eps: f64, silu: bool) -> Affine {
     let channels = weight.len();
     let partial: Vec<(Vec<f32>, Vec<f32>)> = pixels
         .par_chunks(PIXELS * channels)
@@ -81,7 +74,7 @@ pub(crate) fn group_statistics(
 }
 
 /// Normalizes an image.
-pub(crate) fn apply(pixels: &[f32], norm: &Affine) -> Vec<f32> {
+pub fn apply(pixels: &[f32], norm: &Affine) -> Vec<f32> {
     let channels = norm.scale.len();
     let mut out = vec![0f32; pixels.len()];
     out.par_chunks_mut(PIXELS * channels).zip(pixels.par_chunks(PIXELS * channels)).for_each(|(out, pixels)| {

@@ -9,21 +9,27 @@ use rayon::prelude::*;
 
 /// A matrix in a slice. Its rows may overlap, like the windows of a convolution.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
-    pub(crate) data: &'a [f32],
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    pub(crate) row_stride: usize,
-    pub(crate) col_stride: usize,
+pub struct Matrix<'a> {
+    /// The values, of which the first is that of the first row and column.
+    pub data: &'a [f32],
+    /// The number of rows.
+    pub rows: usize,
+    /// The number of columns.
+    pub cols: usize,
+    /// The distance of neighbouring rows, in values.
+    pub row_stride: usize,
+    /// The distance of neighbouring columns, in values.
+    pub col_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
     /// Creates a matrix whose rows start `row_stride` values apart.
-    pub(crate) fn row_major(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+    pub fn row_major(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
         Self { data, rows, cols, row_stride, col_stride: 1 }
     }
 
-    pub(crate) fn transposed(self) -> Self {
+    /// Exchanges rows and columns.
+    pub fn transposed(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row_stride: self.col_stride, col_stride: self.row_stride, ..self }
     }
 
@@ -35,22 +41,26 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// The threads that compute a product: all threads of the current pool, or the calling thread.
+/// The threads that compute a product.
 #[derive(Clone, Copy)]
-pub(crate) enum Threads {
+pub enum Threads {
+    /// All threads of the current pool.
     All,
+    /// The calling thread.
     One,
 }
 
 /// Whether a product replaces the output or is added to it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Write {
+pub enum Write {
+    /// The product replaces the output.
     Replace,
+    /// The product is added to the output.
     Add,
 }
 
 /// Computes `out = scale * a·b` or `out += scale * a·b`. The rows of `out` start `out_stride` values apart.
-pub(crate) fn matmul(
+pub fn matmul(
     out: &mut [f32],
     out_stride: usize,
     write: Write,
@@ -122,7 +132,7 @@ unsafe fn product(
 /// `out` and `b` have `columns` columns. `fill(row, column, part)` writes the values of a part of `b`, which begins at a row and a
 /// column, has `width` columns (the last parts have fewer), and at most `height` rows. A part of a few hundred kilobytes stays
 /// in the cache of the processor until it is multiplied.
-pub(crate) fn matmul_in_parts(
+pub(super) fn matmul_in_parts(
     out: &mut [f32],
     columns: usize,
     a: Matrix<'_>,

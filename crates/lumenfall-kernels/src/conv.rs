@@ -17,24 +17,26 @@ const WINOGRAD_PIXELS: usize = 1024;
 
 /// The shape of a convolution with a square kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ConvShape {
-    pub(crate) kernel: usize,
-    pub(crate) stride: usize,
+pub struct ConvShape {
+    /// The side of the kernel.
+    pub kernel: usize,
+    /// The distance of the windows of neighbouring output pixels.
+    pub stride: usize,
     /// The number of zero rows above the image and of zero columns at its left.
-    pub(crate) padding_before: usize,
+    pub padding_before: usize,
     /// The number of zero rows below the image and of zero columns at its right.
-    pub(crate) padding_after: usize,
+    pub padding_after: usize,
 }
 
 impl ConvShape {
     /// Returns the length of the output's side for a side of the input.
-    pub(crate) fn output_side(self, side: usize) -> usize {
+    pub fn output_side(self, side: usize) -> usize {
         (side + self.padding_before + self.padding_after).saturating_sub(self.kernel) / self.stride + 1
     }
 }
 
 /// A convolution whose weight is ready for an image of a certain size.
-pub(crate) struct Convolution<'a> {
+pub struct Convolution<'a> {
     shape: ConvShape,
     weight: Weight<'a>,
     /// `[out]`
@@ -49,7 +51,7 @@ enum Weight<'a> {
 
 impl<'a> Convolution<'a> {
     /// Prepares a convolution with a weight `[kernel, kernel, in, out]` and a bias `[out]` for an output of `pixels`.
-    pub(crate) fn new(shape: ConvShape, weight: &'a [f32], bias: &'a [f32], pixels: usize) -> Self {
+    pub fn new(shape: ConvShape, weight: &'a [f32], bias: &'a [f32], pixels: usize) -> Self {
         let outputs = bias.len();
         let inputs = weight.len() / (shape.kernel * shape.kernel * outputs);
         let fits = |channels: usize| channels >= WINOGRAD_CHANNELS && channels.is_multiple_of(winograd::LANES);
@@ -62,7 +64,7 @@ impl<'a> Convolution<'a> {
     }
 
     /// Convolves an image. Writes the rows of the result from `first_row` to `out`, or adds them to it.
-    pub(crate) fn compute(&self, source: &Source<'_>, first_row: usize, write: Write, out: &mut [f32]) {
+    pub fn compute(&self, source: &Source<'_>, first_row: usize, write: Write, out: &mut [f32]) {
         match &self.weight {
             Weight::Direct(weight) => direct(source, self.shape, weight, self.bias, first_row, write, out),
             Weight::Winograd(weight) => winograd::convolve(source, weight, self.bias, first_row, write, out),

@@ -4,35 +4,48 @@ mod blocks;
 mod fp8;
 mod values;
 
-use crate::kernels::vectorized;
-
-pub(crate) use values::Values;
+pub use values::{RowFactors, Values};
 
 /// The format of a tensor's values.
 ///
 /// A quantised format stores blocks of 32 or 256 values, as ggml does. The other formats have blocks of one value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Format {
+pub enum Format {
+    /// 32-bit floats, as in memory.
     F32,
+    /// 16-bit floats with 5 exponent bits.
     F16,
+    /// The upper 16 bits of 32-bit floats.
     Bf16,
+    /// 8-bit floats with 4 exponent bits and no infinities.
     F8E4m3,
+    /// 8-bit floats with 5 exponent bits.
     F8E5m2,
+    /// 8-bit integers with a scale for 32 values.
     Q8_0,
+    /// 4-bit integers with a scale for 32 values.
     Q4_0,
+    /// 4-bit integers with a scale and a minimum for 32 values.
     Q4_1,
+    /// 5-bit integers with a scale for 32 values.
     Q5_0,
+    /// 5-bit integers with a scale and a minimum for 32 values.
     Q5_1,
+    /// 2-bit integers with a scale and a minimum for 16 values.
     Q2K,
+    /// 3-bit integers with a scale for 16 values.
     Q3K,
+    /// 4-bit integers with a scale and a minimum for 32 values.
     Q4K,
+    /// 5-bit integers with a scale and a minimum for 32 values.
     Q5K,
+    /// 6-bit integers with a scale for 16 values.
     Q6K,
 }
 
 impl Format {
     /// Returns the number of values of a block.
-    pub(crate) const fn block_values(self) -> usize {
+    pub const fn block_values(self) -> usize {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4m3 | Self::F8E5m2 => 1,
             Self::Q8_0 | Self::Q4_0 | Self::Q4_1 | Self::Q5_0 | Self::Q5_1 => 32,
@@ -41,7 +54,7 @@ impl Format {
     }
 
     /// Returns the number of bytes of a block.
-    pub(crate) const fn block_bytes(self) -> usize {
+    pub const fn block_bytes(self) -> usize {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::Bf16 => 2,
@@ -60,13 +73,13 @@ impl Format {
     }
 
     /// Returns the number of bytes of `count` values. Returns `None` if they are not whole blocks, or too many.
-    pub(crate) fn bytes_of(self, count: usize) -> Option<usize> {
+    pub fn bytes_of(self, count: usize) -> Option<usize> {
         let blocks = count.is_multiple_of(self.block_values()).then_some(count / self.block_values())?;
         blocks.checked_mul(self.block_bytes())
     }
 
     /// Returns the name of the format in the tools of GGUF and safetensors.
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::F32 => "F32",
             Self::F16 => "F16",
@@ -87,7 +100,7 @@ impl Format {
     }
 
     /// Returns the positions of the f16 scales in a block of a quantised format.
-    pub(crate) const fn scales(self) -> &'static [usize] {
+    pub const fn scales(self) -> &'static [usize] {
         match self {
             Self::F32 | Self::F16 | Self::Bf16 | Self::F8E4m3 | Self::F8E5m2 => &[],
             Self::Q8_0 | Self::Q4_0 | Self::Q5_0 => &[0],
@@ -99,7 +112,7 @@ impl Format {
     }
 
     /// Converts whole blocks to f32. Bytes or values without a counterpart are ignored.
-    pub(crate) fn widen(self, bytes: &[u8], out: &mut [f32]) {
+    pub fn widen(self, bytes: &[u8], out: &mut [f32]) {
         // The compiler vectorizes the loops for each instruction set that the machine may have.
         vectorized!(match self {
             Self::F32 => blocks::each(bytes, out, |bytes, [out]| *out = f32::from_le_bytes(*bytes)),

@@ -9,7 +9,7 @@ pub(super) const CHUNK: usize = 16 * 1024;
 
 /// An activation function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Activation {
+pub enum Activation {
     /// GELU, approximated with tanh (MMDiT and T5).
     GeluTanh,
     /// GELU, exact (CLIP-G).
@@ -41,7 +41,7 @@ impl Activation {
 }
 
 /// Adds `bias` to each row of `width` values and applies `activation`, in parallel.
-pub(crate) fn bias_activation(values: &mut [f32], width: usize, bias: Option<&[f32]>, activation: Option<Activation>) {
+pub fn bias_activation(values: &mut [f32], width: usize, bias: Option<&[f32]>, activation: Option<Activation>) {
     if bias.is_none() && activation.is_none() {
         return;
     }

@@ -6,34 +6,41 @@ use super::group_norm::Affine;
 
 /// An image: rows of pixels of `channels` values.
 #[derive(Clone, Copy)]
-pub(crate) struct Image<'a> {
+pub struct Image<'a> {
     /// The values of all rows, or of the first rows if the others are not read.
-    pub(crate) values: &'a [f32],
-    pub(crate) height: usize,
-    pub(crate) width: usize,
-    pub(crate) channels: usize,
+    pub values: &'a [f32],
+    /// The number of rows.
+    pub height: usize,
+    /// The number of pixels of a row.
+    pub width: usize,
+    /// The number of values of a pixel.
+    pub channels: usize,
 }
 
 /// An image and what happens to its pixels while they are read, so that no changed copy of the image is necessary.
 #[derive(Clone, Copy)]
-pub(crate) struct Source<'a> {
-    pub(crate) image: Image<'a>,
-    pub(crate) norm: Option<&'a Affine>,
+pub struct Source<'a> {
+    /// The image.
+    pub image: Image<'a>,
+    /// The normalization of each pixel.
+    pub norm: Option<&'a Affine>,
     /// How often each pixel is repeated in each direction: 1, or 2 for an image of twice the size.
-    pub(crate) repeat: usize,
+    pub repeat: usize,
 }
 
 impl<'a> Source<'a> {
     /// Creates a source that reads the image as it is.
-    pub(crate) fn plain(image: Image<'a>) -> Self {
+    pub fn plain(image: Image<'a>) -> Self {
         Self { image, norm: None, repeat: 1 }
     }
 
-    pub(crate) fn height(&self) -> usize {
+    /// Returns the number of rows that are read.
+    pub fn height(&self) -> usize {
         self.image.height * self.repeat
     }
 
-    pub(crate) fn width(&self) -> usize {
+    /// Returns the number of pixels of a row that are read.
+    pub fn width(&self) -> usize {
         self.image.width * self.repeat
     }
 

@@ -5,14 +5,13 @@ use std::borrow::Cow;
 use half::f16;
 
 use super::Format;
-use crate::kernels::vectorized;
 
 /// The number of values that are checked at a time.
 const CHUNK: usize = 4096;
 
 /// Values in the format of their file. All formats can be converted to f32.
 #[derive(Clone, Debug)]
-pub(crate) enum Values {
+pub enum Values {
     /// Values that can be used without a conversion.
     F32(Vec<f32>),
     /// Whole blocks of any other format.
@@ -23,10 +22,11 @@ pub(crate) enum Values {
 
 /// A factor for each row of a matrix.
 #[derive(Clone, Debug)]
-pub(crate) struct RowFactors {
-    pub(crate) factors: Vec<f32>,
+pub struct RowFactors {
+    /// One factor per row.
+    pub factors: Vec<f32>,
     /// The number of values of a row.
-    pub(crate) width: usize,
+    pub width: usize,
 }
 
 impl RowFactors {
@@ -45,9 +45,10 @@ impl RowFactors {
     }
 }
 
+#[allow(clippy::len_without_is_empty, reason = "nothing needs it")]
 impl Values {
     /// Creates an empty list for `count` values.
-    pub(crate) fn with_capacity(format: Format, count: usize) -> Self {
+    pub fn with_capacity(format: Format, count: usize) -> Self {
         match format {
             Format::F32 => Self::F32(Vec::with_capacity(count)),
             _ => Self::Encoded(format, Vec::with_capacity(format.bytes_of(count).unwrap_or(0))),
@@ -55,7 +56,7 @@ impl Values {
     }
 
     /// Appends the values in `bytes`, which contain whole blocks.
-    pub(crate) fn extend_from_bytes(&mut self, bytes: &[u8]) {
+    pub fn extend_from_bytes(&mut self, bytes: &[u8]) {
         match self {
             Self::F32(values) => values.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b))),
             Self::Encoded(_, encoded) => encoded.extend_from_slice(bytes),
@@ -64,7 +65,7 @@ impl Values {
     }
 
     /// Appends values. If their formats differ, all become f32.
-    pub(crate) fn append(&mut self, other: Self) {
+    pub fn append(&mut self, other: Self) {
         match (&mut *self, other) {
             (Self::F32(values), Self::F32(other)) => values.extend(other),
             (Self::Encoded(format, bytes), Self::Encoded(other_format, other)) if *format == other_format => {
@@ -79,7 +80,7 @@ impl Values {
     }
 
     /// Multiplies `rows` rows of equal length by one factor, or each by its own.
-    pub(crate) fn scaled(self, factors: Vec<f32>, rows: usize) -> Self {
+    pub fn scaled(self, factors: Vec<f32>, rows: usize) -> Self {
         let width = (self.len() / rows.max(1)).max(1);
         let factors = match factors.as_slice() {
             [factor] => vec![*factor; rows],
@@ -88,7 +89,8 @@ impl Values {
         Self::Scaled(Box::new(self), RowFactors { factors, width })
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// Returns the number of values.
+    pub fn len(&self) -> usize {
         match self {
             Self::F32(values) => values.len(),
             Self::Encoded(format, bytes) => bytes.len() / format.block_bytes() * format.block_values(),
@@ -97,7 +99,7 @@ impl Values {
     }
 
     /// Returns the index of the first value that is infinite or not a number, or of the first value of its block.
-    pub(crate) fn first_not_finite(&self) -> Option<usize> {
+    pub fn first_not_finite(&self) -> Option<usize> {
         match self {
             Self::F32(values) => values.iter().position(|value| !value.is_finite()),
             Self::Encoded(format @ (Format::F16 | Format::Bf16), bytes) => {
@@ -142,7 +144,7 @@ impl Values {
     /// Writes the values from index `first`, which is the first of a block, to `out`, which has room for whole blocks.
     ///
     /// Indices that do not exist leave `out` as it is.
-    pub(crate) fn widen(&self, first: usize, out: &mut [f32]) {
+    pub fn widen(&self, first: usize, out: &mut [f32]) {
         match self {
             Self::F32(values) => {
                 values.get(first..first + out.len()).into_iter().for_each(|part| out.copy_from_slice(part));
@@ -160,7 +162,7 @@ impl Values {
     }
 
     /// Returns all values as f32, without a copy if they are.
-    pub(crate) fn to_f32(&self) -> Cow<'_, [f32]> {
+    pub fn to_f32(&self) -> Cow<'_, [f32]> {
         if let Self::F32(values) = self {
             return Cow::Borrowed(values);
         }
@@ -170,7 +172,7 @@ impl Values {
     }
 
     /// Converts all values to f32.
-    pub(crate) fn into_f32(self) -> Vec<f32> {
+    pub fn into_f32(self) -> Vec<f32> {
         if let Self::F32(values) = self { values } else { self.to_f32().into_owned() }
     }
 }
