@@ -3,7 +3,7 @@
 //!
 //! A sequence is `[tokens, width]`, an image is `[height, width, channels]`. Channels come last so that the channels of a
 //! pixel are a contiguous row for matrix products. [`Values`] holds a weight in the format of its file. Tests compare each
-//! kernel with plain loops ([`reference`]).
+//! kernel with plain loops ([`mod@reference`]).
 //!
 //! The results do not depend on the number of threads: the size of each thread's share of the work is fixed, and partial
 //! sums are added in a fixed order.

@@ -128,7 +128,7 @@ impl Tokenizer {
     }
 
     /// Returns the token ids of a text, and the position of each in the text.
-    pub(super) fn words(&self, text: &str) -> Result<Vec<(u32, usize)>> {
+    pub(crate) fn words(&self, text: &str) -> Result<Vec<(u32, usize)>> {
         let encoding = self.inner.encode(text, false).map_err(|error| {
             Error::Tokenizer(format!("cannot tokenize the prompt: {error}; remove its unusual characters"))
         })?;
