@@ -2,7 +2,7 @@
 
 use super::Values;
 use super::gemm::{Matrix, matmul_in_parts};
-use super::transpose::transpose_part;
+use super::transpose::transpose;
 
 /// The largest number of inputs and of outputs whose weights are converted to f32 at a time: 0.5 MB, which stays in the second-level
 /// cache until it is multiplied.
@@ -20,7 +20,7 @@ pub fn linear(out: &mut [f32], x: Matrix<'_>, weight: &Values, outputs: usize) {
         let count = PART_OUTPUTS.min(outputs - output);
         let mut buffer = Vec::new();
         for (input, part) in (input..).step_by(STEP).zip(part.chunks_mut(STEP * count)) {
-            transpose_part(part, count, &mut buffer, |row, values| {
+            transpose(part, count, &mut buffer, |row, values| {
                 weight.widen((output + row) * inputs + input, values);
             });
         }

@@ -1,25 +1,10 @@
 //! The transposition of a matrix whose rows are computed when they are needed.
 
-use rayon::prelude::*;
-
 /// The number of rows that are transposed together. Their columns fill whole cache lines.
 const GROUP: usize = 16;
 
-/// Writes the transpose of a matrix with `rows` rows to `out`.
-///
-/// `read(row, column, values)` writes the values of a row from a column on. The column is a multiple of `step`, and there
-/// are at most `step` values. The columns are divided among the threads.
-pub(super) fn transpose(out: &mut [f32], rows: usize, step: usize, read: impl Fn(usize, usize, &mut [f32]) + Sync) {
-    if rows == 0 {
-        return;
-    }
-    out.par_chunks_mut(step * rows).enumerate().for_each_init(Vec::new, |buffer, (part, out)| {
-        transpose_part(out, rows, buffer, |row, values| read(row, part * step, values));
-    });
-}
-
-/// Does the same on the calling thread for a few columns. `read(row, values)` writes the values of a row.
-pub(super) fn transpose_part(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, read: impl Fn(usize, &mut [f32])) {
+/// Writes the transpose of a matrix with `rows` rows to `out`, on the calling thread. `read(row, values)` writes the values of a row.
+pub(super) fn transpose(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, read: impl Fn(usize, &mut [f32])) {
     let columns = out.len() / rows;
     // Rows whose distance is a power of two would displace each other from the cache.
     let stride = columns + GROUP;
@@ -59,16 +44,14 @@ mod tests {
 
     #[test]
     fn every_value_is_transposed() {
-        for (rows, columns, step) in [(1, 1, 1), (16, 8, 8), (15, 7, 4), (33, 20, 8), (64, 3, 256)] {
+        for (rows, columns) in [(1, 1), (16, 8), (15, 7), (33, 20), (64, 3)] {
             let mut out = vec![f32::NAN; rows * columns];
-            transpose(&mut out, rows, step, |row, first, values| {
-                assert_eq!(first % step, 0);
-                assert!(values.len() <= step);
-                values.iter_mut().enumerate().for_each(|(i, value)| *value = (row * columns + first + i) as f32);
+            transpose(&mut out, rows, &mut Vec::new(), |row, values| {
+                assert_eq!(values.len(), columns);
+                values.iter_mut().enumerate().for_each(|(i, value)| *value = (row * columns + i) as f32);
             });
             let expected = (0..columns).flat_map(|column| (0..rows).map(move |row| (row * columns + column) as f32));
-            assert_eq!(out, expected.collect::<Vec<_>>(), "{rows}x{columns} in steps of {step}");
+            assert_eq!(out, expected.collect::<Vec<_>>(), "{rows}x{columns}");
         }
-        transpose(&mut [], 0, 1, |_, _, _| unreachable!());
     }
 }
