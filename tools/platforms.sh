@@ -112,7 +112,7 @@ run_tests() {
   [ ${#runner[@]} -gt 0 ] || targets+=(--test corrupt_files)
   variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$target")_RUNNER
   env "$variable=${runner[*]:-env}" \
-    cargo test -q --locked "${cargo[@]}" --target "$target" -p lumenfall-kernels -p lumenfall-diffusion "${targets[@]}"
+    cargo test -q --no-fail-fast --locked "${cargo[@]}" --target "$target" -p lumenfall-kernels -p lumenfall-diffusion "${targets[@]}"
 }
 
 # Draws images with the demonstration model.
@@ -174,8 +174,10 @@ END
 
 # The remote backends compile for 32-bit targets. The native pipeline reports that it does not.
 check_32_bit() {
+  local output
   cargo check -q --locked "${cargo[@]}" --target "$target" --no-default-features
-  cargo check --locked "${cargo[@]}" --target "$target" -p lumenfall-diffusion 2>&1 | grep "needs a 64-bit target"
+  output=$(cargo check --locked "${cargo[@]}" --target "$target" -p lumenfall-diffusion 2>&1) && return 1
+  grep "needs a 64-bit target" <<<"$output"
 }
 
 if [ "${1-}" = --inside ]; then

@@ -104,11 +104,11 @@ fn special_tokens_are_matched_before_lower_casing_unless_configured_otherwise() 
 
 #[test]
 fn a_truncated_file_of_merges_is_named() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path().join("clip");
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("clip");
     let all = merges();
     write_clip(&folder, &all);
-    let path = folder.join("merges.txt");
+    let path = parent.path().join("clip/merges.txt");
     // The last one ends within the last line.
     for length in [0, 14, all.len() / 2, all.trim_end().rfind('\n').unwrap(), all.trim_end().len() - 5] {
         std::fs::write(&path, &all[..length]).unwrap();
