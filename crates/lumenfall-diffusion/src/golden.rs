@@ -146,7 +146,7 @@ fn assert_close(actual: &Tensor, expected: &Tensor, tolerance: f32) {
 }
 
 /// Returns the factor of the tolerances on a device.
-fn leniency(placement: &Placement) -> f32 {
+pub(crate) fn leniency(placement: &Placement) -> f32 {
     match placement.target() {
         Target::Cpu => 1.0,
         #[cfg(feature = "gpu")]

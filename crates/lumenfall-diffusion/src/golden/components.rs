@@ -53,6 +53,8 @@ pub(super) fn assert_encoded_prompts(placement: &Placement) {
 
 fn assert_encoded_prompts_of(model: Model, placement: &Placement) {
     let tolerance = COMPONENT_TOLERANCE * leniency(placement);
+    // T5 does not scale its scores, so factors that are rounded to f16 change its attention more.
+    let t5_tolerance = if leniency(placement) > 1.0 { 2.0 * tolerance } else { tolerance };
     let golden = model.golden("text");
     let parameters = &model.parameters()["text"];
     let t5_tokens = |name: &str| parameters[name].as_u64().unwrap() as usize;
@@ -66,17 +68,17 @@ fn assert_encoded_prompts_of(model: Model, placement: &Placement) {
             assert_close(&output.features, &golden.first(&format!("{i}.{name}.penultimate")), tolerance);
             assert_close(&output.pooled, &golden.get(&format!("{i}.{name}.pooled")), tolerance);
         }
-        assert_t5_output(&encoders, prompt, t5_tokens("t5_length"), &golden, &format!("{i}.t5"));
+        assert_t5_output(&encoders, prompt, t5_tokens("t5_length"), &golden, &format!("{i}.t5"), t5_tolerance);
     }
-    assert_t5_output(&encoders, prompts.last().unwrap(), t5_tokens("long_t5_length"), &golden, "long.t5");
+    assert_t5_output(&encoders, prompts.last().unwrap(), t5_tokens("long_t5_length"), &golden, "long.t5", t5_tolerance);
 }
 
-fn assert_t5_output(encoders: &TextEncoders, prompt: &str, length: usize, golden: &Golden, name: &str) {
+fn assert_t5_output(encoders: &TextEncoders, prompt: &str, length: usize, golden: &Golden, name: &str, tolerance: f32) {
     let (tokenizer, t5) = encoders.t5.as_ref().unwrap();
     let ids = tokenizer.get().unwrap().ids(prompt, length);
     assert_eq!(ids, golden.ids(&format!("{name}.ids")), "T5 of {prompt:?}");
     let output = t5.forward(&[&ids], &never_cancelled).unwrap().remove(0);
-    assert_close(&output, &golden.first(&format!("{name}.output")), COMPONENT_TOLERANCE);
+    assert_close(&output, &golden.first(&format!("{name}.output")), tolerance);
 }
 
 #[test]

@@ -104,8 +104,10 @@ fn images_with_loras_on_a_gpu_equal_those_of_peft_and_lycoris() {
     let loras = names.iter().map(|name| LoraFile::new(*name, golden(name)).strength(0.0)).collect();
     let options = LoadOptions { loras, device: Device::Gpu(GpuChoice::Index(0)), ..LoadOptions::default() };
     let pipeline = Pipeline::open(&ModelFiles::Folder(folder().join("model")), &options).unwrap();
+    let tolerance = TOLERANCE * crate::golden::leniency(&crate::gpu::tests::placement());
     for name in names {
-        assert_same(&latents(&pipeline, &[(name, 1.0)]), name);
+        let difference = difference(&latents(&pipeline, &[(name, 1.0)]), &expected(name));
+        assert!(difference <= tolerance, "{name} differs by {difference}");
     }
 }
 

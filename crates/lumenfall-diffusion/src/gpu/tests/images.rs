@@ -123,8 +123,8 @@ fn images_in_bands_equal_whole_images() {
     let bands = outputs(unshared_in_bands(4 * 22 * 12 * 3), true);
     for (index, (band, whole)) in bands.iter().zip(outputs(unshared(), false)).enumerate() {
         assert_eq!(band.shape(), whole.shape());
-        // The statistics of a group are joined in another order.
+        // The statistics of a group are joined in another order, which can change the rounding of factors to f16.
         let difference = greatest(band.values().iter().zip(whole.values()).map(|(a, b)| f64::from(a - b)));
-        assert!(difference <= 1e-5, "image {index} differs by {difference}");
+        assert!(difference <= of_product(1e-5), "image {index} differs by {difference}");
     }
 }
