@@ -8,6 +8,8 @@ mod request;
 
 use std::sync::{Mutex, PoisonError};
 
+use lumenfall_kernels::{Matrix, Threads, Write, matmul};
+
 use crate::checkpoint::Part;
 use crate::checkpoint::config::DenoiserConfig;
 use crate::error::Result;
@@ -19,7 +21,6 @@ use crate::weights::Weights;
 use configurations::Configurations;
 #[cfg(feature = "gpu")]
 pub use gpu::{GpuTimes, measure_gpu};
-use lumenfall_kernels::{Matrix, Threads, Write, matmul};
 pub use make::{ModelFormat, make_weights};
 pub use request::{Times, measure};
 

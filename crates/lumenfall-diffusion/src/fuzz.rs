@@ -70,22 +70,21 @@ pub fn tokenizer(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let folder = std::env::temp_dir().join(format!("lumenfall-fuzz-{}", std::process::id()));
     let vocabulary = serde_json::Value::Object(clip_vocabulary(text, CLIP_SPECIALS)).to_string();
-    for (name, content) in [("json/tokenizer.json", text), ("clip/merges.txt", text), ("clip/vocab.json", &vocabulary)]
+    for (part, name, content) in
+        [("json", "tokenizer.json", text), ("clip", "merges.txt", text), ("clip", "vocab.json", &vocabulary)]
     {
-        let path = folder.join(name);
-        if path
-            .parent()
-            .is_none_or(|parent| std::fs::create_dir_all(parent).and(std::fs::write(&path, content)).is_err())
-        {
+        let part = folder.join(part);
+        if std::fs::create_dir_all(&part).and_then(|()| std::fs::write(part.join(name), content)).is_err() {
             return;
         }
     }
-    let files = ModelFiles::Folder(folder);
+    let files = ModelFiles::Folder(folder.clone());
     let tokenizers =
         [Tokenizer::clip(&files, "clip", 77), Tokenizer::clip(&files, "json", 77), Tokenizer::t5(&files, "json")];
     for tokenizer in tokenizers.into_iter().flatten() {
         let _ = tokenizer.words(text);
     }
+    let _ = std::fs::remove_dir_all(folder);
 }
 
 /// An image file, and the parameters that it may contain.

@@ -18,7 +18,7 @@ pub(crate) fn gated_residual(x: Tensor, y: &Tensor, gate: &Tensor) -> Result<Ten
     if let Some(gpu) = gpu::of([&x, y, gate]) {
         return gpu::kernels::gated_residual(gpu, &x, y, gate);
     }
-    combine(x, |x| kernels::gated_residual(x, y.values(), gate.values()))
+    change(x, |values| kernels::gated_residual(values, y.values(), gate.values()))
 }
 
 /// Computes `x + y`.
@@ -28,7 +28,7 @@ pub(crate) fn add(x: Tensor, y: &Tensor) -> Result<Tensor> {
     if let Some(gpu) = gpu::of([&x, y]) {
         return gpu::kernels::add(gpu, &x, y);
     }
-    combine(x, |x| kernels::add(x, y.values()))
+    change(x, |values| kernels::add(values, y.values()))
 }
 
 /// Computes `x - y`.
@@ -38,7 +38,7 @@ pub(crate) fn subtract(x: Tensor, y: &Tensor) -> Result<Tensor> {
     if let Some(gpu) = gpu::of([&x, y]) {
         return gpu::kernels::subtract(gpu, &x, y);
     }
-    combine(x, |x| kernels::subtract(x, y.values()))
+    change(x, |values| kernels::subtract(values, y.values()))
 }
 
 /// Computes the elementwise product `x * y`.
@@ -48,7 +48,7 @@ pub(crate) fn multiply(x: Tensor, y: &Tensor) -> Result<Tensor> {
     if let Some(gpu) = gpu::of([&x, y]) {
         return gpu::kernels::multiply(gpu, &x, y);
     }
-    combine(x, |x| kernels::multiply(x, y.values()))
+    change(x, |values| kernels::multiply(values, y.values()))
 }
 
 /// Applies an activation function to every value.
@@ -58,7 +58,7 @@ pub(crate) fn activate(x: Tensor, activation: Activation) -> Result<Tensor> {
         return gpu::kernels::activate(gpu, &x, activation);
     }
     let width = x.width();
-    combine(x, |x| kernels::bias_activation(x, width, None, Some(activation)))
+    change(x, |values| kernels::bias_activation(values, width, None, Some(activation)))
 }
 
 fn same_shape(x: &Tensor, y: &Tensor) -> Result<()> {
@@ -69,9 +69,9 @@ fn same_shape(x: &Tensor, y: &Tensor) -> Result<()> {
 }
 
 /// Changes the values of a tensor in memory.
-fn combine(x: Tensor, change: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+fn change(x: Tensor, compute: impl FnOnce(&mut [f32])) -> Result<Tensor> {
     let shape = x.shape().to_vec();
     let mut values = x.into_values();
-    change(&mut values);
+    compute(&mut values);
     Tensor::new(values, &shape)
 }

@@ -290,9 +290,8 @@ fn scale_columns(x: Matrix<'_>, factor: impl Fn(usize) -> f32) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
-    use lumenfall_kernels::Format;
-
     use half::f16;
+    use lumenfall_kernels::Format;
 
     use super::*;
     use crate::layers::Linear;

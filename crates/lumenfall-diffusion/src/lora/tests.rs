@@ -67,8 +67,13 @@ fn difference(a: &[f32], b: &[f32]) -> f32 {
 
 #[track_caller]
 fn assert_same(actual: &[f32], name: &str) {
+    assert_within(TOLERANCE, actual, name);
+}
+
+#[track_caller]
+fn assert_within(tolerance: f32, actual: &[f32], name: &str) {
     let difference = difference(actual, &expected(name));
-    assert!(difference <= TOLERANCE, "{name} differs by {difference}");
+    assert!(difference <= tolerance, "{name} differs by {difference}");
 }
 
 #[test]
@@ -106,8 +111,7 @@ fn images_with_loras_on_a_gpu_equal_those_of_peft_and_lycoris() {
     let pipeline = Pipeline::open(&ModelFiles::Folder(folder().join("model")), &options).unwrap();
     let tolerance = TOLERANCE * crate::golden::leniency(&crate::gpu::tests::placement());
     for name in names {
-        let difference = difference(&latents(&pipeline, &[(name, 1.0)]), &expected(name));
-        assert!(difference <= tolerance, "{name} differs by {difference}");
+        assert_within(tolerance, &latents(&pipeline, &[(name, 1.0)]), name);
     }
 }
 
