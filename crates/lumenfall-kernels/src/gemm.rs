@@ -4,6 +4,8 @@
     reason = "the gemm crate takes raw pointers; the functions check that every access is within the slices"
 )]
 
+use std::cell::RefCell;
+
 use gemm::Parallelism;
 use rayon::prelude::*;
 
@@ -127,11 +129,24 @@ unsafe fn product(
     }
 }
 
+thread_local! {
+    /// The memory of a thread for a part of a matrix.
+    static PART: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Returns the first values of a buffer, which grows if it is shorter.
+pub(super) fn first_values<T: Copy + Default>(buffer: &mut Vec<T>, count: usize) -> &mut [T] {
+    if buffer.len() < count {
+        buffer.resize(count, T::default());
+    }
+    buffer.split_at_mut(count).0
+}
+
 /// Computes `out = a·b` on all threads, with parts of `b` that are computed when they are needed.
 ///
 /// `out` and `b` have `columns` columns. `fill(row, column, part)` writes the values of a part of `b`, which begins at a row and a
 /// column, has `width` columns (the last parts have fewer), and at most `height` rows. A part of a few hundred kilobytes stays
-/// in the cache of the processor until it is multiplied.
+/// in the cache of the processor until it is multiplied. A thread computes the parts of the same columns in order.
 pub(super) fn matmul_in_parts(
     out: &mut [f32],
     columns: usize,
@@ -156,12 +171,12 @@ pub(super) fn matmul_in_parts(
     assert!(a.rows * columns <= out.len(), "a product does not fit into its output");
     let out = Output(out.as_mut_ptr());
     let tasks = (0..columns.div_ceil(width)).into_par_iter().with_max_len(1);
-    tasks.for_each_init(Vec::new, |values: &mut Vec<f32>, task| {
+    let compute = |task, buffer: &mut Vec<f32>| {
         let first = task * width;
         let width = width.min(columns - first);
         for row in (0..a.cols).step_by(height) {
             let height = height.min(a.cols - row);
-            values.resize(height * width, 0.0);
+            let values = first_values(buffer, height * width);
             fill(row, first, values);
             let part = Matrix::row_major(values, height, width, width);
             let a = Matrix { data: a.data.get(row * a.col_stride..).unwrap_or(&[]), cols: height, ..a };
@@ -170,5 +185,6 @@ pub(super) fn matmul_in_parts(
             // `first + width` no other task writes to. `values` has the rows and columns of the part.
             unsafe { product(out.at(first), columns, write, 1.0, a, part, Threads::One) };
         }
-    });
+    };
+    tasks.for_each(|task| PART.with_borrow_mut(|buffer| compute(task, buffer)));
 }

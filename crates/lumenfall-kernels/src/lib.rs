@@ -25,6 +25,9 @@ macro_rules! vectorized {
     };
 }
 
+#[cfg(target_endian = "big")]
+compile_error!("files of weights are little-endian, and values of f32 are used as they are in the file");
+
 mod activation;
 mod attention;
 mod conv;
@@ -48,7 +51,7 @@ pub use elementwise::{add, gated_residual, multiply, subtract};
 pub use format::{Format, RowFactors, Values};
 pub use gemm::{Matrix, Threads, Write, matmul};
 pub use group_norm::{Affine, apply, group_statistics};
-pub use linear::linear;
+pub use linear::{Rows, Weight, linear};
 pub use norm::{layer_norm, rms_norm};
 pub use permute::permute;
 pub use source::{Image, Source};

@@ -1,7 +1,34 @@
-//! The transposition of a matrix whose rows are computed when they are needed.
+//! The transposition of matrices that are converted to f32, or computed, when they are needed.
+
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+use std::ops::Range;
+
+use pulp::bytemuck::cast_slice;
+
+use super::Format;
 
 /// The number of rows that are transposed together. Their columns fill whole cache lines.
 const GROUP: usize = 16;
+
+/// A matrix of whole blocks of a format.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) format: Format,
+    /// The values, of which the first is that of the first row and column.
+    pub(super) bytes: &'a [u8],
+    /// The distance of neighbouring rows, in values.
+    pub(super) stride: usize,
+}
+
+/// Writes the transpose of a matrix with `rows` rows to `out`, as f32, on the calling thread.
+pub(super) fn transpose_source(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, source: Source<'_>) {
+    let Source { format, bytes, stride } = source;
+    if !transpose_group(out, rows, 0..rows, source) {
+        transpose(out, rows, buffer, |row, values| format.widen_from(bytes, row * stride, values));
+    }
+}
 
 /// Writes the transpose of a matrix with `rows` rows to `out`, on the calling thread. `read(row, values)` writes the values of a row.
 pub(super) fn transpose(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, read: impl Fn(usize, &mut [f32])) {
@@ -14,10 +41,23 @@ pub(super) fn transpose(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, rea
         for (row, values) in (first..first + group).zip(buffer.chunks_exact_mut(stride)) {
             read(row, values.split_at_mut(columns).0);
         }
-        if let Some(out) = out.get_mut(first..) {
+        let source = Source { format: Format::F32, bytes: cast_slice(buffer), stride };
+        if !transpose_group(out, rows, first..first + group, source)
+            && let Some(out) = out.get_mut(first..)
+        {
             vectorized!(scatter(buffer, stride, out, rows, group, columns));
         }
     }
+}
+
+/// Writes the transpose of some rows of a matrix to the columns `group` of `out`, which has `rows` columns.
+///
+/// Returns false, and writes nothing, if there is no fast version for the processor, the format or the shape.
+fn transpose_group(out: &mut [f32], rows: usize, group: Range<usize>, source: Source<'_>) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return x86::transpose_group(out, rows, group, source);
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// Copies row `i` of the buffer to position `i` of each row of `out`.
@@ -52,6 +92,29 @@ mod tests {
             });
             let expected = (0..columns).flat_map(|column| (0..rows).map(move |row| (row * columns + column) as f32));
             assert_eq!(out, expected.collect::<Vec<_>>(), "{rows}x{columns}");
+        }
+    }
+
+    #[test]
+    fn values_of_every_format_are_converted_and_transposed() {
+        for format in
+            [Format::F32, Format::F16, Format::Bf16, Format::F8E4m3, Format::F8E5m2, Format::Q8_0, Format::Q4K]
+        {
+            for (rows, columns) in [(64, 256), (8, 256), (17, 256), (24, 512)] {
+                // The distance of rows is larger than a row. All values are finite.
+                let stride = columns + 256;
+                let bytes = format.bytes_of(rows * stride).unwrap();
+                let bytes: Vec<u8> = (0..bytes).map(|index| (index * 37 % 61) as u8).collect();
+                let mut out = vec![f32::NAN; rows * columns];
+                transpose_source(&mut out, rows, &mut Vec::new(), Source { format, bytes: &bytes, stride });
+                let mut row = vec![0.0; columns];
+                for index in 0..rows {
+                    format.widen_from(&bytes, index * stride, &mut row);
+                    assert!(row.iter().any(|value| *value != 0.0));
+                    let transposed = out.iter().skip(index).step_by(rows);
+                    assert!(transposed.eq(&row), "{} {rows}x{columns}", format.name());
+                }
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Attention over one sequence.
+//! Attention over sequences.
 
 use lumenfall_kernels::{self as kernels, Sequence};
 
@@ -14,6 +14,27 @@ pub(crate) enum Mask<'a> {
     Causal,
     /// All keys, with a bias `[heads, queries, keys]` added to the scores.
     Bias(&'a Tensor),
+}
+
+/// Computes the self-attention of several sequences of `tokens` tokens, which follow one another in `q`, `k` and `v`, each as
+/// [`attention()`] does.
+pub(crate) fn attention_of_each(
+    [q, k, v]: [&Tensor; 3],
+    tokens: usize,
+    heads: usize,
+    scale: f32,
+    mask: Mask<'_>,
+) -> Result<Tensor> {
+    let [all, _] = q.dims()?;
+    if all == tokens {
+        return attention(q, k, v, heads, scale, mask);
+    }
+    let each = (0..all).step_by(tokens.max(1)).map(|first| {
+        let rows = |sequences: &Tensor| sequences.rows(first..first + tokens);
+        attention(&rows(q)?, &rows(k)?, &rows(v)?, heads, scale, mask)
+    });
+    let each = each.collect::<Result<Vec<_>>>()?;
+    Tensor::concat(&each.iter().collect::<Vec<_>>())
 }
 
 /// Computes `softmax(scale * q·kᵀ + mask)·v` for each head: `[queries, width]`.

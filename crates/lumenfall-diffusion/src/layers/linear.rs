@@ -6,18 +6,16 @@ use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::gpu::{self, GpuWeight};
 use crate::lora::Adapters;
+#[cfg(feature = "gpu")]
 use crate::placement::Target;
 use crate::tensor::Tensor;
-use crate::weights::Scope;
+use crate::weights::{Scope, StoredRows};
 
 /// A linear layer. Its weight stays in the format of its file.
 #[derive(Clone, Debug)]
 pub(crate) struct Linear {
     /// `[out, in]`
-    weight: Values,
-    /// The weight, if the layer is on a GPU. `weight` is then empty.
-    #[cfg(feature = "gpu")]
-    on_gpu: Option<GpuWeight>,
+    weight: Weight,
     inputs: usize,
     outputs: usize,
     /// `[out]`
@@ -25,28 +23,28 @@ pub(crate) struct Linear {
     adapters: Adapters,
 }
 
+/// Where the weight of a layer is.
+#[derive(Clone, Debug)]
+enum Weight {
+    Values(Values),
+    File(StoredRows),
+    #[cfg(feature = "gpu")]
+    Gpu(GpuWeight),
+}
+
 impl Linear {
     pub(crate) fn new(weight: Values, inputs: usize, outputs: usize, bias: Option<Tensor>) -> Self {
-        Self {
-            weight,
-            #[cfg(feature = "gpu")]
-            on_gpu: None,
-            inputs,
-            outputs,
-            bias,
-            adapters: Adapters::default(),
-        }
+        Self { weight: Weight::Values(weight), inputs, outputs, bias, adapters: Adapters::default() }
     }
 
     /// Moves the weight to where the layers of `scope` compute.
     pub(crate) fn moved_to(self, scope: &Scope<'_>) -> Result<Self> {
-        match scope.target() {
-            Target::Cpu => Ok(self),
+        match (scope.target(), self.weight) {
             #[cfg(feature = "gpu")]
-            Target::Gpu(gpu) => {
-                let on_gpu = Some(GpuWeight::new(&gpu, &self.weight, self.inputs)?);
-                Ok(Self { on_gpu, weight: Values::F32(Vec::new()), ..self })
+            (Target::Gpu(gpu), Weight::Values(values)) => {
+                Ok(Self { weight: Weight::Gpu(GpuWeight::new(&gpu, &values, self.inputs)?), ..self })
             }
+            (_, weight) => Ok(Self { weight, ..self }),
         }
     }
 
@@ -54,23 +52,30 @@ impl Linear {
     pub(crate) fn adapted(mut self, scope: &Scope<'_>) -> Result<Self> {
         let adapters = scope.adapters();
         adapters.announce();
-        self.adapters = match scope.reads_headers_only() {
-            true => adapters,
-            false => adapters.attach(&mut self.weight, &mut self.bias)?,
+        self.adapters = match &mut self.weight {
+            Weight::Values(weight) if !scope.reads_headers_only() => adapters.attach(weight, &mut self.bias)?,
+            _ => adapters,
         };
         Ok(self)
     }
 
     /// Reads `weight` and `bias` in `scope`.
     pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
-        let weight = scope.values("weight", &[outputs, inputs])?;
         let bias = scope.tensor("bias", &[outputs])?;
-        Self::new(weight, inputs, outputs, Some(bias)).adapted(scope)?.moved_to(scope)
+        Self::load_with(scope, inputs, outputs, Some(bias))
     }
 
     /// Reads `weight` in `scope`.
     pub(crate) fn load_without_bias(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
-        Self::new(scope.values("weight", &[outputs, inputs])?, inputs, outputs, None).adapted(scope)?.moved_to(scope)
+        Self::load_with(scope, inputs, outputs, None)
+    }
+
+    fn load_with(scope: &Scope<'_>, inputs: usize, outputs: usize, bias: Option<Tensor>) -> Result<Self> {
+        let shape = [outputs, inputs];
+        if let Some(rows) = scope.stored_rows("weight", &shape)? {
+            return Ok(Self { weight: Weight::File(rows), inputs, outputs, bias, adapters: Adapters::default() });
+        }
+        Self::new(scope.values("weight", &shape)?, inputs, outputs, bias).adapted(scope)?.moved_to(scope)
     }
 
     /// Returns the identity with the LoRAs' changes in `scope`, if there are any.
@@ -104,16 +109,25 @@ impl Linear {
             return Err(Error::Compute(format!("a linear layer of {} inputs received {inputs} inputs", self.inputs)));
         }
         #[cfg(feature = "gpu")]
-        if let Some(weight) = &self.on_gpu {
+        if let Weight::Gpu(weight) = &self.weight {
             return self.forward_on_gpu(weight, x, activation);
         }
         let x = &x.on_cpu()?;
         let mut out = vec![0f32; tokens * self.outputs];
         let x = Matrix::row_major(x.values(), tokens, inputs, inputs);
-        let multiply = |x: Matrix<'_>, out: &mut [f32]| kernels::linear(out, x, &self.weight, self.outputs);
-        match self.adapters.are_active() {
-            true => self.adapters.forward(x, &mut out, multiply),
-            false => multiply(x, &mut out),
+        match &self.weight {
+            Weight::Values(weight) => {
+                let multiply = |x: Matrix<'_>, out: &mut [f32]| {
+                    kernels::linear(out, x, kernels::Weight::Values(weight), self.outputs);
+                };
+                match self.adapters.are_active() {
+                    true => self.adapters.forward(x, &mut out, multiply),
+                    false => multiply(x, &mut out),
+                }
+            }
+            Weight::File(rows) => rows.multiply(&mut out, x, self.outputs)?,
+            #[cfg(feature = "gpu")]
+            Weight::Gpu(_) => {}
         }
         bias_activation(&mut out, self.outputs, self.bias.as_ref().map(Tensor::values), activation);
         Tensor::new(out, &[tokens, self.outputs])

@@ -13,7 +13,7 @@ mod norm;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use attention::{Mask, attention};
+pub(crate) use attention::{Mask, attention, attention_of_each};
 pub(crate) use conv::Conv2d;
 pub(crate) use elementwise::{activate, add, gated_residual, multiply, subtract};
 pub(crate) use embedding::embed;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::checkpoint::Part;
 use crate::checkpoint::config::ClipConfig;
-use crate::error::Result;
-use crate::layers::{Activation, LayerNorm, Linear, Mask, add, attention, embed};
+use crate::error::{Error, Result};
+use crate::layers::{Activation, LayerNorm, Linear, Mask, add, attention_of_each, embed};
 use crate::placement::Blocks;
 use crate::tensor::Tensor;
 use crate::weights::{Scope, Weights};
@@ -63,11 +63,12 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, heads: usize, activation: Activation) -> Result<Tensor> {
+    /// Computes the layer for prompts of `tokens` tokens one after another, so that each weight is read once for all.
+    fn forward(&self, x: &Tensor, tokens: usize, heads: usize, activation: Activation) -> Result<Tensor> {
         let normed = self.norm1.forward(x)?;
         let (q, k, v) = (self.query.forward(&normed)?, self.key.forward(&normed)?, self.value.forward(&normed)?);
         let scale = 1.0 / ((x.width() / heads) as f32).sqrt();
-        let attended = attention(&q, &k, &v, heads, scale, Mask::Causal)?;
+        let attended = attention_of_each([&q, &k, &v], tokens, heads, scale, Mask::Causal)?;
         let x = add(self.output.forward(&attended)?, x)?;
         let hidden = self.up.forward_activated(&self.norm2.forward(&x)?, activation)?;
         add(self.down.forward(&hidden)?, &x)
@@ -102,7 +103,7 @@ impl Clip {
         let weights = Arc::new(weights);
         let layers = {
             let (weights, config) = (Arc::clone(&weights), config.clone());
-            Blocks::new(config.num_hidden_layers, move |i| layer(&weights.root(), &config, i))
+            Blocks::new(config.num_hidden_layers, move |i, kept| layer(&weights.root().streamed(!kept), &config, i))
         };
         Ok(Self { weights, config, layers })
     }
@@ -116,11 +117,11 @@ impl Clip {
         &self.weights
     }
 
-    /// Returns the memory for encoding prompts, in bytes: two layers, the projection, and the values of a layer.
-    pub(crate) fn working_bytes(&self) -> u64 {
+    /// Returns the memory for a number of sequences of tokens, in bytes, besides the weights.
+    pub(crate) fn working_bytes(&self, sequences: usize) -> u64 {
         let ClipConfig { max_position_embeddings: tokens, hidden_size, intermediate_size, .. } = &self.config;
-        let values = tokens * (10 * hidden_size + 2 * intermediate_size);
-        2 * self.largest_layer_bytes() + self.weights.bytes("text_projection") + 4 * values as u64
+        let values = sequences * tokens * (10 * hidden_size + 2 * intermediate_size);
+        4 * values as u64
     }
 
     /// Returns the size of a layer in memory, in bytes.
@@ -137,29 +138,30 @@ impl Clip {
         prompts: &[&[u32]],
         check_cancelled: &dyn Fn() -> Result<()>,
     ) -> Result<Vec<ClipOutput>> {
-        let root = self.weights.root();
+        let root = self.weights.root().streamed(true);
         let Ends { positions, final_norm, projection } = Ends::load(&root, &self.config)?;
         let table = text_model(&root).at("embeddings.token_embedding");
-        let embedded = prompts.iter().map(|ids| {
-            let tokens = embed(&table, ids, self.config.hidden_size)?;
-            add(tokens, &positions.rows(0..ids.len())?)
-        });
-        let mut sequences = embedded.collect::<Result<Vec<_>>>()?;
-        let mut features = sequences.clone();
+        let tokens = prompts.first().map_or(0, |ids| ids.len());
+        if tokens == 0 || prompts.iter().any(|ids| ids.len() != tokens) {
+            return Err(Error::Compute("the prompts for CLIP have no tokens or different numbers of them".into()));
+        }
+        let positions = positions.rows(0..tokens)?;
+        let embedded = prompts.iter().map(|ids| add(embed(&table, ids, self.config.hidden_size)?, &positions));
+        let embedded = embedded.collect::<Result<Vec<_>>>()?;
+        let mut x = Tensor::concat(&embedded.iter().collect::<Vec<_>>())?;
+        let mut features = x.clone();
         let (heads, activation) = (self.config.num_attention_heads, self.activation());
         self.layers.try_for_each(|_, layer| {
-            for (x, features) in sequences.iter_mut().zip(&mut features) {
-                check_cancelled()?;
-                let y = layer.forward(x, heads, activation)?;
-                *features = std::mem::replace(x, y);
-            }
+            check_cancelled()?;
+            let y = layer.forward(&x, tokens, heads, activation)?;
+            features = std::mem::replace(&mut x, y);
             Ok(())
         })?;
-        let outputs = prompts.iter().zip(sequences).zip(features).map(|((ids, x), features)| {
-            let end = end_position(ids, self.config.eos_token_id);
-            let end = final_norm.forward(&x.rows(end..end + 1)?)?;
+        let outputs = prompts.iter().enumerate().map(|(prompt, ids)| {
+            let (first, end) = (prompt * tokens, end_position(ids, self.config.eos_token_id));
+            let end = final_norm.forward(&x.rows(first + end..first + end + 1)?)?;
             let pooled = projection.as_ref().map_or(Ok(end.clone()), |projection| projection.forward(&end))?;
-            Ok(ClipOutput { features, pooled })
+            Ok(ClipOutput { features: features.rows(first..first + tokens)?, pooled })
         });
         outputs.collect()
     }

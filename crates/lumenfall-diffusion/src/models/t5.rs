@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::checkpoint::Part;
 use crate::checkpoint::config::T5Config;
 use crate::error::{Error, Result};
-use crate::layers::{Activation, Linear, Mask, RmsNorm, add, attention, embed, multiply};
+use crate::layers::{Activation, Linear, Mask, RmsNorm, add, attention_of_each, embed, multiply};
 use crate::placement::Blocks;
 use crate::tensor::Tensor;
 use crate::weights::{Scope, Weights};
@@ -13,7 +13,7 @@ use crate::weights::{Scope, Weights};
 /// The number of rows of the token embeddings of T5, whose tokenizer has 32,100 tokens.
 const MAX_VOCABULARY: usize = 32_128;
 
-/// A T5 encoder. It reads its blocks one at a time, because all blocks of the XXL encoder need 9.5 GB in f16.
+/// A T5 encoder. It reads its weights while it computes, because those of the XXL encoder have 9.5 GB in f16.
 #[derive(Debug)]
 pub(crate) struct T5 {
     weights: Arc<Weights>,
@@ -56,13 +56,8 @@ impl Block {
     fn forward(&self, x: &Tensor, heads: usize, bias: &Tensor) -> Result<Tensor> {
         let normed = self.attention_norm.forward(x)?;
         let (q, k, v) = (self.query.forward(&normed)?, self.key.forward(&normed)?, self.value.forward(&normed)?);
-        let ([all, _], [_, _, tokens]) = (x.dims()?, bias.dims()?);
-        let prompts = (0..all).step_by(tokens.max(1)).map(|first| {
-            let rows = |sequence: &Tensor| sequence.rows(first..first + tokens);
-            attention(&rows(&q)?, &rows(&k)?, &rows(&v)?, heads, 1.0, Mask::Bias(bias))
-        });
-        let attended = prompts.collect::<Result<Vec<_>>>()?;
-        let attended = Tensor::concat(&attended.iter().collect::<Vec<_>>())?;
+        let [_, _, tokens] = bias.dims()?;
+        let attended = attention_of_each([&q, &k, &v], tokens, heads, 1.0, Mask::Bias(bias))?;
         let x = add(self.output.forward(&attended)?, x)?;
         let normed = self.mlp_norm.forward(&x)?;
         let gate = self.gate.forward_activated(&normed, Activation::GeluTanh)?;
@@ -84,7 +79,7 @@ impl T5 {
         let weights = Arc::new(weights);
         let blocks = {
             let (weights, config) = (Arc::clone(&weights), config.clone());
-            Blocks::new(config.num_layers, move |i| block(&weights.root(), &config, i))
+            Blocks::new(config.num_layers, move |i, kept| block(&weights.root().streamed(!kept), &config, i))
         };
         Ok(Self { weights, config, blocks })
     }
@@ -93,11 +88,11 @@ impl T5 {
         &self.weights
     }
 
-    /// Returns the memory for prompts of a number of tokens, in bytes: two blocks, and the values of one.
+    /// Returns the memory for prompts of a number of tokens, in bytes, besides the weights.
     pub(crate) fn working_bytes(&self, tokens: usize, prompts: usize) -> u64 {
         let T5Config { d_model, d_ff, num_heads, .. } = &self.config;
         let values = tokens * prompts * (9 * d_model + 3 * d_ff) + 2 * num_heads * tokens * tokens;
-        2 * self.largest_block_bytes() + 4 * values as u64
+        4 * values as u64
     }
 
     /// Returns the size of the largest block in memory, in bytes.

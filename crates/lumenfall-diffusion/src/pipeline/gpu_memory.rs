@@ -24,7 +24,8 @@ impl Pipeline {
         let fixed = self.fixed_bytes();
         let available = self.memory.bytes(self.loras.bytes_in_use())?;
         let budget = available.saturating_sub(fixed);
-        let plan = |_, _| Plan { budget, ..self.beside_gpu(parameters) };
+        let context = self.context_tokens(parameters)?;
+        let plan = |_, _| Plan { budget, ..self.beside_gpu(parameters, context) };
         self.check_fits(&plan, (width, height), fixed, "memory".into(), "close other programs")?;
 
         let in_use = self.denoiser.bytes_in_use() + if self.vae.holds_decoder() { self.vae.decoder_bytes() } else { 0 };
@@ -34,7 +35,6 @@ impl Pipeline {
         // LoRAs are copied to the GPU.
         let fixed = self.loras.bytes();
         let budget = available.saturating_sub(others + fixed);
-        let context = self.context_tokens(parameters)?;
         let plan = |width, height| {
             let source = edits.then_some((width, height));
             Plan { budget, ..self.on_gpu_with(parameters, context, source, previews, (width, height)) }
@@ -112,24 +112,25 @@ impl Pipeline {
             _ => self.vae.gpu_decoding_bytes(width, height),
         };
         let mut phases = vec![
-            (Phase::Text, self.text.gpu_working_bytes(&reading(parameters), 2, self.t5_on_cpu)),
+            (Phase::Text, self.text.gpu_working_bytes(&reading(parameters), 2, context, self.t5_on_cpu)),
             (Phase::Denoise, self.denoiser.gpu_working_bytes(tokens) + previewed + caches),
             (Phase::Decode, decoding),
         ];
         let encoding =
             self.encoded(source, previews).map(|(width, height)| self.vae.gpu_encoding_bytes(width, height)).max();
         phases.extend(encoding.map(|bytes| (Phase::Encode, bytes)));
-        Plan { phases, blocks: self.denoiser.block_bytes(), budget: 0 }
+        Plan { phases, blocks: self.denoiser.block_bytes(), streams: false, budget: 0 }
     }
 
     /// Returns what a request on a GPU needs of the computer's memory, with a budget of 0.
-    fn beside_gpu(&self, parameters: &Parameters) -> Plan {
+    fn beside_gpu(&self, parameters: &Parameters, context: usize) -> Plan {
         let text = match self.t5_on_cpu {
-            true => self.text.working_bytes(&reading(parameters), 2),
+            true => self.text.working_bytes(&reading(parameters), 2, context),
             false => STAGED_BLOCKS * self.text.largest_block_bytes(),
         };
         let denoiser = STAGED_BLOCKS * self.denoiser.block_bytes().into_iter().max().unwrap_or(0);
-        Plan { phases: vec![(Phase::Text, text), (Phase::Denoise, denoiser)], blocks: Vec::new(), budget: 0 }
+        let phases = vec![(Phase::Text, text), (Phase::Denoise, denoiser)];
+        Plan { phases, blocks: Vec::new(), streams: false, budget: 0 }
     }
 
     /// Returns the largest number of bytes of the GPU's buffers so far, or 0 if the CPU computes.
@@ -185,7 +186,7 @@ mod tests {
             output.unwrap().images
         };
         // Two blocks fit, which are the present one and the next one.
-        let tight = Plan { phases: Vec::new(), blocks: vec![1; 3], budget: 2 };
+        let tight = Plan { phases: Vec::new(), blocks: vec![1; 3], streams: false, budget: 2 };
         let limit = 2 << 20;
         gpu.set_limit(limit);
         let expected = run(&tight);

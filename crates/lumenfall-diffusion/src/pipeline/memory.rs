@@ -32,6 +32,7 @@ impl Pipeline {
         let plan = |width, height| Plan {
             phases: self.phases(parameters, context, edits.then_some((width, height)), previews, (width, height)),
             blocks: self.denoiser.block_bytes(),
+            streams: self.denoiser.weights().stay_in_files(),
             budget: available.saturating_sub(fixed),
         };
         let requested = plan(parameters.width.unwrap_or(0), parameters.height.unwrap_or(0));
@@ -65,7 +66,8 @@ impl Pipeline {
             return Ok((plan.wanted() + fixed, plan.needed() + fixed));
         }
         let phases = self.phases(parameters, self.context_tokens(parameters)?, None, false, size);
-        let plan = Plan { phases, blocks: self.denoiser.block_bytes(), budget: 0 };
+        let streams = self.denoiser.weights().stay_in_files();
+        let plan = Plan { phases, blocks: self.denoiser.block_bytes(), streams, budget: 0 };
         Ok((plan.wanted() + self.fixed_bytes(), plan.needed() + self.fixed_bytes()))
     }
 
@@ -101,7 +103,7 @@ impl Pipeline {
             _ => self.vae.decoding_bytes(width, height),
         };
         let mut phases = vec![
-            (Phase::Text, self.text.working_bytes(&reading(parameters), 2)),
+            (Phase::Text, self.text.working_bytes(&reading(parameters), 2, context)),
             (Phase::Denoise, self.denoiser.lasting_bytes() + denoise),
             (Phase::Decode, decode),
         ];
@@ -180,7 +182,7 @@ mod tests {
             assert_eq!(expected.skipped_forwards[0] > 0, first_block_cache.is_some());
             assert!(pipeline.denoiser.bytes_in_use() > 0);
             // Two blocks fit, which are the present one and the next one.
-            let plan = Plan { phases: Vec::new(), blocks: vec![1; 3], budget: 2 };
+            let plan = Plan { phases: Vec::new(), blocks: vec![1; 3], streams: false, budget: 2 };
             assert_eq!(plan.blocks(Phase::Denoise), 0);
             let request = pipeline.request(&parameters, (64, 48), None).unwrap();
             let initial = |image, stream: &mut _| Ok(request.initial_noise(image, stream));
@@ -227,7 +229,7 @@ mod tests {
         assert_eq!(encoding(true), Some((Phase::Encode, pipeline.vae.encoding_bytes(64, 64))));
 
         // Two of three blocks fit in addition to the encoder, and all fit in the other phases.
-        let plan = Plan { phases: vec![(Phase::Encode, 3)], blocks: vec![1; 3], budget: 5 };
+        let plan = Plan { phases: vec![(Phase::Encode, 3)], blocks: vec![1; 3], streams: false, budget: 5 };
         let sizes = pipeline.denoiser.block_bytes();
         for is_fitted in [false, true] {
             let in_use = Mutex::new(Vec::new());

@@ -10,7 +10,7 @@ use crate::error::Result;
 
 /// A part of a model that is read from its file when it is needed, and that stays in memory only if it is to be kept.
 pub(crate) struct Lazy<T> {
-    read: Box<dyn Fn() -> Result<T> + Send + Sync>,
+    read: Box<dyn Fn(bool) -> Result<T> + Send + Sync>,
     keep: AtomicBool,
     value: Mutex<Option<Arc<T>>>,
 }
@@ -24,6 +24,11 @@ impl<T> fmt::Debug for Lazy<T> {
 impl<T> Lazy<T> {
     /// Creates a part that is not kept.
     pub(crate) fn new(read: impl Fn() -> Result<T> + Send + Sync + 'static) -> Self {
+        Self::with(move |_| read())
+    }
+
+    /// Creates a part that is not kept. The argument of `read` is whether the part stays in memory.
+    fn with(read: impl Fn(bool) -> Result<T> + Send + Sync + 'static) -> Self {
         Self { read: Box::new(read), keep: AtomicBool::new(false), value: Mutex::new(None) }
     }
 
@@ -46,8 +51,9 @@ impl<T> Lazy<T> {
         if let Some(value) = &*value {
             return Ok(Arc::clone(value));
         }
-        let read = Arc::new((self.read)()?);
-        if self.keep.load(Ordering::Relaxed) {
+        let keep = self.keep.load(Ordering::Relaxed);
+        let read = Arc::new((self.read)(keep)?);
+        if keep {
             *value = Some(Arc::clone(&read));
         }
         Ok(read)
@@ -68,12 +74,13 @@ impl<T> Lazy<T> {
 pub(crate) struct Blocks<B>(Vec<Lazy<B>>);
 
 impl<B: Send + Sync> Blocks<B> {
-    /// Creates `count` blocks, none of which is kept. `read` reads the block with an index.
-    pub(crate) fn new(count: usize, read: impl Fn(usize) -> Result<B> + Send + Sync + 'static) -> Self {
+    /// Creates `count` blocks, none of which is kept. `read` reads the block with an index; its second argument is whether the
+    /// block stays in memory.
+    pub(crate) fn new(count: usize, read: impl Fn(usize, bool) -> Result<B> + Send + Sync + 'static) -> Self {
         let read = Arc::new(read);
         let block = |index| {
             let read = Arc::clone(&read);
-            Lazy::new(move || read(index))
+            Lazy::with(move |keep| read(index, keep))
         };
         Self((0..count).map(block).collect())
     }
@@ -131,7 +138,7 @@ mod tests {
     fn kept_blocks_are_read_once_and_the_others_for_each_use() {
         let reads: Arc<[AtomicUsize; 4]> = Arc::default();
         let counted = Arc::clone(&reads);
-        let blocks = Blocks::new(4, move |index| {
+        let blocks = Blocks::new(4, move |index, _| {
             counted[index].fetch_add(1, Ordering::Relaxed);
             Ok(index)
         });
@@ -156,7 +163,7 @@ mod tests {
     #[test]
     fn an_error_of_a_block_that_is_read_ahead_is_returned() {
         let blocks =
-            Blocks::new(3, |index| if index == 2 { Err(Error::Compute("unreadable".into())) } else { Ok(index) });
+            Blocks::new(3, |index, _| if index == 2 { Err(Error::Compute("unreadable".into())) } else { Ok(index) });
         let mut seen = 0;
         let count = |_, _: &usize| {
             seen += 1;

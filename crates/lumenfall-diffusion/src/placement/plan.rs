@@ -20,6 +20,8 @@ pub(crate) struct Plan {
     pub(crate) phases: Vec<(Phase, u64)>,
     /// The size of each block of the denoiser.
     pub(crate) blocks: Vec<u64>,
+    /// Whether blocks that are not kept stay in their file while they compute.
+    pub(crate) streams: bool,
     /// What may be used in total.
     pub(crate) budget: u64,
 }
@@ -52,8 +54,11 @@ impl Plan {
     }
 
     /// Returns the memory of the blocks that are read during a forward pass if the first `kept` are in memory: the present
-    /// one and the next one.
+    /// one and the next one, or nothing if they stay in their file.
     fn streamed(&self, kept: usize) -> u64 {
+        if self.streams {
+            return 0;
+        }
         let rest = self.blocks.get(kept..).unwrap_or(&[]);
         let pairs = rest.windows(2).map(|pair| pair.iter().sum());
         pairs.chain(rest.iter().copied()).max().unwrap_or(0)
@@ -66,7 +71,7 @@ mod tests {
 
     fn plan(budget: u64) -> Plan {
         let phases = vec![(Phase::Text, 30), (Phase::Denoise, 20), (Phase::Decode, 50)];
-        Plan { phases, blocks: vec![10; 6], budget }
+        Plan { phases, blocks: vec![10; 6], streams: false, budget }
     }
 
     #[test]
@@ -79,5 +84,15 @@ mod tests {
             assert_eq!(kept, [text, denoise, decode], "{budget}");
         }
         assert_eq!((plan(0).needed(), plan(0).wanted()), (50, 110));
+    }
+
+    #[test]
+    fn blocks_that_stay_in_their_file_need_no_memory() {
+        for (budget, denoise) in [(20, 0), (29, 0), (30, 1), (69, 4), (79, 5), (80, 6)] {
+            assert_eq!(Plan { streams: true, ..plan(budget) }.blocks(Phase::Denoise), denoise, "{budget}");
+        }
+        let phases = vec![(Phase::Denoise, 20)];
+        let needed = [true, false].map(|streams| Plan { phases: phases.clone(), streams, ..plan(0) }.needed());
+        assert_eq!(needed, [20, 40]);
     }
 }

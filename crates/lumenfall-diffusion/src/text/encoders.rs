@@ -14,6 +14,7 @@ use crate::models::{Clip, ClipOutput, Conditioning, T5};
 use crate::pipeline::PartSummary;
 use crate::placement::Lazy;
 use crate::tensor::Tensor;
+use crate::weights::Weights;
 use crate::weights::layout::PartKind;
 
 /// The default number of T5 tokens, as in diffusers.
@@ -72,23 +73,42 @@ impl TextEncoders {
         clips.into_iter().chain(t5).map(|(part, weights)| PartSummary::new(part, weights))
     }
 
-    /// Returns the memory for encoding a number of prompts, in bytes.
-    pub(crate) fn working_bytes(&self, reading: &Reading, prompts: usize) -> u64 {
-        let clip = self.clip_l.1.working_bytes().max(self.clip_g.1.working_bytes());
-        let tokens = reading.t5_tokens.unwrap_or(T5_TOKENS);
-        // Weights may also need the empty prompt.
-        let prompts = prompts + usize::from(reading.weights == PromptWeights::ComfyUi);
-        clip.max(self.t5.as_ref().map_or(0, |(_, t5)| t5.working_bytes(tokens, prompts)))
+    /// Returns the memory for encoding a number of prompts of at most `context` tokens, in bytes.
+    pub(crate) fn working_bytes(&self, reading: &Reading, prompts: usize, context: usize) -> u64 {
+        // The present block and the next one, if they do not stay in their file.
+        let weights = |weights: &Weights, block: u64| if weights.stay_in_files() { 0 } else { 2 * block };
+        self.largest(reading, prompts, context, true, &weights)
     }
 
     /// Returns the memory of a GPU for encoding prompts, in bytes.
     #[cfg(feature = "gpu")]
-    pub(crate) fn gpu_working_bytes(&self, reading: &Reading, prompts: usize, t5_on_cpu: bool) -> u64 {
-        let clip = self.clip_l.1.working_bytes().max(self.clip_g.1.working_bytes());
-        let t5 = self.t5.as_ref().filter(|_| !t5_on_cpu);
-        let bytes = clip.max(t5.map_or(0, |(_, t5)| t5.working_bytes(reading.t5_tokens.unwrap_or(T5_TOKENS), prompts)));
+    pub(crate) fn gpu_working_bytes(&self, reading: &Reading, prompts: usize, context: usize, t5_on_cpu: bool) -> u64 {
+        let weights = |weights: &Weights, block: u64| 2 * block + weights.bytes("text_projection");
+        let bytes = self.largest(reading, prompts, context, !t5_on_cpu, &weights);
         // A buffer may be a quarter larger than what is in it.
         bytes + bytes / 4
+    }
+
+    /// Returns the memory of the encoder that needs most. `weights` returns that of an encoder's weights, for the size of its largest
+    /// block.
+    fn largest(
+        &self,
+        reading: &Reading,
+        prompts: usize,
+        context: usize,
+        with_t5: bool,
+        weights: &dyn Fn(&Weights, u64) -> u64,
+    ) -> u64 {
+        // Weights of words may also need the empty prompt.
+        let prompts = prompts + usize::from(reading.weights == PromptWeights::ComfyUi);
+        let t5_tokens = reading.t5_tokens.unwrap_or(T5_TOKENS);
+        let sequences = prompts * (context.saturating_sub(t5_tokens) / self.clip_l.1.max_length().max(1)).max(1);
+        let clips = [&self.clip_l.1, &self.clip_g.1]
+            .map(|clip| clip.working_bytes(sequences) + weights(clip.weights(), clip.largest_layer_bytes()));
+        let t5 = self.t5.iter().filter(|_| with_t5);
+        let t5 =
+            t5.map(|(_, t5)| t5.working_bytes(t5_tokens, prompts) + weights(t5.weights(), t5.largest_block_bytes()));
+        clips.into_iter().chain(t5).max().unwrap_or(0)
     }
 
     /// Returns the size of the largest block in memory, in bytes.

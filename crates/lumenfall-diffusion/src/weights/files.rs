@@ -3,9 +3,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, ErrorKind};
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use std::num::NonZeroU64;
+#[cfg(unix)]
+use std::os::unix::fs::FileExt;
+#[cfg(windows)]
+use std::os::windows::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
@@ -132,7 +137,7 @@ pub(crate) struct RandomAccess {
 
 #[derive(Debug)]
 enum Bytes {
-    File(Mutex<File>),
+    File(File),
     Memory(Cow<'static, [u8]>),
 }
 
@@ -147,7 +152,7 @@ impl RandomAccess {
             ));
         }
         let file = File::open(path).map_err(|source| read_error(path, source))?;
-        Ok(Self { path: path.to_path_buf(), length: metadata.len(), bytes: Bytes::File(Mutex::new(file)) })
+        Ok(Self { path: path.to_path_buf(), length: metadata.len(), bytes: Bytes::File(file) })
     }
 
     /// Creates a file in memory.
@@ -159,19 +164,22 @@ impl RandomAccess {
     /// Returns the time of the last change, if the file system knows it.
     pub(crate) fn modified(&self) -> Option<SystemTime> {
         match &self.bytes {
-            Bytes::File(file) => file.lock().unwrap_or_else(PoisonError::into_inner).metadata().ok()?.modified().ok(),
+            Bytes::File(file) => file.metadata().ok()?.modified().ok(),
             Bytes::Memory(_) => None,
         }
     }
 
+    /// Lets the operating system read a range into its cache of files, because it is needed soon.
+    pub(crate) fn read_ahead(&self, offset: u64, length: u64) {
+        if let Bytes::File(file) = &self.bytes {
+            read_ahead(file, offset, length);
+        }
+    }
+
+    /// Fills a buffer with the bytes at an offset. Threads can read at the same time.
     pub(crate) fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         match &self.bytes {
-            Bytes::File(file) => {
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.seek(SeekFrom::Start(offset))
-                    .and_then(|_| file.read_exact(buffer))
-                    .map_err(|source| read_error(&self.path, source))
-            }
+            Bytes::File(file) => read_exact_at(file, offset, buffer).map_err(|source| read_error(&self.path, source)),
             Bytes::Memory(bytes) => {
                 let start = usize::try_from(offset).unwrap_or(usize::MAX);
                 let part = bytes.get(start..).and_then(|rest| rest.get(..buffer.len()));
@@ -183,7 +191,52 @@ impl RandomAccess {
     }
 }
 
-fn read_error(path: &Path, source: std::io::Error) -> Error {
+#[cfg(unix)]
+fn read_exact_at(file: &File, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+    file.read_exact_at(buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut offset: u64, mut buffer: &mut [u8]) -> io::Result<()> {
+    while !buffer.is_empty() {
+        match file.seek_read(buffer, offset) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                buffer = buffer.split_at_mut(count).1;
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// The number of bytes that are read ahead at a time. Linux ignores what exceeds this in one call.
+const READ_AHEAD_BYTES: u64 = 128 << 10;
+
+/// Lets the operating system read a range into its cache of files. An error occurs again when the range is read.
+fn read_ahead(file: &File, offset: u64, length: u64) {
+    let end = offset.saturating_add(length);
+    for start in (offset..end).step_by(READ_AHEAD_BYTES as usize) {
+        if read_part_ahead(file, start, READ_AHEAD_BYTES.min(end - start)).is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn read_part_ahead(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(file, offset, NonZeroU64::new(length), rustix::fs::Advice::WillNeed)?)
+}
+
+/// Without a call for this purpose, the range is read, and its content ignored.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn read_part_ahead(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    read_exact_at(file, offset, &mut vec![0; length as usize])
+}
+
+fn read_error(path: &Path, source: io::Error) -> Error {
     Error::File { action: "read", path: path.to_path_buf(), source }
 }
 

@@ -10,12 +10,13 @@ mod safetensors;
 mod scope;
 mod shard;
 mod stored;
+mod stored_rows;
 mod write;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lumenfall_kernels::Format;
 use serde::Deserialize;
@@ -32,12 +33,13 @@ pub(crate) use requests::Requests;
 pub(crate) use scope::Scope;
 use stored::Stored;
 pub(crate) use stored::TensorSummary;
+pub(crate) use stored_rows::StoredRows;
 pub(crate) use write::{NewTensor, write_gguf, write_safetensors};
 
 /// The tensors of one part of a model, in one or more files, with their names in the diffusers library.
 #[derive(Debug)]
 pub(crate) struct Weights {
-    tensors: HashMap<String, Stored>,
+    tensors: HashMap<String, Arc<Stored>>,
     /// The names in the files of tensors that no tensor of the diffusers library corresponds to.
     unknown: Vec<String>,
     /// The LoRAs' changes of layers, by the names of the layers without `text_model.`.
@@ -93,7 +95,7 @@ impl Weights {
     }
 
     fn insert(&mut self, name: String, tensor: Stored) {
-        self.tensors.insert(name, tensor);
+        self.tensors.insert(name, Arc::new(tensor));
     }
 
     /// Creates weights that have random values for every tensor. Benchmarks use them instead of a file.
@@ -126,12 +128,17 @@ impl Weights {
 
     /// Returns the number of bytes that the tensors with a prefix take in memory as f32.
     pub(crate) fn f32_bytes(&self, prefix: &str) -> u64 {
-        self.selected(prefix).map(Stored::f32_bytes).sum()
+        self.selected(prefix).map(|tensor| tensor.f32_bytes()).sum()
     }
 
     /// Returns the number of bytes of a tensor in its file.
     pub(crate) fn file_bytes(&self, name: &str) -> u64 {
-        self.tensors.get(name).map_or(0, Stored::bytes)
+        self.tensors.get(name).map_or(0, |tensor| tensor.bytes())
+    }
+
+    /// Returns whether layers that compute once leave their weights in the files, if the CPU computes. LoRAs need the values.
+    pub(crate) fn stay_in_files(&self) -> bool {
+        self.adapters.is_empty()
     }
 
     /// Returns the names in the files of tensors that the model does not use, in alphabetical order.
@@ -144,10 +151,10 @@ impl Weights {
 
     /// Describes all tensors.
     pub(crate) fn tensors(&self) -> impl Iterator<Item = TensorSummary> {
-        self.tensors.values().map(Stored::summary)
+        self.tensors.values().map(|tensor| tensor.summary())
     }
 
-    fn selected(&self, prefix: &str) -> impl Iterator<Item = &Stored> {
+    fn selected(&self, prefix: &str) -> impl Iterator<Item = &Arc<Stored>> {
         self.tensors.iter().filter(move |(name, _)| name.starts_with(prefix)).map(|(_, tensor)| tensor)
     }
 
@@ -163,7 +170,7 @@ impl Weights {
 
     /// Returns a scope that reads tensors.
     pub(crate) fn root(&self) -> Scope<'_> {
-        Scope { weights: self, prefix: String::new(), missing: None }
+        Scope { weights: self, prefix: String::new(), streams: false, missing: None }
     }
 
     /// Calls `load` with a scope that checks that tensors exist in the requested shape, but does not read them.
@@ -192,7 +199,7 @@ impl Weights {
         }
     }
 
-    fn find(&self, name: &str) -> Result<&Stored> {
+    fn find(&self, name: &str) -> Result<&Arc<Stored>> {
         self.tensors.get(name).ok_or_else(|| self.error(name, "is missing; download the file again"))
     }
 }

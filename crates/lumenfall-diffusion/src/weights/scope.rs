@@ -1,12 +1,12 @@
 //! Access to the tensors whose names have a common prefix.
 
 use std::sync::atomic::Ordering;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lumenfall_kernels::{Format, Values};
 
 use super::stored::Stored;
-use super::{MAX_MISSING, Weights, write};
+use super::{MAX_MISSING, StoredRows, Weights, write};
 use crate::error::Result;
 use crate::lora::{Adapters, layer_name};
 use crate::placement::Target;
@@ -17,6 +17,8 @@ use crate::tensor::Tensor;
 pub(crate) struct Scope<'a> {
     pub(super) weights: &'a Weights,
     pub(super) prefix: String,
+    /// Whether the weights of layers stay in their files.
+    pub(super) streams: bool,
     /// The missing tensors, if tensors are checked and not read.
     pub(super) missing: Option<&'a Mutex<Vec<String>>>,
 }
@@ -25,6 +27,11 @@ impl Scope<'_> {
     /// Returns the scope `{self}.{name}`.
     pub(crate) fn at(&self, name: impl std::fmt::Display) -> Self {
         Self { prefix: self.name(name), ..self.clone() }
+    }
+
+    /// Returns the same scope, in which the weights of layers stay in their files. For layers that compute once.
+    pub(crate) fn streamed(self, streams: bool) -> Self {
+        Self { streams, ..self }
     }
 
     pub(crate) fn contains(&self, name: &str) -> bool {
@@ -47,7 +54,7 @@ impl Scope<'_> {
     }
 
     /// Returns a tensor of the file, or nothing if it is missing and tensors are only checked.
-    fn find(&self, name: &str) -> Result<Option<&Stored>> {
+    fn find(&self, name: &str) -> Result<Option<&Arc<Stored>>> {
         let found = self.weights.find(name);
         if let (Err(_), Some(missing)) = (&found, self.missing) {
             let mut missing = missing.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,6 +70,32 @@ impl Scope<'_> {
     pub(crate) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let values = self.values(name, shape)?;
         if self.reads_headers_only() { Ok(Tensor::unread(shape)) } else { Tensor::new(values.into_f32(), shape) }
+    }
+
+    /// Returns the weight of a layer, if it stays in its file.
+    pub(crate) fn stored_rows(&self, name: &str, shape: &[usize]) -> Result<Option<StoredRows>> {
+        // LoRAs and GPUs need the values.
+        let streams = self.streams && matches!(self.target(), Target::Cpu) && self.adapters().is_empty();
+        if !streams || self.reads_headers_only() || self.weights.random.is_some() {
+            return Ok(None);
+        }
+        let stored = self.find_with_shape(&self.name(name), shape)?;
+        stored.map_or(Ok(None), StoredRows::new)
+    }
+
+    /// Returns a tensor of the file after checking its shape, or nothing if it is missing and tensors are only checked.
+    fn find_with_shape(&self, name: &str, shape: &[usize]) -> Result<Option<&Arc<Stored>>> {
+        let Some(stored) = self.find(name)? else { return Ok(None) };
+        if !stored.has_shape(shape) {
+            return Err(stored.error(format!(
+                "has the shape {:?}, but the model requires {shape:?}; the files belong to different models: \
+                 download both from one source",
+                stored.shape
+            )));
+        }
+        stored.check_scales()?;
+        stored.used.store(true, Ordering::Relaxed);
+        Ok(Some(stored))
     }
 
     /// Reads a tensor in the format of the file and checks that it has the given shape and only finite values.
@@ -85,16 +118,7 @@ impl Scope<'_> {
             let shape = if self.reads_headers_only() { &[0] } else { shape };
             return Ok(Values::F32(random_values(&name, shape)));
         }
-        let Some(stored) = self.find(&name)? else { return Ok(Values::F32(Vec::new())) };
-        if !stored.has_shape(shape) {
-            return Err(stored.error(format!(
-                "has the shape {:?}, but the model requires {shape:?}; the files belong to different models: \
-                 download both from one source",
-                stored.shape
-            )));
-        }
-        stored.check_scales()?;
-        stored.used.store(true, Ordering::Relaxed);
+        let Some(stored) = self.find_with_shape(&name, shape)? else { return Ok(Values::F32(Vec::new())) };
         if self.reads_headers_only() {
             stored
                 .parts
@@ -105,7 +129,7 @@ impl Scope<'_> {
         }
         let values = stored.read()?;
         if !stored.checked.load(Ordering::Relaxed) {
-            check_finite(stored, &values, 0)?;
+            stored.check_finite(values.first_not_finite(), 0)?;
             stored.checked.store(true, Ordering::Relaxed);
         }
         Ok(values)
@@ -138,22 +162,13 @@ impl Scope<'_> {
             return stored.shard.format(&stored.name, info).map(|_| Vec::new());
         }
         let values = stored.shard.read(&stored.name, info, first * width, count * width)?;
-        check_finite(stored, &values, first * width)?;
+        stored.check_finite(values.first_not_finite(), first * width)?;
         Ok(values.into_f32())
     }
 
     fn name(&self, name: impl std::fmt::Display) -> String {
         if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) }
     }
-}
-
-/// Returns an error if a value is infinite or not a number. `first` is the index of the first value in its tensor.
-fn check_finite(stored: &Stored, values: &Values, first: usize) -> Result<()> {
-    let Some(index) = values.first_not_finite() else { return Ok(()) };
-    Err(stored.error(format!(
-        "contains a value that is not finite (element {}), so the file is corrupt; download it again",
-        first + index
-    )))
 }
 
 /// Returns uniform values with variance 1/inputs, which depend on the name.

@@ -71,6 +71,16 @@ impl Shard {
         })
     }
 
+    /// Fills a buffer with bytes of a tensor from the byte `first` on.
+    pub(super) fn read_bytes(&self, info: &TensorInfo, first: u64, buffer: &mut [u8]) -> Result<()> {
+        self.file.read_at(info.start.saturating_add(first), buffer)
+    }
+
+    /// Lets the operating system begin to read a tensor.
+    pub(super) fn read_ahead(&self, info: &TensorInfo) {
+        self.file.read_ahead(info.start, info.bytes());
+    }
+
     /// Reads `count` values of the tensor `name`, starting at element `first`. Both must be whole blocks.
     pub(crate) fn read(&self, name: &str, info: &TensorInfo, first: usize, count: usize) -> Result<Values> {
         let error = |reason| Error::Tensor { path: self.path().to_path_buf(), tensor: name.into(), reason };

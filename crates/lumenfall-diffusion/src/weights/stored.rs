@@ -1,9 +1,9 @@
 //! A tensor in a file.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use lumenfall_kernels::Values;
+use lumenfall_kernels::{Format, RowFactors, Values};
 
 use super::shard::{Shard, TensorInfo};
 use crate::error::{Error, Result};
@@ -81,14 +81,63 @@ impl Stored {
         for info in parts {
             values.append(read(info)?);
         }
+        Ok(match self.factors()? {
+            Some(factors) => Values::Scaled(Box::new(values), factors),
+            None => values,
+        })
+    }
+
+    /// Returns the factors of the rows, if there are any.
+    pub(super) fn factors(&self) -> Result<Option<RowFactors>> {
         if self.scale.is_empty() {
-            return Ok(values);
+            return Ok(None);
         }
         let mut factors = Vec::new();
         for info in &self.scale {
-            factors.extend(read(info)?.into_f32());
+            factors.extend(self.shard.read(&self.name, info, 0, info.shape.iter().product())?.into_f32());
         }
-        Ok(values.scaled(factors, self.shape.first().copied().unwrap_or(1)))
+        let rows = self.shape.first().copied().unwrap_or(1);
+        Ok(Some(RowFactors::new(factors, rows, self.shape.iter().product())))
+    }
+
+    /// Returns the format of a matrix, if its rows are whole blocks of one format.
+    pub(super) fn format_of_rows(&self) -> Option<Format> {
+        let ([_, width], Some(first)) = (self.shape.as_slice(), self.parts.first()) else { return None };
+        let format = first.format.clone().ok()?;
+        let is_same = |part: &TensorInfo| part.format.as_ref().is_ok_and(|other| *other == format);
+        (format.bytes_of(*width).is_some() && self.parts.iter().all(is_same)).then_some(format)
+    }
+
+    /// Fills a buffer with the bytes of rows from `first` on, and checks that the values are finite if this is not known.
+    pub(super) fn read_rows(&self, first: usize, buffer: &mut [u8]) -> Result<()> {
+        let row_bytes = self.shape.first().map_or(0, |rows| self.bytes() / (*rows).max(1) as u64);
+        let mut skipped = first as u64 * row_bytes;
+        let mut rest = &mut *buffer;
+        for part in &self.parts {
+            let (start, length) = (skipped.min(part.bytes()), rest.len() as u64);
+            let count = length.min(part.bytes() - start);
+            let (bytes, others) = std::mem::take(&mut rest).split_at_mut(count as usize);
+            self.shard.read_bytes(part, start, bytes)?;
+            rest = others;
+            skipped -= start;
+        }
+        let format = self.format_of_rows().filter(|_| !self.checked.load(Ordering::Relaxed));
+        let width = self.shape.get(1).copied().unwrap_or(1);
+        self.check_finite(format.and_then(|format| format.first_not_finite(buffer)), first * width)
+    }
+
+    /// Lets the operating system begin to read the values.
+    pub(super) fn read_ahead(&self) {
+        self.parts.iter().for_each(|part| self.shard.read_ahead(part));
+    }
+
+    /// Returns the error of a value that is infinite or not a number, if there is one. `first` is the index of the value 0.
+    pub(super) fn check_finite(&self, index: Option<usize>, first: usize) -> Result<()> {
+        let Some(index) = index else { return Ok(()) };
+        Err(self.error(format!(
+            "contains a value that is not finite (element {}), so the file is corrupt; download it again",
+            first + index
+        )))
     }
 
     /// Checks that there is one scale, or one for each row.

@@ -1,6 +1,7 @@
 //! The formats of weights in files, and their conversion to f32.
 
 mod blocks;
+mod finite;
 mod fp8;
 mod values;
 
@@ -109,6 +110,15 @@ impl Format {
             Self::Q3K => &[108],
             Self::Q6K => &[208],
         }
+    }
+
+    /// Converts the values from index `first`, which is the first of a block, to f32. `out` has room for whole blocks.
+    ///
+    /// Indices that do not exist leave `out` as it is.
+    pub fn widen_from(self, bytes: &[u8], first: usize, out: &mut [f32]) {
+        let range = self.bytes_of(first).zip(self.bytes_of(out.len()));
+        let part = range.and_then(|(start, length)| bytes.get(start..start + length));
+        part.into_iter().for_each(|part| self.widen(part, out));
     }
 
     /// Converts whole blocks to f32. Bytes or values without a counterpart are ignored.

@@ -2,12 +2,9 @@
 
 use std::borrow::Cow;
 
-use half::f16;
+use pulp::bytemuck::cast_slice;
 
 use super::Format;
-
-/// The number of values that are checked at a time.
-const CHUNK: usize = 4096;
 
 /// Values in the format of their file. All formats can be converted to f32.
 #[derive(Clone, Debug)]
@@ -30,8 +27,23 @@ pub struct RowFactors {
 }
 
 impl RowFactors {
+    /// Creates the factors of `rows` rows, which have `values` values together. A single factor is that of all rows.
+    pub fn new(factors: Vec<f32>, rows: usize, values: usize) -> Self {
+        let factors = match factors.as_slice() {
+            [factor] => vec![*factor; rows],
+            _ => factors,
+        };
+        Self { factors, width: (values / rows.max(1)).max(1) }
+    }
+
+    /// Returns the index of the first value whose factor is infinite or not a number.
+    pub fn first_not_finite(&self) -> Option<usize> {
+        let row = self.factors.iter().position(|factor| !factor.is_finite())?;
+        Some(row * self.width)
+    }
+
     /// Multiplies values, the first of which has the index `first` in the matrix.
-    fn apply(&self, first: usize, values: &mut [f32]) {
+    pub(crate) fn apply(&self, first: usize, values: &mut [f32]) {
         let mut rest = values;
         let mut index = first;
         while !rest.is_empty() {
@@ -81,12 +93,8 @@ impl Values {
 
     /// Multiplies `rows` rows of equal length by one factor, or each by its own.
     pub fn scaled(self, factors: Vec<f32>, rows: usize) -> Self {
-        let width = (self.len() / rows.max(1)).max(1);
-        let factors = match factors.as_slice() {
-            [factor] => vec![*factor; rows],
-            _ => factors,
-        };
-        Self::Scaled(Box::new(self), RowFactors { factors, width })
+        let factors = RowFactors::new(factors, rows, self.len());
+        Self::Scaled(Box::new(self), factors)
     }
 
     /// Returns the number of values.
@@ -102,42 +110,8 @@ impl Values {
     pub fn first_not_finite(&self) -> Option<usize> {
         match self {
             Self::F32(values) => values.iter().position(|value| !value.is_finite()),
-            Self::Encoded(format @ (Format::F16 | Format::Bf16), bytes) => {
-                // All bits of the exponent are set.
-                let exponent = if *format == Format::F16 { 0x7c00 } else { 0x7f80 };
-                let is_finite = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) & exponent != exponent;
-                bytes.as_chunks().0.chunks(CHUNK).enumerate().find_map(|(chunk, values)| {
-                    let finite = vectorized!(values.iter().fold(true, |finite, value| finite & is_finite(value)));
-                    let at = if finite { None } else { values.iter().position(|value| !is_finite(value)) };
-                    at.map(|at| chunk * CHUNK + at)
-                })
-            }
-            Self::Encoded(format, bytes) if format.block_values() == 1 => {
-                let mut buffer = [0.0; CHUNK];
-                bytes.chunks(CHUNK * format.block_bytes()).enumerate().find_map(|(chunk, bytes)| {
-                    let (values, _) = buffer.split_at_mut(bytes.len() / format.block_bytes());
-                    format.widen(bytes, values);
-                    // Unlike `all`, this loop has no early exit, so the compiler vectorizes it.
-                    let finite = values.iter().fold(true, |finite, value| finite & value.is_finite());
-                    let at = if finite { None } else { values.iter().position(|value| !value.is_finite()) };
-                    at.map(|at| chunk * CHUNK + at)
-                })
-            }
-            Self::Scaled(values, factors) => values.first_not_finite().or_else(|| {
-                let row = factors.factors.iter().position(|factor| !factor.is_finite())?;
-                Some(row * factors.width)
-            }),
-            // The integers in a block are finite, and their products with a finite f16 are, too.
-            Self::Encoded(format, bytes) => {
-                let finite = |block: &[u8], at: usize| {
-                    let scale = block.get(at..).and_then(|rest| rest.first_chunk());
-                    scale.is_some_and(|scale| f16::from_le_bytes(*scale).is_finite())
-                };
-                let block = bytes
-                    .chunks_exact(format.block_bytes())
-                    .position(|block| !format.scales().iter().all(|at| finite(block, *at)));
-                block.map(|block| block * format.block_values())
-            }
+            Self::Encoded(format, bytes) => format.first_not_finite(bytes),
+            Self::Scaled(values, factors) => values.first_not_finite().or_else(|| factors.first_not_finite()),
         }
     }
 
@@ -149,11 +123,7 @@ impl Values {
             Self::F32(values) => {
                 values.get(first..first + out.len()).into_iter().for_each(|part| out.copy_from_slice(part));
             }
-            Self::Encoded(format, bytes) => {
-                let range = format.bytes_of(first).zip(format.bytes_of(out.len()));
-                let part = range.and_then(|(start, length)| bytes.get(start..start + length));
-                part.into_iter().for_each(|part| format.widen(part, out));
-            }
+            Self::Encoded(format, bytes) => format.widen_from(bytes, first, out),
             Self::Scaled(values, factors) => {
                 values.widen(first, out);
                 factors.apply(first, out);
@@ -171,6 +141,15 @@ impl Values {
         Cow::Owned(values)
     }
 
+    /// Returns the format, the bytes and the factors of the rows.
+    pub(crate) fn stored(&self) -> (Format, &[u8], Option<&RowFactors>) {
+        match self {
+            Self::F32(values) => (Format::F32, cast_slice(values), None),
+            Self::Encoded(format, bytes) => (*format, bytes, None),
+            Self::Scaled(values, factors) => (values.stored().0, values.stored().1, Some(factors)),
+        }
+    }
+
     /// Converts all values to f32.
     pub fn into_f32(self) -> Vec<f32> {
         if let Self::F32(values) = self { values } else { self.to_f32().into_owned() }
@@ -179,6 +158,8 @@ impl Values {
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::*;
 
     const QUANTISED: [Format; 10] = [

@@ -101,7 +101,9 @@ impl Mmdit {
         };
         let blocks = {
             let (weights, config) = (Arc::clone(&weights), config.clone());
-            Blocks::new(config.num_layers, move |index| Block::load(&weights.root(), &config, index))
+            Blocks::new(config.num_layers, move |index, kept| {
+                Block::load(&weights.root().streamed(!kept), &config, index)
+            })
         };
         Ok(Self { config, weights, positions, ends, blocks })
     }
@@ -109,6 +111,10 @@ impl Mmdit {
     /// Keeps the first `count` blocks in memory. The others are read for each forward pass.
     pub(crate) fn keep_blocks(&self, count: usize) {
         self.blocks.keep(count);
+    }
+
+    pub(crate) fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     pub(crate) fn summary(&self) -> PartSummary {
@@ -189,7 +195,7 @@ impl Mmdit {
         let ends = self.ends.get()?;
         let embed = |(timestep, pooled): &(f32, &Tensor)| ends.condition.forward(*timestep, pooled);
         let conditions = conditions.iter().map(embed).collect::<Result<Vec<_>>>()?;
-        Modulations::new(&self.weights.root(), &self.config, &conditions, check_cancelled)
+        Modulations::new(&self.weights.root().streamed(true), &self.config, &conditions, check_cancelled)
     }
 
     /// Predicts the velocity of a latent `[channels, height, width]`, in the same shape.
