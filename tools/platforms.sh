@@ -60,6 +60,11 @@ platform() {
     32-bit) target=i686-unknown-linux-gnu ;;
     *) echo "there is no platform $1; the platforms are: ${platforms[*]}" >&2; exit 2 ;;
   esac
+  # Without optimization, the tests would take hours in an emulator of another processor.
+  case $1 in
+    aarch64 | aarch64-without-fp16) export CARGO_PROFILE_DEV_OPT_LEVEL=2 ;;
+    *) unset CARGO_PROFILE_DEV_OPT_LEVEL ;;
+  esac
   # Debian has no standard library for these targets, so that it is built.
   case $target in x86_64-unknown-linux-gnu) ;; *) cargo=(-Z build-std=std,panic_abort,panic_unwind,test) ;; esac
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use lumenfall_diffusion::bench::{Times, measure as measure_request};
-use lumenfall_diffusion::{LoadOptions, ModelFiles, Pipeline};
+use lumenfall_diffusion::{LoadOptions, MemoryBudget, ModelFiles, Pipeline};
 
 use crate::RUNS;
 use crate::model_peers::ModelPeer;
@@ -28,11 +28,11 @@ pub(crate) fn measure(path: &str, size: u32, report: &mut Report) -> Result<(), 
     // The first run encodes and stores the empty prompt, which the second one finds. It also reads the files, which may then stay
     // in the page cache.
     let cache = tempfile::tempdir()?;
-    let request = || {
-        let mut command = command(&["measure-request", path, &text])?;
+    let request = |budget: &[&str]| {
+        let mut command = command(&[&["measure-request", path, &text], budget].concat())?;
         values(command.env("LUMENFALL_CACHE", cache.path()))
     };
-    let (first, ours) = (request()?, request()?);
+    let (first, ours) = (request(&[])?, request(&[])?);
     let image = format!("{size}x{size}, 2 steps with guidance");
     for (what, name) in REQUEST_TIMES {
         report.add(Goal::value(format!("{what}, {image}"), "s", get(&ours, name)));
@@ -44,6 +44,11 @@ pub(crate) fn measure(path: &str, size: u32, report: &mut Report) -> Result<(), 
         Some(limit) => Goal::new(&peak, "GiB", vec![our_peak], limit),
         None => Goal::value(&peak, "GiB", our_peak),
     });
+    let pipeline = Pipeline::open(&ModelFiles::find(path)?, &LoadOptions::default())?;
+    let least = pipeline.summary(size, size)?.least_memory as f64 / GIB;
+    let tight = request(&[&least.to_string()])?;
+    report.add(Goal::new(format!("{peak}, with the least budget"), "GiB", vec![gib(&tight)], least));
+    report.add(Goal::value(format!("denoiser step, {image}, with the least budget"), "s", get(&tight, "step")));
     for peer in ModelPeer::of(path)? {
         let name = peer.name;
         let theirs = values(&mut peer.command(&text)?)?;
@@ -80,8 +85,10 @@ fn image_seconds(values: &Values) -> f64 {
     get(values, "before_steps") + 28.0 * get(values, "step") + get(values, "decode")
 }
 
+const GIB: f64 = (1u64 << 30) as f64;
+
 fn gib(values: &Values) -> f64 {
-    get(values, "peak") / f64::from(1 << 30)
+    get(values, "peak") / GIB
 }
 
 /// Returns the goal of the peak of memory in GiB, which depends on the format of most tensors of the denoiser.
@@ -105,9 +112,10 @@ pub(crate) fn print_open(path: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Prints the times of a request and the peak of memory.
-pub(crate) fn print_request(path: &Path, size: &str) -> Result<(), Box<dyn Error>> {
-    let Times { text, step, decode, before_steps, total, .. } = measure_request(path, size.parse()?)?;
+/// Prints the times of a request and the peak of memory, with a budget if `gib` is one.
+pub(crate) fn print_request(path: &Path, size: &str, gib: Option<&str>) -> Result<(), Box<dyn Error>> {
+    let memory = gib.map_or(Ok(MemoryBudget::Available), |gib| gib.parse().map(MemoryBudget::GiB))?;
+    let Times { text, step, decode, before_steps, total, .. } = measure_request(path, size.parse()?, memory)?;
     let times = [("text", text), ("step", step), ("decode", decode), ("before_steps", before_steps), ("total", total)];
     print(&times.map(|(name, time)| (name, time.as_secs_f64())));
     print(&[("peak", peak_memory()?)]);

@@ -43,7 +43,9 @@ fn main() -> ExitCode {
         ["measure-open", path] => files::print_open(Path::new(path)).map(|()| true),
         #[cfg(feature = "gpu")]
         ["gpu", path, options @ ..] => gpu::print(Path::new(path), options).map(|()| true),
-        ["measure-request", path, size] => files::print_request(Path::new(path), size).map(|()| true),
+        ["measure-request", path, size, gib @ ..] => {
+            files::print_request(Path::new(path), size, gib.first().copied()).map(|()| true)
+        }
         ["first-block-cache"] => first_block_cache::print(None).map(|()| true),
         ["first-block-cache", path] => first_block_cache::print(Some(path)).map(|()| true),
         [names @ .., "--json", path] => run(names).and_then(|report| {

@@ -31,7 +31,8 @@ pub trait Rows: Sync {
     /// Returns the factors of the rows, if they have any.
     fn factors(&self) -> Option<&RowFactors>;
 
-    /// Reads whole rows from the row `first` on. Several threads read different rows at the same time.
+    /// Reads whole rows from the row `first` on. Several threads read different rows at the same time. No thread may wait for tasks of
+    /// rayon meanwhile, because its buffers are in use.
     fn read(&self, first: usize, rows: &mut [u8]);
 }
 

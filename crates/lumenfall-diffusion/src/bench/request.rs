@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::parameters::{Callbacks, LoadOptions, Parameters, Progress};
 use crate::pipeline::Pipeline;
+use crate::placement::MemoryBudget;
 use crate::weights::ModelFiles;
 
 /// The times of the phases of a request.
@@ -30,9 +31,9 @@ pub struct Times {
 ///
 /// # Errors
 /// Returns the error of the model or of the request.
-pub fn measure(path: &Path, size: u32) -> Result<Times> {
+pub fn measure(path: &Path, size: u32, memory: MemoryBudget) -> Result<Times> {
     let start = Instant::now();
-    let pipeline = Pipeline::open(&ModelFiles::find(path)?, &LoadOptions::default())?;
+    let pipeline = Pipeline::open(&ModelFiles::find(path)?, &LoadOptions { memory, ..LoadOptions::default() })?;
     let open = start.elapsed();
     let (marks, total) = record(&pipeline, start, "a lighthouse at dusk, oil on canvas", size, 2)?;
     match marks.as_slice() {

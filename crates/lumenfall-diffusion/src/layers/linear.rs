@@ -32,9 +32,23 @@ enum Weight {
     Gpu(GpuWeight),
 }
 
+impl Weight {
+    /// Reads `weight` in `scope`, if it does not stay in its file.
+    fn load(scope: &Scope<'_>, shape: [usize; 2]) -> Result<Self> {
+        Ok(match scope.stored_rows("weight", &shape)? {
+            Some(rows) => Self::File(rows),
+            None => Self::Values(scope.values("weight", &shape)?),
+        })
+    }
+}
+
 impl Linear {
     pub(crate) fn new(weight: Values, inputs: usize, outputs: usize, bias: Option<Tensor>) -> Self {
-        Self { weight: Weight::Values(weight), inputs, outputs, bias, adapters: Adapters::default() }
+        Self::with(Weight::Values(weight), inputs, outputs, bias)
+    }
+
+    fn with(weight: Weight, inputs: usize, outputs: usize, bias: Option<Tensor>) -> Self {
+        Self { weight, inputs, outputs, bias, adapters: Adapters::default() }
     }
 
     /// Moves the weight to where the layers of `scope` compute.
@@ -61,21 +75,15 @@ impl Linear {
 
     /// Reads `weight` and `bias` in `scope`.
     pub(crate) fn load(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
+        let weight = Weight::load(scope, [outputs, inputs])?;
         let bias = scope.tensor("bias", &[outputs])?;
-        Self::load_with(scope, inputs, outputs, Some(bias))
+        Self::with(weight, inputs, outputs, Some(bias)).adapted(scope)?.moved_to(scope)
     }
 
     /// Reads `weight` in `scope`.
     pub(crate) fn load_without_bias(scope: &Scope<'_>, inputs: usize, outputs: usize) -> Result<Self> {
-        Self::load_with(scope, inputs, outputs, None)
-    }
-
-    fn load_with(scope: &Scope<'_>, inputs: usize, outputs: usize, bias: Option<Tensor>) -> Result<Self> {
-        let shape = [outputs, inputs];
-        if let Some(rows) = scope.stored_rows("weight", &shape)? {
-            return Ok(Self { weight: Weight::File(rows), inputs, outputs, bias, adapters: Adapters::default() });
-        }
-        Self::new(scope.values("weight", &shape)?, inputs, outputs, bias).adapted(scope)?.moved_to(scope)
+        let weight = Weight::load(scope, [outputs, inputs])?;
+        Self::with(weight, inputs, outputs, None).adapted(scope)?.moved_to(scope)
     }
 
     /// Returns the identity with the LoRAs' changes in `scope`, if there are any.
@@ -104,31 +112,40 @@ impl Linear {
     }
 
     fn forward_with(&self, x: &Tensor, activation: Option<Activation>) -> Result<Tensor> {
-        let [tokens, inputs] = x.dims()?;
+        let [_, inputs] = x.dims()?;
         if self.inputs != inputs {
             return Err(Error::Compute(format!("a linear layer of {} inputs received {inputs} inputs", self.inputs)));
         }
-        #[cfg(feature = "gpu")]
-        if let Weight::Gpu(weight) = &self.weight {
-            return self.forward_on_gpu(weight, x, activation);
-        }
-        let x = &x.on_cpu()?;
-        let mut out = vec![0f32; tokens * self.outputs];
-        let x = Matrix::row_major(x.values(), tokens, inputs, inputs);
         match &self.weight {
             Weight::Values(weight) => {
                 let multiply = |x: Matrix<'_>, out: &mut [f32]| {
                     kernels::linear(out, x, kernels::Weight::Values(weight), self.outputs);
                 };
-                match self.adapters.are_active() {
-                    true => self.adapters.forward(x, &mut out, multiply),
-                    false => multiply(x, &mut out),
-                }
+                self.forward_on_cpu(x, activation, |x, out| {
+                    match self.adapters.are_active() {
+                        true => self.adapters.forward(x, out, multiply),
+                        false => multiply(x, out),
+                    }
+                    Ok(())
+                })
             }
-            Weight::File(rows) => rows.multiply(&mut out, x, self.outputs)?,
+            Weight::File(rows) => self.forward_on_cpu(x, activation, |x, out| rows.multiply(out, x, self.outputs)),
             #[cfg(feature = "gpu")]
-            Weight::Gpu(_) => {}
+            Weight::Gpu(weight) => self.forward_on_gpu(weight, x, activation),
         }
+    }
+
+    /// `multiply` writes the product of the inputs and the weight.
+    fn forward_on_cpu(
+        &self,
+        x: &Tensor,
+        activation: Option<Activation>,
+        multiply: impl FnOnce(Matrix<'_>, &mut [f32]) -> Result<()>,
+    ) -> Result<Tensor> {
+        let x = &x.on_cpu()?;
+        let [tokens, inputs] = x.dims()?;
+        let mut out = vec![0f32; tokens * self.outputs];
+        multiply(Matrix::row_major(x.values(), tokens, inputs, inputs), &mut out)?;
         bias_activation(&mut out, self.outputs, self.bias.as_ref().map(Tensor::values), activation);
         Tensor::new(out, &[tokens, self.outputs])
     }
