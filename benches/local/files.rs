@@ -9,7 +9,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use lumenfall_diffusion::bench::{Times, measure as measure_request};
-use lumenfall_diffusion::{LoadOptions, MemoryBudget, ModelFiles, Pipeline};
+use lumenfall_diffusion::{LoadOptions, MemoryBudget, ModelFiles, ModelSummary, Pipeline};
 
 use crate::RUNS;
 use crate::model_peers::ModelPeer;
@@ -40,12 +40,13 @@ pub(crate) fn measure(path: &str, size: u32, report: &mut Report) -> Result<(), 
     let encoders = format!("text encoders in the first run with a model, {image}");
     report.add(Goal::value(encoders, "s", get(&first, "text")));
     let (peak, our_peak) = (format!("peak memory, {image}"), gib(&first).max(gib(&ours)));
-    report.add(match memory_goal(path)? {
+    let pipeline = Pipeline::open(&ModelFiles::find(path)?, &LoadOptions::default())?;
+    let summary = pipeline.summary(size, size)?;
+    report.add(match memory_goal(&summary)? {
         Some(limit) => Goal::new(&peak, "GiB", vec![our_peak], limit),
         None => Goal::value(&peak, "GiB", our_peak),
     });
-    let pipeline = Pipeline::open(&ModelFiles::find(path)?, &LoadOptions::default())?;
-    let least = pipeline.summary(size, size)?.least_memory as f64 / GIB;
+    let least = summary.least_memory as f64 / GIB;
     let tight = request(&[&least.to_string()])?;
     report.add(Goal::new(format!("{peak}, with the least budget"), "GiB", vec![gib(&tight)], least));
     report.add(Goal::value(format!("denoiser step, {image}, with the least budget"), "s", get(&tight, "step")));
@@ -92,10 +93,8 @@ fn gib(values: &Values) -> f64 {
 }
 
 /// Returns the goal of the peak of memory in GiB, which depends on the format of most tensors of the denoiser.
-fn memory_goal(path: &str) -> Result<Option<f64>, Box<dyn Error>> {
-    let pipeline = Pipeline::open(&ModelFiles::find(path)?, &LoadOptions::default())?;
-    let side = pipeline.default_side();
-    let denoiser = pipeline.summary(side, side)?.parts.into_iter().next().ok_or("the model has no parts")?;
+fn memory_goal(model: &ModelSummary) -> Result<Option<f64>, Box<dyn Error>> {
+    let denoiser = model.parts.first().ok_or("the model has no parts")?;
     Ok(["Q4_K", "Q8_0", "F16"].into_iter().zip([3.0, 4.0, 7.0]).find_map(|(format, limit)| {
         // Quantised files also contain other formats.
         denoiser.formats.contains_key(format).then_some(limit)

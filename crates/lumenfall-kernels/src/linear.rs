@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use super::gemm::{Matrix, first_values, matmul_in_parts};
-use super::transpose::{Source, transpose, transpose_source};
+use super::transpose::{EncodedMatrix, transpose, transpose_encoded};
 use super::{Format, RowFactors, Values};
 
 /// The largest number of inputs and of outputs whose weights are converted to f32 at a time: 0.5 MB, which stays in the second-level
@@ -63,7 +63,9 @@ pub fn linear(out: &mut [f32], x: Matrix<'_>, weight: Weight<'_>, outputs: usize
         };
         for (input, part) in (input..).step_by(STEP).zip(part.chunks_mut(STEP * count)) {
             match (factors, format.bytes_of(input).and_then(|start| bytes.get(start..))) {
-                (None, Some(bytes)) => transpose_source(part, count, buffer, Source { format, bytes, stride: inputs }),
+                (None, Some(bytes)) => {
+                    transpose_encoded(part, count, buffer, EncodedMatrix { format, bytes, stride: inputs })
+                }
                 (factors, _) => transpose(part, count, buffer, |row, values| {
                     format.widen_from(bytes, row * inputs + input, values);
                     factors.into_iter().for_each(|factors| factors.apply((output + row) * inputs + input, values));

@@ -14,7 +14,7 @@ const GROUP: usize = 16;
 
 /// A matrix of whole blocks of a format.
 #[derive(Clone, Copy)]
-pub(super) struct Source<'a> {
+pub(super) struct EncodedMatrix<'a> {
     pub(super) format: Format,
     /// The values, of which the first is that of the first row and column.
     pub(super) bytes: &'a [u8],
@@ -23,8 +23,8 @@ pub(super) struct Source<'a> {
 }
 
 /// Writes the transpose of a matrix with `rows` rows to `out`, as f32, on the calling thread.
-pub(super) fn transpose_source(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, source: Source<'_>) {
-    let Source { format, bytes, stride } = source;
+pub(super) fn transpose_encoded(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, source: EncodedMatrix<'_>) {
+    let EncodedMatrix { format, bytes, stride } = source;
     if !transpose_group(out, rows, 0..rows, source) {
         transpose(out, rows, buffer, |row, values| format.widen_from(bytes, row * stride, values));
     }
@@ -41,7 +41,7 @@ pub(super) fn transpose(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, rea
         for (row, values) in (first..first + group).zip(buffer.chunks_exact_mut(stride)) {
             read(row, values.split_at_mut(columns).0);
         }
-        let source = Source { format: Format::F32, bytes: cast_slice(buffer), stride };
+        let source = EncodedMatrix { format: Format::F32, bytes: cast_slice(buffer), stride };
         if !transpose_group(out, rows, first..first + group, source)
             && let Some(out) = out.get_mut(first..)
         {
@@ -53,7 +53,7 @@ pub(super) fn transpose(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, rea
 /// Writes the transpose of some rows of a matrix to the columns `group` of `out`, which has `rows` columns.
 ///
 /// Returns false, and writes nothing, if there is no fast version for the processor, the format or the shape.
-fn transpose_group(out: &mut [f32], rows: usize, group: Range<usize>, source: Source<'_>) -> bool {
+fn transpose_group(out: &mut [f32], rows: usize, group: Range<usize>, source: EncodedMatrix<'_>) -> bool {
     #[cfg(target_arch = "x86_64")]
     return x86::transpose_group(out, rows, group, source);
     #[cfg(not(target_arch = "x86_64"))]
@@ -106,7 +106,7 @@ mod tests {
                 let bytes = format.bytes_of(rows * stride).unwrap();
                 let bytes: Vec<u8> = (0..bytes).map(|index| (index * 37 % 61) as u8).collect();
                 let mut out = vec![f32::NAN; rows * columns];
-                transpose_source(&mut out, rows, &mut Vec::new(), Source { format, bytes: &bytes, stride });
+                transpose_encoded(&mut out, rows, &mut Vec::new(), EncodedMatrix { format, bytes: &bytes, stride });
                 let mut row = vec![0.0; columns];
                 for index in 0..rows {
                     format.widen_from(&bytes, index * stride, &mut row);

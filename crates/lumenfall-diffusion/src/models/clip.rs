@@ -130,7 +130,7 @@ impl Clip {
         layer("text_model.").max(layer(""))
     }
 
-    /// Encodes the token ids of several prompts, which include the start, end and padding tokens.
+    /// Encodes the token ids of several prompts of the same length, which include the start, end and padding tokens.
     ///
     /// Each layer is read once for all prompts. `check_cancelled` is called before each layer.
     pub(crate) fn forward(

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use pulp::bytemuck::{cast, cast_slice};
 
-use super::Source;
+use super::EncodedMatrix;
 use crate::Format;
 
 /// The number of rows and of columns that are transposed together.
@@ -14,7 +14,7 @@ const SIDE: usize = 8;
 
 /// Does what [`transpose_group`](super::transpose_group) does. Returns false, and writes nothing, if the processor, the format or the
 /// shape is not supported.
-pub(super) fn transpose_group(out: &mut [f32], rows: usize, group: Range<usize>, source: Source<'_>) -> bool {
+pub(super) fn transpose_group(out: &mut [f32], rows: usize, group: Range<usize>, source: EncodedMatrix<'_>) -> bool {
     let is_whole = group.len().is_multiple_of(SIDE) && (out.len() / rows).is_multiple_of(SIDE);
     let convert = match source.format {
         Format::F32 => transpose_f32,
@@ -31,17 +31,17 @@ pub(super) fn transpose_group(out: &mut [f32], rows: usize, group: Range<usize>,
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn transpose_f32(out: &mut [f32], rows: usize, group: Range<usize>, source: Source<'_>) {
+fn transpose_f32(out: &mut [f32], rows: usize, group: Range<usize>, source: EncodedMatrix<'_>) {
     blocks(out, rows, group, source, |bytes: [u8; 32]| cast(bytes));
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn transpose_f16(out: &mut [f32], rows: usize, group: Range<usize>, source: Source<'_>) {
+fn transpose_f16(out: &mut [f32], rows: usize, group: Range<usize>, source: EncodedMatrix<'_>) {
     blocks(out, rows, group, source, |bytes: [u8; 16]| _mm256_cvtph_ps(cast(bytes)));
 }
 
 #[target_feature(enable = "avx2,f16c")]
-fn transpose_bf16(out: &mut [f32], rows: usize, group: Range<usize>, source: Source<'_>) {
+fn transpose_bf16(out: &mut [f32], rows: usize, group: Range<usize>, source: EncodedMatrix<'_>) {
     blocks(out, rows, group, source, |bytes: [u8; 16]| {
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(cast(bytes))))
     });
@@ -54,7 +54,7 @@ fn blocks<const BYTES: usize>(
     out: &mut [f32],
     rows: usize,
     group: Range<usize>,
-    Source { format, bytes, stride }: Source<'_>,
+    EncodedMatrix { format, bytes, stride }: EncodedMatrix<'_>,
     load: impl Fn([u8; BYTES]) -> __m256,
 ) {
     for first in (0..group.len()).step_by(SIDE) {
