@@ -67,7 +67,7 @@ pub use parameters::{
     Callbacks, DEFAULT_GUIDANCE, DEFAULT_STEPS, DEFAULT_STRENGTH, Decoder, LoadOptions, Parameters, PipelineOutput,
     Preview, Progress,
 };
-pub use pipeline::{Mask, ModelSummary, PartSummary, Pipeline, Sizes};
+pub use pipeline::{Mask, ModelSummary, Pipeline, Sizes};
 pub use placement::MemoryBudget;
 pub use sampling::{
     CudaCard, DynamicShift, Guidance, GuidanceMethod, Noise, Sampler, Schedule, ScheduleOptions, Shift, SkipLayers,
@@ -75,4 +75,4 @@ pub use sampling::{
 };
 pub use text::{LongPrompts, PromptCache, PromptWeights, TextOptions, WithoutT5};
 pub use weights::layout::PartKind;
-pub use weights::{EmbeddedFile, ModelFiles, PartFiles};
+pub use weights::{EmbeddedFile, ModelFiles, PartFiles, PartSummary};

@@ -35,7 +35,7 @@ pub use mask::Mask;
 use preview::{Previewer, Projection};
 use request::{ModelFacts, Request};
 use run::{Area, Run};
-pub use summary::{ModelSummary, PartSummary};
+pub use summary::ModelSummary;
 
 /// A Stable Diffusion 3.5 model. Its weights are read when a request needs them.
 #[derive(Debug)]

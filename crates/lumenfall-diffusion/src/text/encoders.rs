@@ -11,11 +11,10 @@ use crate::checkpoint::Encoder;
 use crate::checkpoint::config::{ClipConfig, T5Config};
 use crate::error::{Error, Result};
 use crate::models::{Clip, ClipOutput, Conditioning, T5};
-use crate::pipeline::PartSummary;
 use crate::placement::Lazy;
 use crate::tensor::Tensor;
-use crate::weights::Weights;
 use crate::weights::layout::PartKind;
+use crate::weights::{PartSummary, Weights};
 
 /// The default number of T5 tokens, as in diffusers.
 const T5_TOKENS: usize = 256;

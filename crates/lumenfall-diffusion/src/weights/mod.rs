@@ -11,6 +11,7 @@ mod scope;
 mod shard;
 mod stored;
 mod stored_rows;
+mod summary;
 mod write;
 
 use std::collections::HashMap;
@@ -34,6 +35,7 @@ pub(crate) use scope::Scope;
 use stored::Stored;
 pub(crate) use stored::TensorSummary;
 pub(crate) use stored_rows::StoredRows;
+pub use summary::PartSummary;
 pub(crate) use write::{NewTensor, write_gguf, write_safetensors};
 
 /// The tensors of one part of a model, in one or more files, with their names in the diffusers library.
