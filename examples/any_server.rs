@@ -2,7 +2,7 @@
 //! a cluster behind one URL, or with a hosted service.
 //!
 //! ```sh
-//! cargo run --example any_server -- --server vllm-omni --url http://127.0.0.1:8000/v1 \
+//! cargo run --example any_server --features testing -- --server vllm-omni --url http://127.0.0.1:8000/v1 \
 //!     --model stabilityai/stable-diffusion-3.5-medium --steps 28 --seed 7 "a lighthouse in a storm"
 //! ```
 //!

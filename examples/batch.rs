@@ -1,7 +1,7 @@
 //! Generates an image for each line of a file, and continues where it stopped if it is run again after a crash or a kill.
 //!
 //! ```sh
-//! LUMENFALL_API_KEY=… cargo run --example batch -- prompts.txt images
+//! LUMENFALL_API_KEY=… cargo run --example batch --features testing -- prompts.txt images
 //! ```
 
 use std::path::Path;

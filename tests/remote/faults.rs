@@ -12,8 +12,8 @@ const INTRODUCTION: &str = "\
 # Faults
 
 The outcome of a paid call for each kind of fault. A test produces each fault on a loopback server, for a generation and for
-an edit (which have the same outcome), and compares this table; `UPDATE_DOCS=1 cargo test --test remote faults` updates it. Each
-call may be retried once.
+an edit (which have the same outcome), and compares this table; it is updated by
+`UPDATE_DOCS=1 cargo test --features reqwest-client --test remote faults`. Each call may be retried once.
 
 *Attempts* counts all attempts. *POSTs* counts the requests that reached the server: by default, and with
 `RetryPolicy::may_bill_twice()`. *Requested wait* is `Error::retry_after()`, which is honoured up to `RetryPolicy::max_wait`.

@@ -23,7 +23,7 @@ const WARM_UP: usize = 400;
 const REQUESTS: usize = 2000;
 const HEADING: &str = "## Crowds\n";
 const INTRODUCTION: &str = "
-The soak test (`cargo test --test soak`) sends crowds of 64 requests at the same time, with injected faults in submissions,
+The soak test (`cargo test --features reqwest-client,testing --test soak`) sends crowds of 64 requests at the same time, with injected faults in submissions,
 responses, polls and downloads. A *lost* response is one that the service billed and the client could not receive; each of
 them was reported with `Error::maybe_billed()`. All logs of the program at the level `DEBUG` are searched for keys and signatures.
 Over HTTP/2, resets inside of a response body are injected in downloads only.

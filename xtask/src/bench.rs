@@ -35,8 +35,8 @@ pub(crate) fn run(name: &str, further: &[&str]) -> Result<(), String> {
             succeed(format!("{target}/release/remote-bench"), further, failed)
         }
         _ => Err(format!(
-            "unknown benchmark {name:?}; the benchmarks are denoiser, formats, lora, vae, local, first-block-cache, remote and \
-             connections"
+            "unknown benchmark {name:?}; the benchmarks are denoiser, formats, lora, vae, local, first-block-cache, gpu, \
+             remote and connections"
         )),
     }
 }

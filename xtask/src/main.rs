@@ -8,11 +8,11 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask codegen [--check]
        cargo xtask schema pull|diff [MODEL...]
-       cargo xtask make-weights f32|f16|bf16|fp8|q8_0|q4_k FOLDER [--no-t5]
-       cargo xtask bench denoiser|vae|remote|connections [--json FILE]
+       cargo xtask make-weights f32|f16|bf16|fp8|f16-gguf|q8_0|q4_k FOLDER [--no-t5]
+       cargo xtask bench denoiser|formats|lora|vae|remote|connections [--json FILE]
        cargo xtask bench local FOLDER [--size PIXELS] [--json FILE]
        cargo xtask bench first-block-cache [FOLDER]
-       cargo xtask bench gpu FOLDER [--device INDEX] [--size PIXELS] [--steps NUMBER]";
+       cargo xtask bench gpu FOLDER [--device INDEX] [--size PIXELS] [--steps NUMBER] [--memory GIB]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

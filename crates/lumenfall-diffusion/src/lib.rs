@@ -4,8 +4,8 @@
 //! This crate is synchronous and contains no HTTP code. Most programs should use it through the `local` feature of the
 //! `lumenfall` crate, whose async client has the same methods for a local model and for a remote service.
 //!
-//! A model is a folder in the layout of the diffusers library with safetensors weights in f32, f16 or bf16. Its
-//! `config.json` files determine every dimension. The same seed generates the same image as in diffusers, up to rounding.
+//! A model is a folder in the layout of the diffusers library, a single safetensors or GGUF file, or a folder with ComfyUI's files, with
+//! weights from f32 to Q2_K. Its `config.json` files, or the shapes of its tensors, determine every dimension. The same seed generates the same image as in diffusers, up to rounding.
 //!
 //! ```no_run
 //! use lumenfall_diffusion::{Callbacks, FileFormat, LoadOptions, ModelFiles, Parameters, Pipeline};

@@ -3,11 +3,14 @@
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(not(target_arch = "x86_64"))]
 use std::ops::Range;
 
 use pulp::bytemuck::cast_slice;
 
 use super::Format;
+#[cfg(target_arch = "x86_64")]
+use x86::transpose_group;
 
 /// The number of rows that are transposed together. Their columns fill whole cache lines.
 const GROUP: usize = 16;
@@ -53,11 +56,9 @@ pub(super) fn transpose(out: &mut [f32], rows: usize, buffer: &mut Vec<f32>, rea
 /// Writes the transpose of some rows of a matrix to the columns `group` of `out`, which has `rows` columns.
 ///
 /// Returns false, and writes nothing, if there is no fast version for the processor, the format or the shape.
-fn transpose_group(out: &mut [f32], rows: usize, group: Range<usize>, source: EncodedMatrix<'_>) -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return x86::transpose_group(out, rows, group, source);
-    #[cfg(not(target_arch = "x86_64"))]
-    return false;
+#[cfg(not(target_arch = "x86_64"))]
+fn transpose_group(_out: &mut [f32], _rows: usize, _group: Range<usize>, _source: EncodedMatrix<'_>) -> bool {
+    false
 }
 
 /// Copies row `i` of the buffer to position `i` of each row of `out`.

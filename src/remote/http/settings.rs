@@ -212,8 +212,8 @@ impl Settings {
             (None, false) if basic.is_some() => None,
             (None, false) => {
                 let message = format!(
-                    "no API key: set the environment variable {}, call `.api_key(..)`, or call `.without_key()` if the \
-                     server needs none",
+                    "no API key: set the environment variable {} and use `from_env()`, call `.api_key(..)`, or call \
+                     `.without_key()` if the server needs none",
                     service.key_variable
                 );
                 return Err(configuration(message).with_parameter("api_key"));

@@ -12,8 +12,9 @@ use crate::Format;
 /// The number of rows and of columns that are transposed together.
 const SIDE: usize = 8;
 
-/// Does what [`transpose_group`](super::transpose_group) does. Returns false, and writes nothing, if the processor, the format or the
-/// shape is not supported.
+/// Writes the transpose of some rows of a matrix to the columns `group` of `out`, which has `rows` columns.
+///
+/// Returns false, and writes nothing, if the processor, the format or the shape is not supported.
 pub(super) fn transpose_group(out: &mut [f32], rows: usize, group: Range<usize>, source: EncodedMatrix<'_>) -> bool {
     let is_whole = group.len().is_multiple_of(SIDE) && (out.len() / rows).is_multiple_of(SIDE);
     let convert = match source.format {
