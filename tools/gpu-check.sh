@@ -30,7 +30,8 @@ if ! $software && ! grep -Eq '"kind": *"(discrete|integrated|virtual|other)"' <<
 fi
 
 step "tests of all kernels and of the pipeline"
-cargo test --quiet --release -p lumenfall-diffusion --features _gpu-tests --lib gpu >&2
+tests=passed
+cargo test --quiet --release -p lumenfall-diffusion --features _gpu-tests --lib gpu >&2 || tests=failed
 
 if $software; then
   models=(crates/lumenfall-diffusion/tests/golden/model) names=("tiny model") budgets=(0.5) sizes=(64 96) steps=2
@@ -80,3 +81,5 @@ printf '\n%s, %s, %s:\n\n' "$card" "$(git rev-parse --short HEAD 2>/dev/null || 
 echo "| program, weights | image | step (s) | image in $steps steps (s) | first image (s) | peak of the GPU's memory (GiB) |"
 echo "|---|---|---|---|---|---|"
 printf '%s\n' "${rows[@]}"
+printf '\nTests of all kernels and of the pipeline: %s\n' "$tests"
+[ $tests = passed ]

@@ -118,12 +118,13 @@ pub(super) fn all() -> Vec<wgpu::Adapter> {
     let mut known: Vec<wgpu::AdapterInfo> = Vec::new();
     adapters.retain(|adapter| {
         let info = adapter.get_info();
-        // Two equal cards have the same backend, or different bus ids.
+        // Two equal cards have different bus ids, or the same backend.
         let duplicate = known.iter().any(|other| {
-            let same_bus = other.device_pci_bus_id == info.device_pci_bus_id
-                || other.device_pci_bus_id.is_empty()
-                || info.device_pci_bus_id.is_empty();
-            same_bus && (other.vendor, other.device) == (info.vendor, info.device) && other.backend != info.backend
+            let buses = [&other.device_pci_bus_id, &info.device_pci_bus_id];
+            match buses.iter().any(|bus| bus.is_empty()) {
+                true => (other.vendor, other.device) == (info.vendor, info.device) && other.backend != info.backend,
+                false => buses[0] == buses[1],
+            }
         });
         known.push(info);
         !duplicate

@@ -158,6 +158,11 @@ impl Gpu {
         self.0.pool.allocated.load(Ordering::Relaxed)
     }
 
+    /// Forgets the buffers of the self-test.
+    pub(super) fn reset_peak(&self) {
+        self.0.pool.peak.store(self.allocated(), Ordering::Relaxed);
+    }
+
     /// Returns the largest number of bytes of all buffers so far.
     pub(crate) fn peak(&self) -> u64 {
         self.0.pool.peak.load(Ordering::Relaxed)

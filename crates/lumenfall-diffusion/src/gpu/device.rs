@@ -1,6 +1,7 @@
 //! An open GPU, and the errors that it reports.
 
 use std::fmt;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::adapters;
@@ -63,6 +64,10 @@ pub(super) struct Options {
     pub(super) has_checks: bool,
     /// The size of a band of an image, in bytes.
     pub(super) band_bytes: usize,
+    /// The cooperative matrices that are tested, or why there are none.
+    pub(super) matrices: std::result::Result<Vec<Matrices>, &'static str>,
+    /// The result of an earlier self-test.
+    pub(super) report: Option<Report>,
     pub(super) cache: Cache,
 }
 
@@ -73,6 +78,8 @@ impl Options {
             has_checks: adapter.get_info().device_type == wgpu::DeviceType::Cpu,
             // A convolution reads at most two bands and a few rows. Every driver can bind 128 MiB.
             band_bytes: 32 << 20,
+            matrices: Matrices::of(adapter),
+            report: None,
             // Tests leave no files behind.
             cache: if cfg!(test) { Cache::default() } else { Cache::of_user() },
         }
@@ -127,7 +134,8 @@ impl Gpu {
     ///
     /// # Errors
     /// [`Error::Device`] if its driver lacks what the kernels need, or computes wrong results.
-    pub(super) fn open(adapter: &wgpu::Adapter, Options { has_checks, band_bytes, cache }: Options) -> Result<Self> {
+    pub(super) fn open(adapter: &wgpu::Adapter, options: Options) -> Result<Self> {
+        let Options { has_checks, band_bytes, matrices, report, cache } = options;
         let info = adapter.get_info();
         let (name, is_software) = (info.name.clone(), info.device_type == wgpu::DeviceType::Cpu);
         let needed = wgpu::Features::IMMEDIATES;
@@ -137,10 +145,9 @@ impl Gpu {
                 "{name} has no immediate data of {PARAMETERS} bytes; update its driver, or use the CPU"
             )));
         }
-        let candidates = Matrices::of(adapter);
         let mut features = needed | (adapter.features() & wgpu::Features::PIPELINE_CACHE);
         let mut experimental_features = wgpu::ExperimentalFeatures::disabled();
-        if !candidates.is_empty() {
+        if matrices.is_ok() {
             features |= matrices::FEATURES;
             #[allow(unsafe_code, reason = "cooperative matrices are an experimental feature of wgpu")]
             // SAFETY: wgpu requires that the caller expects undefined behaviour where an experimental feature has a bug. Only
@@ -171,7 +178,7 @@ impl Gpu {
         // What identifies the adapter and its driver.
         let driver = format!("{info:?}");
         let pipelines = Pipelines::open(&device, &driver, &cache);
-        let (queue, pool, report) = (Queue::new(queue), Pool::default(), OnceLock::new());
+        let (queue, pool) = (Queue::new(queue), Pool::default());
         let inner = Inner {
             name,
             adapter: adapter.clone(),
@@ -184,7 +191,7 @@ impl Gpu {
             pool,
             layouts,
             pipelines,
-            report,
+            report: OnceLock::new(),
             #[cfg(test)]
             #[cfg(feature = "_gpu-tests")]
             sources: Mutex::default(),
@@ -192,13 +199,20 @@ impl Gpu {
             lost,
         };
         let gpu = Self(Arc::new(inner), Precision::Fast);
-        // An adapter that computes nothing is one of tests.
-        let report = match info.backend {
-            wgpu::Backend::Noop => Report::default(),
-            _ => Report::of(&gpu, &driver, &candidates, &cache)?,
+        let report = match (report, info.backend) {
+            (Some(report), _) => Ok(report),
+            // An adapter that computes nothing is one of tests.
+            (None, wgpu::Backend::Noop) => Ok(Report::default()),
+            (None, _) => Report::of(&gpu, &driver, &matrices, &cache),
         };
+        if report.is_err() && gpu.is_lost() && matrices.is_ok() {
+            let matrices = Err(matrices::FAILED);
+            return Self::open(adapter, Options { has_checks, band_bytes, matrices, report: None, cache });
+        }
+        let report = report?;
         gpu.0.report.get_or_init(|| report);
         gpu.0.pipelines.save();
+        gpu.reset_peak();
         Ok(gpu)
     }
 
@@ -267,13 +281,22 @@ impl Gpu {
         let failure = self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take();
         if failure.is_some() {
             // The driver reports the loss of the device only when it is polled, after the errors that follow from it.
-            drop(self.0.device.poll(wgpu::PollType::Poll));
+            drop(self.poll_device(wgpu::PollType::Poll));
         }
         match (self.0.lost.get(), failure) {
             (Some(message), _) => Err(self.error(format!("the device was lost ({message})"))),
             (None, Some(message)) => Err(self.error(message)),
             (None, None) => Ok(()),
         }
+    }
+
+    /// Polls the device. wgpu panics if the driver has lost it, which [`check`](Self::check) reports afterwards.
+    pub(super) fn poll_device(&self, poll: wgpu::PollType) -> std::result::Result<wgpu::PollStatus, wgpu::PollError> {
+        let polled = panic::catch_unwind(AssertUnwindSafe(|| self.0.device.poll(poll)));
+        polled.unwrap_or_else(|_| {
+            self.0.lost.get_or_init(|| "the driver does not say why".into());
+            Ok(wgpu::PollStatus::Poll)
+        })
     }
 
     /// Returns an error that names the adapter.

@@ -10,6 +10,9 @@ pub(super) const FEATURES: Features =
 /// The environment variable that switches the matrices off with the value `0`.
 const SWITCH: &str = "LUMENFALL_GPU_MATRICES";
 
+/// The reason against matrices whose test did not end.
+pub(super) const FAILED: &str = "the test of cooperative matrices has ended the program or lost the GPU";
+
 /// Cooperative matrices with factors in f16 and sums in f32, and how a product uses them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Matrices {
@@ -22,10 +25,19 @@ pub(crate) struct Matrices {
 }
 
 impl Matrices {
-    /// Returns the matrices that an adapter offers, the most suitable ones first.
-    pub(super) fn of(adapter: &wgpu::Adapter) -> Vec<Self> {
-        if !adapter.features().contains(FEATURES) || are_switched_off() {
-            return Vec::new();
+    /// Returns the matrices that an adapter offers, the most suitable ones first, or why there are none.
+    pub(super) fn of(adapter: &wgpu::Adapter) -> Result<Vec<Self>, &'static str> {
+        let info = adapter.get_info();
+        // naga translates vectors of f16 in workgroup memory to a pointer that Metal rejects, and wgpu does not know Metal's subgroups.
+        if info.backend == wgpu::Backend::Metal {
+            return Err("cooperative matrices are not supported on Metal");
+        }
+        if std::env::var_os(SWITCH).is_some_and(|value| value == "0") {
+            return Err("cooperative matrices are switched off");
+        }
+        let missing = "the driver has no cooperative matrices with factors in f16 and sums in f32";
+        if !adapter.features().contains(FEATURES) {
+            return Err(missing);
         }
         let usable = |p: &wgpu::CooperativeMatrixProperties| {
             (p.m_size, p.m_size) == (p.n_size, p.k_size)
@@ -36,7 +48,6 @@ impl Matrices {
         sides.sort_unstable_by(|a, b| b.cmp(a));
         sides.dedup();
         // Some drivers choose the size of a subgroup for each kernel. The self-test shows which one is right.
-        let info = adapter.get_info();
         let mut subgroups = vec![info.subgroup_min_size, info.subgroup_max_size];
         subgroups.dedup();
         let limits = adapter.limits();
@@ -44,7 +55,8 @@ impl Matrices {
             let grids = [[2, 4], [1, 2]].map(|grid| Self { side, subgroup, grid });
             grids.into_iter().find(|matrices| matrices.fit(&limits))
         };
-        sides.iter().flat_map(|side| subgroups.iter().filter_map(|size| largest(*side, *size))).collect()
+        let all = sides.iter().flat_map(|side| subgroups.iter().filter_map(|size| largest(*side, *size)));
+        Some(all.collect::<Vec<_>>()).filter(|all| !all.is_empty()).ok_or(missing)
     }
 
     /// Returns the number of rows and columns that a workgroup computes.
@@ -86,11 +98,6 @@ impl Matrices {
             && threads <= limits.max_compute_invocations_per_workgroup
             && threads <= limits.max_compute_workgroup_size_x
     }
-}
-
-/// Returns whether the user does not want cooperative matrices.
-pub(super) fn are_switched_off() -> bool {
-    std::env::var_os(SWITCH).is_some_and(|value| value == "0")
 }
 
 #[cfg(test)]

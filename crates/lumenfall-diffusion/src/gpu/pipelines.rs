@@ -74,6 +74,8 @@ impl Gpu {
         #[cfg(feature = "_gpu-tests")]
         self.0.sources.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), source()));
         let device = &self.0.device;
+        // A driver's compiler reports errors as internal ones.
+        let internal = device.push_error_scope(wgpu::ErrorFilter::Internal);
         let invalid = device.push_error_scope(wgpu::ErrorFilter::Validation);
         let source = wgpu::ShaderSource::Wgsl(source().into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source };
@@ -98,9 +100,11 @@ impl Gpu {
             },
             cache: stored.as_ref().map(|stored| &stored.raw),
         });
-        if let Some(error) = pollster::block_on(invalid.pop()) {
+        let errors = [pollster::block_on(invalid.pop()), pollster::block_on(internal.pop())];
+        if let Some(error) = errors.into_iter().flatten().next() {
             return Err(self.error(format!("its driver rejects the kernel `{name}`: {error}")));
         }
+        self.check()?;
         compiled.insert(name.to_owned(), pipeline.clone());
         Ok(pipeline)
     }

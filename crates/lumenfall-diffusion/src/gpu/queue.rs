@@ -52,22 +52,18 @@ impl Queue {
 }
 
 impl Gpu {
-    /// Adds a command. It waits if the GPU is far behind.
+    /// Adds a command.
     pub(super) fn push(&self, command: Command) -> Result<()> {
         let mut state = self.0.queue.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.operations = state.operations.saturating_add(command.operations);
         state.commands.push(command);
         if state.operations >= SUBMITTED_OPERATIONS || state.commands.len() >= SUBMITTED_COMMANDS {
             self.submit(&mut state, None)?;
-            while state.in_flight.len() > IN_FLIGHT {
-                let oldest = state.in_flight.pop_front();
-                self.poll(oldest)?;
-            }
         }
         Ok(())
     }
 
-    /// Submits the commands, and then `last`.
+    /// Submits the commands, and then `last`. It waits if the GPU is far behind.
     fn submit(&self, state: &mut State, last: Option<&dyn Fn(&mut wgpu::CommandEncoder)>) -> Result<()> {
         let mut encoder = self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         {
@@ -83,7 +79,12 @@ impl Gpu {
         last.into_iter().for_each(|last| last(&mut encoder));
         state.operations = 0;
         state.in_flight.push_back(self.0.queue.raw.submit([encoder.finish()]));
-        self.check()
+        self.check()?;
+        while state.in_flight.len() > IN_FLIGHT {
+            let oldest = state.in_flight.pop_front();
+            self.poll(oldest)?;
+        }
+        Ok(())
     }
 
     /// Submits the commands.
@@ -117,7 +118,7 @@ impl Gpu {
     /// Waits for a submission, or for all of them.
     fn poll(&self, submission_index: Option<wgpu::SubmissionIndex>) -> Result<()> {
         let poll = wgpu::PollType::Wait { submission_index, timeout: Some(TIMEOUT) };
-        let result = self.0.device.poll(poll).map_err(|error| self.error(format!("it does not respond ({error})")));
+        let result = self.poll_device(poll).map_err(|error| self.error(format!("it does not respond ({error})")));
         self.check()?;
         result.map(|_| ())
     }

@@ -30,14 +30,14 @@ pub(crate) fn gpu() -> &'static Gpu {
 
 /// Returns a GPU whose buffers no other test uses.
 pub(crate) fn unshared() -> Gpu {
-    let adapter = &adapters::all()[0];
-    Gpu::open(adapter, Options::new(adapter)).unwrap()
+    unshared_in_bands(Options::new(&adapters::all()[0]).band_bytes)
 }
 
 /// Returns the same, which computes images in bands of a size in bytes.
 pub(crate) fn unshared_in_bands(band_bytes: usize) -> Gpu {
     let adapter = &adapters::all()[0];
-    Gpu::open(adapter, Options { band_bytes, ..Options::new(adapter) }).unwrap()
+    let report = gpu().report().cloned();
+    Gpu::open(adapter, Options { band_bytes, report, ..Options::new(adapter) }).unwrap()
 }
 
 /// Returns the tolerance of a matrix product.

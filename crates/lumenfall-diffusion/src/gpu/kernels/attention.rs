@@ -1,5 +1,7 @@
 //! Attention over one sequence.
 
+use std::ops::Range;
+
 use super::product::{Body, Right, multiply};
 use super::shape::{aligned, concat, permute};
 use super::{Call, matrices, spread};
@@ -13,6 +15,10 @@ const MAX_WIDTH: usize = 128;
 
 /// The number of scores that are in memory at a time: 64 MiB.
 const SCORES: usize = 1 << 24;
+
+/// The number of operations after which attention is divided: less than a second of a slow integrated GPU, where attention is slower
+/// than products.
+const DISPATCHED_OPERATIONS: u64 = 20_000_000_000;
 
 /// Computes `softmax(scale * q·kᵀ + mask)·v` for each head: `[queries, width]`.
 pub(crate) fn attention(
@@ -62,16 +68,26 @@ fn fused(gpu: &Gpu, [q, k, v]: [&Tensor; 3], heads: usize, scale: f32, mask: Mas
         let template = include_str!("attention.wgsl").replace("$WIDTH", &format!("{}u", head / 4));
         template.replace("$MASKED", masked).replace("$BIAS", &bias)
     };
-    gpu.call(&Call {
-        name: format!("attention {head} {masked} {bias}"),
-        source: &source,
-        inputs: &[(&q_view).into(), (&k).into(), (&v).into(), (&bias_view).into()],
-        output: &out.buffer,
-        parameters: &[queries as u32, keys as u32, width as u32, scale.to_bits()],
-        workgroups: [queries.div_ceil(64) as u64, heads as u64],
-        operations: 4 * (queries * keys * width) as u64,
-    })?;
+    for part in parts(queries, 64, keys * width) {
+        gpu.call(&Call {
+            name: format!("attention {head} {masked} {bias}"),
+            source: &source,
+            inputs: &[(&q_view).into(), (&k).into(), (&v).into(), (&bias_view).into()],
+            output: &out.buffer,
+            parameters: &[queries as u32, keys as u32, width as u32, part.start as u32, scale.to_bits()],
+            workgroups: [part.len().div_ceil(64) as u64, heads as u64],
+            operations: 4 * (part.len() * keys * width) as u64,
+        })?;
+    }
     Tensor::on_gpu(out, &[queries, width])
+}
+
+/// Divides queries into parts of whole tiles, each of which is one dispatch. A query has `products` products of queries and keys, and as
+/// many of weights and values.
+fn parts(queries: usize, tile: usize, products: usize) -> impl Iterator<Item = Range<usize>> {
+    let tiles = DISPATCHED_OPERATIONS / (4 * (tile * products) as u64).max(1);
+    let step = tile * tiles.max(1) as usize;
+    (0..queries).step_by(step).map(move |first| first..queries.min(first + step))
 }
 
 /// Computes all heads in one kernel with cooperative matrices, in which the factors of products are f16.
@@ -87,15 +103,18 @@ pub(crate) fn with_matrices(
     let view = |x: &Tensor| aligned(gpu, x.view(gpu)?);
     let [q, k, v] = [view(q)?, view(k)?, view(v)?];
     let out = gpu.buffer(queries * width)?;
-    gpu.call(&Call {
-        name: format!("attention {matrices:?} {head}"),
-        source: &|| matrices::attention(matrices, head as u32),
-        inputs: &[(&q).into(), (&k).into(), (&v).into()],
-        output: &out.buffer,
-        parameters: &[queries as u32, keys as u32, width as u32, scale.to_bits()],
-        workgroups: [queries.div_ceil(4 * matrices.side as usize) as u64, heads as u64],
-        operations: 4 * (queries * keys * width) as u64,
-    })?;
+    let tile = 4 * matrices.side as usize;
+    for part in parts(queries, tile, keys * width) {
+        gpu.call(&Call {
+            name: format!("attention {matrices:?} {head}"),
+            source: &|| matrices::attention(matrices, head as u32),
+            inputs: &[(&q).into(), (&k).into(), (&v).into()],
+            output: &out.buffer,
+            parameters: &[queries as u32, keys as u32, width as u32, part.start as u32, scale.to_bits()],
+            workgroups: [part.len().div_ceil(tile) as u64, heads as u64],
+            operations: 4 * (part.len() * keys * width) as u64,
+        })?;
+    }
     Tensor::on_gpu(out, &[queries, width])
 }
 
@@ -157,5 +176,22 @@ fn bias_view(gpu: &Gpu, mask: Mask<'_>, other: &View) -> Result<View> {
     match mask {
         Mask::Bias(bias) => bias.view(gpu),
         Mask::None | Mask::Causal => Ok(other.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parts;
+
+    #[test]
+    fn every_query_is_in_one_part_of_bounded_operations() {
+        // 4429 tokens of 1536 values, as for an image of 1024x1024 pixels, and of 2048x2048.
+        for (queries, parts_expected) in [(4429, 7), (16717, 88)] {
+            let parts: Vec<_> = parts(queries, 64, queries * 1536).collect();
+            assert_eq!(parts.len(), parts_expected);
+            assert!(parts.iter().flat_map(Clone::clone).eq(0..queries));
+            assert!(parts.iter().all(|part| part.start % 64 == 0 && 4 * part.len() * queries * 1536 <= 20_000_000_000));
+        }
+        assert!(parts(5, 64, 7).eq([0..5]) && parts(0, 64, 0).next().is_none());
     }
 }

@@ -2,7 +2,7 @@
 // Dao et al., "FlashAttention" (2022).
 struct P {
     q: u32, k: u32, v: u32, bias: u32,
-    queries: u32, keys: u32, width: u32, scale: f32,
+    queries: u32, keys: u32, width: u32, first: u32, scale: f32,
 }
 var<immediate> p: P;
 @group(0) @binding(0) var<storage, read> q: array<vec4<f32>>;
@@ -18,7 +18,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let stride = p.width / 4u;
     let head = group.y;
     let column = head * $WIDTH;
-    let query = group.x * 64u + thread;
+    let query = p.first + group.x * 64u + thread;
     let live = query < p.queries;
     var values: array<vec4<f32>, $WIDTH>;
     var sums: array<vec4<f32>, $WIDTH>;

@@ -4,7 +4,7 @@ use super::*;
 use crate::device::{Device, GpuChoice};
 use crate::gpu::cache::Cache;
 use crate::gpu::self_test::Report;
-use crate::gpu::{GpuKind, devices};
+use crate::gpu::{GpuKind, Matrices, devices};
 use crate::placement::MemoryBudget;
 
 #[test]
@@ -70,6 +70,39 @@ fn the_expected_matrices_are_used() {
     assert_eq!((precise.matrices(), precise.attention_matrices()), (None, None));
 }
 
+/// `tools/gpu_matrices.sh` runs it with matrices.
+#[test]
+fn matrices_with_another_size_of_subgroups_than_the_drivers_are_not_used() {
+    let Some(matrices) = gpu().matrices() else { return };
+    let adapter = &adapters::all()[0];
+    for subgroup in [matrices.subgroup * 2, matrices.subgroup * 4] {
+        let candidates = Ok(vec![Matrices { subgroup, ..matrices }]);
+        let gpu = Gpu::open(adapter, Options { matrices: candidates, ..Options::new(adapter) }).unwrap();
+        assert_eq!(gpu.matrices(), None, "{:?}", gpu.report());
+    }
+}
+
+#[test]
+fn matrices_whose_test_ends_the_program_are_not_used_by_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = &adapters::all()[0];
+    let candidates = Ok(vec![Matrices { side: 12, subgroup: 32, grid: [1, 2] }]);
+    let report = |gpu: &Gpu, cache: &Cache| Report::of(gpu, "driver", &candidates, cache);
+    let gpu = unshared();
+    let cache = Cache::at(folder.path());
+    // No driver has matrices of this size, so they are rejected.
+    let rejected = report(&gpu, &cache).unwrap();
+    assert!(rejected.matrices.is_none() && rejected.note.is_some(), "{rejected:?}");
+    assert_eq!(report(&gpu, &cache).unwrap(), rejected);
+    drop(std::fs::remove_dir_all(folder.path()));
+    gpu.lose();
+    assert!(report(&gpu, &cache).is_err());
+    // The self-test of f32 failed, so that nothing was stored.
+    assert!(!folder.path().exists());
+    let lost = Options { matrices: Err(crate::gpu::matrices::FAILED), ..Options::new(adapter) };
+    assert_eq!(Gpu::open(adapter, lost).unwrap().report().unwrap().note.as_deref(), Some(crate::gpu::matrices::FAILED));
+}
+
 #[test]
 fn another_process_reads_the_kernels_and_the_result_of_the_self_test() {
     let folder = tempfile::tempdir().unwrap();
@@ -84,6 +117,10 @@ fn another_process_reads_the_kernels_and_the_result_of_the_self_test() {
         files
     };
     let first = open();
+    if !adapter.features().contains(wgpu::Features::PIPELINE_CACHE) {
+        assert_eq!(files().len(), 1);
+        return;
+    }
     let [kernels, report] = files().try_into().unwrap();
     // The driver determines the data that follow wgpu's header. That of lavapipe stores none.
     let stored = || Cache::at(folder.path()).read(kernels.file_name().unwrap().to_str().unwrap());
