@@ -69,8 +69,8 @@ impl Denoiser {
     }
 
     /// Sets the strength of the LoRAs.
-    pub fn set_strength(&self, strength: f32) -> Result<()> {
-        self.loras.set_strength(strength)
+    pub fn set_strength(&self, strength: f32) {
+        self.loras.set_strength(strength);
     }
 
     /// Returns the number of floating-point operations of the blocks in one forward pass.

@@ -116,7 +116,7 @@ pub struct Parameters {
     pub t5_tokens: Option<usize>,
     /// The strengths of LoRAs, by their names. The others have the strengths in [`LoraFile::strength`].
     ///
-    /// Requests with different strengths do not run at the same time.
+    /// The requests of a pipeline run one after another.
     pub loras: BTreeMap<String, f32>,
 }
 

@@ -8,6 +8,7 @@ mod mask;
 mod memory;
 mod preview;
 mod prompts;
+mod queue;
 mod request;
 mod run;
 mod summary;
@@ -33,6 +34,7 @@ use clock::Clock;
 use guided::GuidedDenoiser;
 pub use mask::Mask;
 use preview::{Previewer, Projection};
+use queue::Queue;
 use request::{ModelFacts, Request};
 use run::{Area, Run};
 pub use summary::ModelSummary;
@@ -58,6 +60,7 @@ pub struct Pipeline {
     /// The projection of previews, after the first request with previews.
     projection: Mutex<Option<Arc<Projection>>>,
     loras: Loras,
+    queue: Queue,
 }
 
 /// The sizes of the images that a model can generate.
@@ -144,6 +147,7 @@ impl Pipeline {
             fallback: None,
             projection: Mutex::default(),
             loras,
+            queue: Queue::default(),
         };
         let target = pipeline.open_device(options)?;
         pipeline.place(target);
@@ -200,6 +204,7 @@ impl Pipeline {
         let width = self.side("width", parameters.width.unwrap_or(self.default_side()))?;
         let height = self.side("height", parameters.height.unwrap_or(self.default_side()))?;
         let request = self.request(parameters, (width, height), None)?;
+        let _turn = self.queue.enter(&|| callbacks.check_cancelled())?;
         let plan = self.plan(&request.parameters, false, callbacks.has_previews())?;
         self.run(&request, &plan, None, callbacks, |image, stream| Ok(request.initial_noise(image, stream)))
     }
@@ -222,6 +227,7 @@ impl Pipeline {
         let width = self.side("width", parameters.width.unwrap_or(self.supported(source.width())))?;
         let height = self.side("height", parameters.height.unwrap_or(self.supported(source.height())))?;
         let request = self.request(parameters, (width, height), Some(strength))?;
+        let _turn = self.queue.enter(&|| callbacks.check_cancelled())?;
         let plan = self.plan(&request.parameters, true, callbacks.has_previews())?;
         self.enter(Phase::Encode, &plan);
         let source = source.resized(width, height)?.to_tensor()?;
@@ -288,8 +294,17 @@ impl Pipeline {
                 return Err(Error::parameter(name, reason));
             }
         }
+        if width.max(height) > self.max_side() {
+            let reason = format!(
+                "is {width}x{height} pixels, but the sides of an edit with a mask have at most {}; scale the source and the mask \
+                 down",
+                self.max_side()
+            );
+            return Err(Error::parameter("image", reason));
+        }
         let size = (self.side("width", self.supported(width))?, self.side("height", self.supported(height))?);
         let request = self.request(parameters, size, Some(strength))?;
+        let _turn = self.queue.enter(&|| callbacks.check_cancelled())?;
         let plan = self.plan(&request.parameters, true, callbacks.has_previews())?;
         self.enter(Phase::Encode, &plan);
         let tensor = source.resized(size.0, size.1)?.to_tensor()?;
@@ -356,8 +371,7 @@ impl Pipeline {
         callbacks: Callbacks<'_>,
         initial_latent: impl Fn(u32, &mut NoiseStream) -> Result<Vec<f32>> + Sync,
     ) -> Result<PipelineOutput> {
-        // A thread of the pool must not wait for other requests, which need it.
-        let _active = self.loras.activate(&request.parameters.loras, &|| callbacks.check_cancelled())?;
+        self.loras.activate(&request.parameters.loras);
         let output = self.install(|| {
             let mut warnings = Vec::from_iter(self.fallback.clone());
             self.enter(Phase::Text, plan);

@@ -8,7 +8,7 @@ use super::transpose::transpose;
 
 /// The number of queries that one task processes. In an image of 512x512 pixels, their scores for all keys fit into the second-level
 /// cache.
-const QUERIES: usize = 96;
+pub const QUERIES: usize = 96;
 
 /// The number of keys that are multiplied at a time. They remain in the first-level cache for all queries of a task.
 const KEYS: usize = 64;

@@ -10,7 +10,7 @@
 //!
 //! The lengths of slices must match, which `lumenfall-diffusion` checks. Otherwise a function panics, or leaves values out.
 //!
-//! No function takes a closure: a generic function would be compiled with the options of the crate that calls it.
+//! No public function takes a closure: a generic function would be compiled with the options of the crate that calls it.
 
 /// Computes an expression with the vector instructions that the machine has.
 ///
@@ -45,7 +45,7 @@ mod transpose;
 mod winograd;
 
 pub use activation::{Activation, bias_activation};
-pub use attention::{Mask, Sequence, attention};
+pub use attention::{Mask, QUERIES as ATTENTION_QUERIES, Sequence, attention};
 pub use conv::{ConvShape, Convolution};
 pub use elementwise::{add, gated_residual, multiply, subtract};
 pub use format::{Format, RowFactors, Values};
@@ -55,6 +55,7 @@ pub use linear::{Rows, Weight, linear};
 pub use norm::{layer_norm, rms_norm};
 pub use permute::permute;
 pub use source::{Image, Source};
+pub use winograd::buffer_bytes as convolution_bytes;
 
 /// A function for [`vectorized`]. A closure alone would be called through an adapter, which is not inlined.
 struct Vectorized<F>(F);

@@ -32,6 +32,14 @@ const BLOCK_RIGHT_OF_SMALL_IMAGE: usize = 8;
 /// The number of pixels below which an image is small.
 const SMALL_IMAGE: usize = 128 * 128;
 
+/// Returns the memory of a thread for a 3×3 convolution with many channels, in bytes: the pixels of a block, the transformed tiles and
+/// their products.
+pub fn buffer_bytes(inputs: usize, outputs: usize) -> u64 {
+    let pixels = (TILE * BLOCK_DOWN + 2) * (TILE * BLOCK_RIGHT + 2);
+    let tiles = BLOCK_DOWN * BLOCK_RIGHT;
+    4 * (pixels * inputs + POSITIONS * tiles * (inputs + outputs)) as u64
+}
+
 type Lanes = [f32; LANES];
 
 /// Transforms a weight `[3, 3, in, out]` to `[36, in, out]`, which is four times as large.

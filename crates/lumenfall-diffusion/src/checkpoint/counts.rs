@@ -58,8 +58,11 @@ pub(super) fn vae(part: &Part<VaeConfig>, path: &Path) -> Result<()> {
 }
 
 pub(super) fn clip(part: &Part<ClipConfig>, path: &Path) -> Result<()> {
-    let layer = |index| format!("text_model.encoder.layers.{index}.mlp.fc1.weight");
-    check(part, path, "num_hidden_layers", part.config.num_hidden_layers, layer)
+    // Newer versions of transformers write the names without the prefix.
+    ["text_model.", ""].into_iter().try_for_each(|prefix| {
+        let layer = |index| format!("{prefix}encoder.layers.{index}.mlp.fc1.weight");
+        check(part, path, "num_hidden_layers", part.config.num_hidden_layers, layer)
+    })
 }
 
 pub(super) fn t5(part: &Part<T5Config>, path: &Path) -> Result<()> {

@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::*;
+use crate::parameters::Progress;
 
 /// Runs the pipeline with the parameters of a golden image and compares the latents and the image. The tolerance of the
 /// latents is multiplied by `leniency`.
@@ -82,6 +83,32 @@ pub(super) fn assert_edited_images(model: Model, pipeline: &Pipeline, leniency: 
         let source = RgbImage::new(width as u32, height as u32, bytes(&input)).unwrap();
         assert_same_image(pipeline, &golden, (name, run), Some(&source), leniency);
     }
+}
+
+#[test]
+fn requests_of_several_threads_run_one_after_another() {
+    let pipeline = pipeline(&files());
+    let parameters = Parameters { steps: Some(2), ..Parameters::new("a star") };
+    let (started, running) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let on_progress = |progress| {
+                    let Progress::Step { step, .. } = progress else { return };
+                    let others = match step {
+                        1 => running.fetch_add(1, Ordering::SeqCst),
+                        _ => running.fetch_sub(1, Ordering::SeqCst) - 1,
+                    };
+                    assert_eq!(others, 0);
+                };
+                // The first one fits the previews, for which another one must not wait in a thread of the pool.
+                let callbacks = Callbacks::new(&|| false, &on_progress).with_previews(1, &|_| {});
+                pipeline.generate(&parameters, callbacks).unwrap();
+                started.fetch_add(1, Ordering::SeqCst);
+            });
+        }
+    });
+    assert_eq!(started.into_inner(), 4);
 }
 
 #[test]

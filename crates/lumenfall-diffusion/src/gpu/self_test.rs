@@ -250,8 +250,7 @@ fn run_attention(gpu: &Gpu, matrices: Option<Matrices>) -> Result<Tensor> {
 
 fn attend(gpu: &Gpu, matrices: Option<Matrices>, inputs: [&Tensor; 3], heads: usize, scale: f32) -> Result<Tensor> {
     match matrices {
-        // Without a report, attention uses f32.
-        None => kernels::attention(gpu, inputs, heads, scale, Mask::None),
+        None => kernels::attention(&gpu.with_full_precision(), inputs, heads, scale, Mask::None),
         Some(matrices) => kernels::attention_with_matrices(gpu, matrices, inputs, heads, scale),
     }
 }

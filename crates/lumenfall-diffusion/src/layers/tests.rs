@@ -81,15 +81,16 @@ fn the_format_of_a_weight_does_not_change_the_result() {
 
 #[test]
 fn the_rows_of_a_quantised_weight_can_be_divided_among_threads() {
-    let (inputs, outputs) = (96, 7);
-    let block = [f16::ONE.to_le_bytes().as_slice(), &[3; 32]].concat();
+    // Several tasks of rows, each of which has other values.
+    let (inputs, outputs) = (96, 300);
+    let block = |index: usize| [f16::ONE.to_le_bytes().as_slice(), &[(index / 3 % 100) as u8; 32]].concat();
     let mut values = Values::with_capacity(Format::Q8_0, inputs * outputs);
-    values.extend_from_bytes(&block.repeat(inputs * outputs / 32));
+    values.extend_from_bytes(&(0..inputs * outputs / 32).flat_map(block).collect::<Vec<_>>());
     let layer = Linear::new(values, inputs, outputs, None);
     let x = Tensor::new(vec![1.0; inputs], &[1, inputs]).unwrap();
     let pool = rayon::ThreadPoolBuilder::new().num_threads(5).build().unwrap();
     let y = pool.install(|| layer.forward(&x).unwrap());
-    assert_eq!(y.values(), [288.0; 7]);
+    assert_eq!(y.values(), (0..outputs).map(|row| (row % 100 * 96) as f32).collect::<Vec<_>>());
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl LowRank {
         let rows = panel.len().checked_div(inputs).unwrap_or(0);
         let Some(up) = up.get(first * rank..(first + rows) * rank) else { return };
         let (up, down) = (Matrix::row_major(up, rows, *rank, *rank), Matrix::row_major(&down, *rank, inputs, inputs));
-        matmul(panel, inputs, Write::Add, *scale, up, down, Threads::All);
+        matmul(panel, inputs, Write::Add, *scale, up, down, Threads::One);
     }
 }
 

@@ -216,7 +216,8 @@ impl ModuleShapes<'_> {
         match (low_rank, left, right) {
             (low_rank, None, None) => Ok(low_rank),
             (None, Some([a, b]), Some([c, d])) => {
-                Ok(a.checked_mul(c).zip(b.checked_mul(d)).map(|(rows, columns)| [rows, columns]))
+                let product = a.checked_mul(c).zip(b.checked_mul(d)).map(|(rows, columns)| [rows, columns]);
+                product.ok_or_else(|| "has a Kronecker product that is too large".into()).map(Some)
             }
             _ => Err("has an incomplete Kronecker product".into()),
         }

@@ -24,7 +24,6 @@ use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 pub(crate) use adapter::{Adapter, Adapters};
 pub(crate) use random::RandomLoras;
-pub(crate) use strengths::ActiveStrengths;
 use strengths::Strengths;
 use targets::Targets;
 pub(crate) use targets::layer_name;
@@ -145,14 +144,9 @@ impl Loras {
         Ok(strengths)
     }
 
-    /// Sets the strengths from [`Loras::strengths`] for a request, after requests with other strengths have ended.
-    pub(crate) fn activate(
-        &self,
-        strengths: &BTreeMap<String, f32>,
-        check_cancelled: &dyn Fn() -> Result<()>,
-    ) -> Result<ActiveStrengths> {
-        let values = self.files.iter().map(|file| strengths.get(&file.name).copied().unwrap_or(0.0));
-        self.strengths.activate(&values.collect::<Vec<_>>(), check_cancelled)
+    /// Sets the strengths from [`Loras::strengths`] for the request that runs.
+    pub(crate) fn activate(&self, strengths: &BTreeMap<String, f32>) {
+        self.strengths.set(self.files.iter().map(|file| strengths.get(&file.name).copied().unwrap_or(0.0)));
     }
 
     /// Returns the memory of the changes, in bytes. Those that are added to weights are counted, too, although they are in memory

@@ -8,7 +8,6 @@ use lumenfall_kernels::{Format, Values};
 use super::adapter::{Adapter, Adapters, Change};
 use super::delta::{Delta, LowRank};
 use super::strengths::Strengths;
-use crate::error::Result;
 use crate::sampling::Generator;
 
 /// Some LoRAs of the same rank, in f16.
@@ -25,8 +24,8 @@ impl RandomLoras {
     }
 
     /// Sets the strength of all LoRAs. With 0 they change nothing.
-    pub(crate) fn set_strength(&self, strength: f32) -> Result<()> {
-        self.strengths.activate(&vec![strength; self.count], &|| Ok(())).map(drop)
+    pub(crate) fn set_strength(&self, strength: f32) {
+        self.strengths.set(std::iter::repeat_n(strength, self.count));
     }
 
     /// Returns the changes of a linear layer.

@@ -362,6 +362,9 @@ fn files_that_do_not_fit_are_refused_with_names_and_counts() {
         .with("transformer.proj_out.lora_down.weight", &[2, 32], 0.0)
         .assert_refused("has two tensors of the same kind");
     File::new().with("proj_out.lokr_w1", &[2, 2], 0.0).assert_refused("an incomplete Kronecker product");
+    let huge = [1 << 40, 0];
+    let huge = File::new().with("proj_out.lokr_w1", &huge, 0.0).with("proj_out.lokr_w2", &huge, 0.0);
+    huge.assert_refused("a Kronecker product that is too large");
     layer("joint_blocks.0.x_block.attn.qkv", 96, 32)
         .with("transformer.joint_blocks.0.x_block.attn.qkv.dora_scale", &[1, 32], 0.0)
         .assert_refused("one norm of queries, keys and values");

@@ -99,9 +99,11 @@ impl<'a> GuidedDenoiser<'a> {
         let prompt = prompt.ok_or_else(|| Error::Compute("a step needs a prompt that is not encoded".into()))?;
         let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
         let steps = (CONDITIONS / self.prompts.len().max(1)).max(1);
-        let (first, modulations) = match window.take() {
-            Some((first, modulations)) if (first..first + steps).contains(&step) => (first, modulations),
-            _ => (step, self.modulations(step, steps)?),
+        // Modulations of other steps are freed before the new ones are computed.
+        let known = window.take().filter(|(first, _)| (*first..first + steps).contains(&step));
+        let (first, modulations) = match known {
+            Some(known) => known,
+            None => (step, self.modulations(step, steps)?),
         };
         let (first, modulations) = window.insert((first, modulations));
         let condition = (step - *first) * self.prompts.len() + index;

@@ -28,7 +28,8 @@ impl Pipeline {
         }
         let decoder = if self.vae.holds_decoder() { self.vae.decoder_bytes() } else { 0 };
         let fixed = self.fixed_bytes();
-        let available = self.memory.bytes(self.denoiser.bytes_in_use() + decoder + self.loras.bytes_in_use())?;
+        let in_use = self.denoiser.bytes_in_use() + self.denoiser.ends_in_use() + decoder + self.loras.bytes_in_use();
+        let available = self.memory.bytes(in_use)?;
         let context = self.context_tokens(parameters)?;
         let plan = |width, height| Plan {
             phases: self.phases(parameters, context, edits.then_some((width, height)), previews, (width, height)),
@@ -53,6 +54,8 @@ impl Pipeline {
         };
         match sides.find(fits).filter(|side| *side >= self.default_side() / 4) {
             Some(side) => format!("an image of {side}x{side} would fit"),
+            // Weights that stay in their files need no memory.
+            None if plan(0, 0).streams => format!("allow more, or {other}"),
             None => format!("allow more, {other}, or use a model with smaller weights, such as a Q4_K file"),
         }
     }
@@ -101,7 +104,7 @@ impl Pipeline {
         let denoise = forward.max(tiny.filter(|_| previews).unwrap_or(0)) + caches;
         let decode = match (parameters.decoder, tiny) {
             (Decoder::Tiny, Some(bytes)) => bytes,
-            _ => self.vae.decoding_bytes(width, height),
+            _ => self.vae.decoding_bytes(width, height, threads),
         };
         let mut phases = vec![
             (Phase::Text, self.text.working_bytes(&reading(parameters), 2, context)),
@@ -109,7 +112,7 @@ impl Pipeline {
             (Phase::Decode, decode),
         ];
         let encoding =
-            self.encoded(source, previews).map(|(width, height)| self.vae.encoding_bytes(width, height)).max();
+            self.encoded(source, previews).map(|(width, height)| self.vae.encoding_bytes(width, height, threads)).max();
         phases.extend(encoding.map(|bytes| (Phase::Encode, bytes)));
         phases
     }
@@ -227,7 +230,10 @@ mod tests {
             phases.into_iter().find(|(phase, _)| *phase == Phase::Encode)
         };
         assert_eq!(encoding(false), None);
-        assert_eq!(encoding(true), Some((Phase::Encode, pipeline.vae.encoding_bytes(64, 64))));
+        assert_eq!(
+            encoding(true),
+            Some((Phase::Encode, pipeline.vae.encoding_bytes(64, 64, pipeline.threads.current_num_threads())))
+        );
 
         // Two of three blocks fit in addition to the encoder, and all fit in the other phases.
         let plan = Plan { phases: vec![(Phase::Encode, 3)], blocks: vec![1; 3], streams: false, budget: 5 };
@@ -262,6 +268,6 @@ mod tests {
         assert!(error.contains("GiB") && error.ends_with("an image of 176x176 would fit"), "{error}");
         pipeline.memory = gib(1000);
         let error = pipeline.generate(&large, Callbacks::none()).unwrap_err().to_string();
-        assert!(error.ends_with("such as a Q4_K file"), "{error}");
+        assert!(error.ends_with("allow more, or close other programs"), "{error}");
     }
 }

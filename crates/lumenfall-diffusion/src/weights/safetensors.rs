@@ -66,6 +66,15 @@ pub(super) fn open(file: RandomAccess) -> Result<Safetensors> {
             file.length
         )));
     }
+    // A tensor with no values can have any other dimensions.
+    let overflows =
+        |shape: &[usize]| shape.iter().try_fold(1usize, |product, side| product.checked_mul((*side).max(1))).is_none();
+    if let Some((name, info)) = metadata.tensors().into_iter().find(|(_, info)| overflows(&info.shape)) {
+        return Err(corrupt(format!(
+            "contains the tensor `{name}` of the shape {:?}, which is too large; download it again",
+            info.shape
+        )));
+    }
     let tensors = metadata
         .tensors()
         .into_iter()
@@ -131,6 +140,9 @@ mod tests {
         ] {
             assert_refused(&header, &vec![0; data], "its header is not valid");
         }
+        let empty = tensor("F16", "[0,1099511627776,1099511627776]", 0, 0);
+        assert_refused(&empty, &[], "`w` of the shape [0, 1099511627776, 1099511627776], which is too large");
+        assert!(open(&tensor("F16", "[0,3]", 0, 0), &[]).is_ok());
         assert_refused(&" ".repeat((8 << 20) + 1), &[], "has a header of 8388609 bytes, but at most 8388608 bytes");
     }
 

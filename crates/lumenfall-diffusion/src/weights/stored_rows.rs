@@ -22,6 +22,7 @@ impl StoredRows {
     pub(super) fn new(stored: &Arc<Stored>) -> Result<Option<Self>> {
         let Some(format) = stored.format_of_rows() else { return Ok(None) };
         let factors = stored.factors()?;
+        stored.check_finite(factors.as_ref().and_then(RowFactors::first_not_finite), 0)?;
         stored.read_ahead();
         Ok(Some(Self { stored: Arc::clone(stored), format, factors }))
     }
@@ -131,6 +132,19 @@ mod tests {
         assert!(error.contains("`w` contains a value that is not finite (element 20489)"), "{error}");
         assert!(!changed.checked.load(Ordering::Relaxed));
         assert!(product(&others).is_ok());
+
+        let factors = &tensors["factors"];
+        let scaled = Arc::new(Stored::new(&shard, "w", vec![tensors["128 rows"].clone()], vec![factors.rows(0, 128)]));
+        assert!(product(&scaled).is_ok());
+        let mut bytes = std::fs::read(&path).unwrap();
+        let start = factors.start as usize + 4 * 7;
+        bytes[start..start + 4].copy_from_slice(&[0xff; 4]);
+        std::fs::write(&path, bytes).unwrap();
+        let error = product(&scaled).unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("`w` contains a value that is not finite (element {})", 7 * INPUTS)),
+            "{error}"
+        );
 
         File::options().write(true).open(&path).unwrap().set_len(40_000).unwrap();
         let error = product(&others).unwrap_err();

@@ -142,16 +142,34 @@ impl Mmdit {
         // In the joint attention: both streams, their queries, keys and values, the same of both together, the transposed keys,
         // and the result. The hidden layer of the MLP needs less.
         let streams = 11 * tokens * width;
-        let scores = threads * 64 * tokens;
+        let scores = threads * lumenfall_kernels::ATTENTION_QUERIES * tokens;
         4 * (streams + scores) as u64
     }
 
     /// Returns the memory of what remains between forward passes, in bytes, besides the blocks.
     pub(crate) fn lasting_bytes(&self) -> u64 {
+        // Only weights with LoRAs are read whole.
+        let has_adapters = |prefix: &str| self.weights.adapters.keys().any(|layer| layer.starts_with(prefix));
+        self.modulation_bytes(has_adapters) + self.ends_bytes()
+    }
+
+    /// Returns the size of the layers before and after the blocks, in bytes.
+    fn ends_bytes(&self) -> u64 {
+        let ends = ["pos_embed.proj", "context_embedder", "time_text_embed", "proj_out"];
+        ends.map(|name| self.weights.bytes(name)).iter().sum()
+    }
+
+    /// Returns the part of that size which is in memory at present.
+    pub(crate) fn ends_in_use(&self) -> u64 {
+        if self.ends.is_in_memory() { self.ends_bytes() } else { 0 }
+    }
+
+    /// Returns the memory of the modulation of many steps, and of its largest weights in a block whose prefix is read, in bytes.
+    fn modulation_bytes(&self, is_read: impl Fn(&str) -> bool) -> u64 {
         let modulations = CONDITIONS * self.config.num_layers * 15 * self.config.width();
-        let ends =
-            ["pos_embed.proj", "context_embedder", "time_text_embed", "proj_out"].map(|name| self.weights.bytes(name));
-        4 * modulations as u64 + ends.iter().sum::<u64>()
+        let prefixes = (0..self.config.num_layers).map(|index| format!("transformer_blocks.{index}.norm1"));
+        let weights = prefixes.filter(|prefix| is_read(prefix)).map(|prefix| self.weights.bytes(&prefix)).max();
+        4 * modulations as u64 + weights.unwrap_or(0)
     }
 
     /// Returns the memory of `count` first-block caches for a number of image tokens, in bytes.
@@ -164,13 +182,8 @@ impl Mmdit {
     #[cfg(feature = "gpu")]
     pub(crate) fn gpu_working_bytes(&self, tokens: usize) -> u64 {
         let width = self.config.width();
-        let modulations = CONDITIONS * self.config.num_layers * 15 * width;
-        let ends =
-            ["pos_embed.proj", "context_embedder", "time_text_embed", "proj_out"].map(|name| self.weights.bytes(name));
         // The weights of the modulation are read one block after another.
-        let prefix = |index: usize| format!("transformer_blocks.{index}.norm1");
-        let modulation = (0..self.config.num_layers).map(|index| self.weights.bytes(&prefix(index))).max().unwrap_or(0);
-        4 * (GPU_STREAMS * tokens * width + modulations) as u64 + ends.iter().sum::<u64>() + modulation
+        4 * (GPU_STREAMS * tokens * width) as u64 + self.modulation_bytes(|_| true) + self.ends_bytes()
     }
 
     /// Frees the memory of all weights. They are read again when they are needed.

@@ -80,13 +80,13 @@ impl Vae {
     }
 
     /// Returns the memory for decoding an image, in bytes, with the decoder.
-    pub(crate) fn decoding_bytes(&self, width: u32, height: u32) -> u64 {
-        self.decoder_bytes() + self.image_bytes(width, height)
+    pub(crate) fn decoding_bytes(&self, width: u32, height: u32, threads: usize) -> u64 {
+        self.decoder_bytes() + self.image_bytes(width, height) + self.thread_bytes(threads)
     }
 
     /// Returns the memory for encoding an image, in bytes, with the encoder.
-    pub(crate) fn encoding_bytes(&self, width: u32, height: u32) -> u64 {
-        self.weights.f32_bytes("encoder.") + self.image_bytes(width, height)
+    pub(crate) fn encoding_bytes(&self, width: u32, height: u32, threads: usize) -> u64 {
+        self.weights.f32_bytes("encoder.") + self.image_bytes(width, height) + self.thread_bytes(threads)
     }
 
     /// Returns the memory of a GPU for decoding an image, in bytes, with the decoder.
@@ -111,6 +111,12 @@ impl Vae {
     pub(crate) fn forget(&self) {
         self.decoder.forget();
         self.encoder.forget();
+    }
+
+    /// Returns the memory of threads for the convolutions with the most channels.
+    fn thread_bytes(&self, threads: usize) -> u64 {
+        let channels = self.config.block_out_channels.iter().copied().max().unwrap_or(0);
+        threads as u64 * lumenfall_kernels::convolution_bytes(channels, channels)
     }
 
     /// Returns the memory for the largest layers, which have the full size of the image.

@@ -122,8 +122,9 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let hidden = activate(self.first.forward(x)?, Activation::Relu)?;
-        let hidden = activate(self.second.forward(&hidden)?, Activation::Relu)?;
+        let mut hidden = activate(self.first.forward(x)?, Activation::Relu)?;
+        // The first result is freed before the third convolution.
+        hidden = activate(self.second.forward(&hidden)?, Activation::Relu)?;
         activate(add(self.third.forward(&hidden)?, x)?, Activation::Relu)
     }
 }

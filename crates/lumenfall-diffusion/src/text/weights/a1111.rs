@@ -2,6 +2,12 @@
 
 use super::{GROUP, Segment, limited};
 
+/// The number of open brackets after which further ones are text. Each multiplies the weights of all parts within it.
+const MAX_DEPTH: usize = 1000;
+
+/// The length of the longest number that can be a weight.
+const MAX_NUMBER: usize = 64;
+
 /// The word that starts a new chunk.
 const BREAK: &str = "BREAK";
 
@@ -27,11 +33,11 @@ pub(super) fn parse(prompt: &str) -> Vec<Segment> {
                 parts.push(Part::new(escaped.map(String::from).unwrap_or_default()));
                 after.get(escaped.map_or(0, char::len_utf8)..).unwrap_or_default()
             }
-            '(' => {
+            '(' if round.len() < MAX_DEPTH => {
                 round.push(parts.len());
                 after
             }
-            '[' => {
+            '[' if square.len() < MAX_DEPTH => {
                 square.push(parts.len());
                 after
             }
@@ -83,7 +89,8 @@ fn multiply(parts: &mut [Part], start: Option<usize>, factor: f64) {
 
 /// Splits `1.2) text` into the number and the text.
 fn closing(text: &str) -> Option<(f64, &str)> {
-    let (number, after) = text.split_once(')')?;
+    let end = text.bytes().take(MAX_NUMBER).position(|byte| byte == b')')?;
+    let (number, after) = (text.get(..end)?, text.get(end + 1..)?);
     let number = number.trim();
     let digits = number.strip_prefix(['+', '-']).unwrap_or(number);
     // Other forms of numbers, such as 1e3 or NaN, are text.

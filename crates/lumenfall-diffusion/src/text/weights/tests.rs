@@ -59,7 +59,9 @@ fn deep_brackets_need_no_deep_stack() {
         comfyui.len() == 1 && text.len() == prompt.len() - 200 && (13_780.0..13_781.0).contains(weight),
         "{weight}"
     );
-    assert_eq!(parse(PromptWeights::A1111, &prompt), [("a".into(), 1e6)]);
+    let a1111 = parse(PromptWeights::A1111, &prompt);
+    let deep = count - 1000;
+    assert!(a1111 == [("(".repeat(deep) + "a", 1e6), (")".repeat(deep), 1.0)], "{} parts", a1111.len());
 }
 
 #[test]
