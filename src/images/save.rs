@@ -9,6 +9,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::backend::ByteStream;
 use crate::error::{Error, ErrorKind};
+use crate::timer;
 use crate::values::OutputFormat;
 
 /// The file extension of an image whose format is unknown.
@@ -19,14 +20,27 @@ pub(crate) async fn stream(path: &Path, chunks: ByteStream) -> Result<Option<Out
     if path.file_name().is_none() {
         return Err(failed(path, &io::Error::other("the path has no file name")));
     }
-    let draft = Draft::write(path.parent().unwrap_or(Path::new("")), path, chunks).await?;
+    timer::in_runtime()?;
+    let target = destination(path).await.map_err(|error| failed(path, &error))?;
+    let draft = Draft::write(target.parent().unwrap_or(Path::new("")), path, chunks).await?;
     let format = draft.format();
-    draft.rename(path).await?;
+    draft.rename(&target).await?;
     Ok(format)
+}
+
+/// Returns the file that a path stands for: that of a symbolic link. Devices, pipes and folders are refused, because the rename would
+/// replace them.
+async fn destination(path: &Path) -> io::Result<PathBuf> {
+    match fs::metadata(path).await {
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::other("it exists and is not a regular file")),
+        Ok(_) if fs::symlink_metadata(path).await?.is_symlink() => fs::canonicalize(path).await,
+        _ => Ok(path.to_owned()),
+    }
 }
 
 /// Like [`stream`], to the file `stem` in `folder` with the extension of the content's format.
 pub(crate) async fn stream_as(folder: &Path, stem: &str, chunks: ByteStream) -> Result<PathBuf, Error> {
+    timer::in_runtime()?;
     let draft = Draft::write(folder, &folder.join(stem), chunks).await?;
     let extension = draft.format().map_or(UNKNOWN_EXTENSION, OutputFormat::extension);
     let path = folder.join(format!("{stem}.{extension}"));
@@ -49,6 +63,7 @@ pub(crate) fn check_stem(stem: &str) -> Result<(), Error> {
 
 /// Creates the folder at `path` and its parents, unless they exist.
 pub(crate) async fn create_folder(path: &Path) -> Result<(), Error> {
+    timer::in_runtime()?;
     fs::create_dir_all(path)
         .await
         .map_err(|error| Error::new(ErrorKind::Io, format!("cannot create the folder {}: {error}", path.display())))

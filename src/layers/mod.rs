@@ -11,8 +11,10 @@
 //! use lumenfall::{Client, RetryPolicy};
 //!
 //! # fn main() -> Result<(), lumenfall::Error> {
-//! let gateway = Remote::builder().api_key("lmnfl_id.secret").build()?;
-//! let other = Remote::builder().without_key().base_url("http://localhost:8080/v1").build()?;
+//! // The layer retries, so that the backends must not.
+//! let once = RetryPolicy::none();
+//! let gateway = Remote::builder().api_key("lmnfl_id.secret").retry(once.clone()).build()?;
+//! let other = Remote::builder().without_key().base_url("http://localhost:8080/v1").retry(once).build()?;
 //!
 //! let capped = SpendCap::new(gateway, Cost::new(5.0, "USD"));
 //! let limited = Limit::new(capped).concurrency(4).rate(60, Duration::from_secs(60));

@@ -154,7 +154,8 @@ impl LocalBuilder {
     /// Opens the model.
     ///
     /// # Errors
-    /// The same as [`Client::local`](crate::Client::local).
+    /// The same as [`Client::local`](crate::Client::local); [`ErrorKind::Io`] if a LoRA or the tiny decoder cannot be read, and
+    /// [`ErrorKind::InvalidRequest`] if a setting is invalid, such as two LoRAs of one name or more than 1024 threads.
     pub fn open(self) -> Result<Local, Error> {
         let Some(path) = self.path else {
             if let Some((part, path)) = self.parts.iter().next() {

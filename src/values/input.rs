@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt};
 
 use super::{OutputFormat, expand_home};
 use crate::error::{Error, ErrorKind};
+use crate::timer;
 
 /// An input image of an edit: PNG, JPEG, WebP or GIF.
 ///
@@ -147,6 +148,7 @@ pub(crate) enum Reading {
 }
 
 async fn open_file(path: &Path, parameter: &str) -> Result<Opened, Error> {
+    timer::in_runtime()?;
     let name = path.display().to_string();
     let failed = |error: io::Error| unreadable(&name, &error).with_parameter(parameter);
     // Checked before the file is opened: opening a named pipe blocks until another process writes to it.

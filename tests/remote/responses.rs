@@ -147,10 +147,10 @@ async fn a_404_names_its_url_and_a_redirect_its_target_without_their_queries() {
         (json_response(404, ""), "no explanation; the requested URL is {}/images/generations"),
         (
             json_response(308, "").insert_header("location", "https://user:pw@new.example:8443/v2?sig=canary"),
-            "redirects to https://new.example:8443,",
+            "redirects to https://new.example:8443/v2; this",
         ),
-        (json_response(301, "").insert_header("location", "/v2/"), "redirects to {},"),
-        (json_response(301, ""), "redirects to another URL,"),
+        (json_response(301, "").insert_header("location", "/v2/"), "redirects to {}/v2/; this"),
+        (json_response(301, ""), "redirects to another URL; this"),
     ] {
         let server = responding(response).await;
         let base_url = format!("{}?api-version=canary-2026", server.uri());

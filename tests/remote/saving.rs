@@ -47,6 +47,34 @@ fn a_save_creates_or_replaces_the_file_whose_name_may_have_the_maximum_length() 
     });
 }
 
+#[cfg(unix)]
+#[test]
+fn a_save_follows_links_and_replaces_regular_files_only() {
+    paused(async {
+        let folder = tempfile::tempdir().unwrap();
+        let [file, link, pipe] = ["a.png", "link.png", "pipe.png"].map(|name| folder.path().join(name));
+        std::fs::write(&file, "an older file").unwrap();
+        std::os::unix::fs::symlink("a.png", &link).unwrap();
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let images = received().await;
+        images[0].save(&link).await.unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), PNG);
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        let error = images[0].save(&pipe).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("pipe.png: it exists and is not a regular file"), "{error}");
+        assert_eq!(names(folder.path()).len(), 3);
+    });
+}
+
+#[test]
+fn an_image_is_not_saved_without_a_runtime() {
+    let images = tokio::runtime::Runtime::new().unwrap().block_on(received());
+    let error = images[0].save("never.png").now_or_never().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Configuration);
+    assert!(!Path::new("never.png").exists());
+}
+
 #[test]
 fn a_save_that_fails_changes_nothing() {
     let truncated = b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nthe rest is missing, but this is enough".to_vec();

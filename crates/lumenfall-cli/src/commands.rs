@@ -98,6 +98,11 @@ async fn repeat(arguments: &Arguments) -> Result<Draft<Request, Inline>, Error> 
     let recipe = Recipe::read(expand_home(file.clone())).await?;
     let mut draft = client(arguments)?.images().repeat(recipe)?;
     match draft.spec_mut() {
+        Request::Edit(_) if arguments.source.is_none() => {
+            return Err(usage(
+                "the image was edited; name its source with `--source FILE`, and its mask with `--mask FILE`",
+            ));
+        }
         Request::Edit(spec) => {
             spec.images = arguments.source.clone().map(Input::path).into_iter().collect();
             spec.mask = arguments.mask.clone().map(Input::path);
@@ -132,12 +137,20 @@ async fn save<S: Spec>(mut draft: Draft<S, Inline>, arguments: &Arguments) -> Re
     let images = draft.on_progress(progress.callback()).send().await;
     drop(progress);
     let images = images?;
-    let mut saved = Vec::with_capacity(images.len());
+    // Images are numbered even if only one of several was received.
+    let count = images.len().max(arguments.options.n.unwrap_or(1) as usize);
+    let (mut saved, mut failed) = (Vec::with_capacity(images.len()), None);
     for (index, image) in images.iter().enumerate() {
-        let path = files.path(index, images.len(), image.format());
-        saved.push(image.save(path).await.map_err(|error| error.with_maybe_billed(arguments.may_be_billed()))?);
+        match image.save(files.path(index, count, image.format())).await {
+            Ok(file) => saved.push(file),
+            // The other images are saved nevertheless.
+            Err(error) => drop(failed.get_or_insert(error)),
+        }
     }
-    Ok(Report::images(&images, &saved))
+    match failed {
+        Some(error) => Err(error.with_maybe_billed(arguments.may_be_billed())),
+        None => Ok(Report::images(&images, &saved)),
+    }
 }
 
 async fn estimate(draft: Draft<GenerateSpec>) -> Result<Report, Error> {

@@ -1,5 +1,6 @@
 //! The names of the files that the images are saved to.
 
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use lumenfall::{Error, ErrorKind, OutputFormat};
@@ -20,8 +21,13 @@ impl<'a> Files<'a> {
                 Some(format!("there is no folder {}; create it first", folder.display()))
             } else if path.is_dir() || path.file_name().is_none() {
                 Some("it is a folder; add a file name".into())
+            } else if path.exists() && !path.is_file() {
+                Some("it is not a regular file; choose another name".into())
             } else {
-                None
+                // A request may cost money, so that a folder which cannot be written is an error before it.
+                let trial = folder.join(format!(".lumenfall-{}.part", std::process::id()));
+                let written = File::create_new(&trial).and_then(|_| fs::remove_file(&trial));
+                written.err().map(|error| format!("{error}; choose another folder"))
             };
             if let Some(problem) = problem {
                 let message = format!("cannot save to {}: {problem}", path.display());

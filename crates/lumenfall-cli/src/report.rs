@@ -165,5 +165,11 @@ fn print(json: Option<&Value>, text: &str, notes: &[String], code: u8) -> ExitCo
             stdout().write_all(text.as_bytes())
         }
     };
-    ExitCode::from(if written.is_ok() { code } else { 9 })
+    match written {
+        Ok(()) => ExitCode::from(code),
+        Err(error) => {
+            let _ = writeln!(stderr(), "cannot write to standard output: {error}");
+            ExitCode::from(9)
+        }
+    }
 }

@@ -145,7 +145,7 @@ async fn an_edited_image_is_repeated_with_its_source() {
     assert_eq!(result.code, Some(0), "{result:?}");
     assert!(cli.read("again.png") == cli.read("edited.png"));
     for (arguments, message) in [
-        (["repeat", "edited.png", "--mask", "source.png"], "`image` is missing"),
+        (["repeat", "edited.png", "--mask", "source.png"], "name its source with `--source FILE`"),
         (["repeat", "source.png", "--source", "edited.png"], "was not edited"),
     ] {
         let result = cli.run(&arguments).await;

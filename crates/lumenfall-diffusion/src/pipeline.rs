@@ -39,6 +39,9 @@ use request::{ModelFacts, Request};
 use run::{Area, Run};
 pub use summary::ModelSummary;
 
+/// The largest number of threads. Starting more takes seconds.
+const MAX_THREADS: usize = 1024;
+
 /// A Stable Diffusion 3.5 model. Its weights are read when a request needs them.
 #[derive(Debug)]
 pub struct Pipeline {
@@ -110,6 +113,10 @@ impl Pipeline {
     }
 
     pub(crate) fn new(mut checkpoint: Checkpoint, options: &LoadOptions) -> Result<Self> {
+        if options.threads.is_some_and(|threads| threads > MAX_THREADS) {
+            let reason = format!("is {}; use at most {MAX_THREADS}", options.threads.unwrap_or(0));
+            return Err(Error::parameter("threads", reason));
+        }
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads.unwrap_or(0))
             .thread_name(|index| format!("lumenfall-{index}"))
@@ -224,8 +231,16 @@ impl Pipeline {
         parameters: &Parameters,
         callbacks: Callbacks<'_>,
     ) -> Result<PipelineOutput> {
-        let width = self.side("width", parameters.width.unwrap_or(self.supported(source.width())))?;
-        let height = self.side("height", parameters.height.unwrap_or(self.supported(source.height())))?;
+        let (width, height) = (self.supported(source.width()), self.supported(source.height()));
+        let max = self.max_side();
+        if (parameters.width.is_none() && width > max) || (parameters.height.is_none() && height > max) {
+            let (width, height) = (source.width(), source.height());
+            let reason =
+                format!("is {width}x{height} pixels, as the result would be; set a size of at most {max}x{max}");
+            return Err(Error::parameter("image", reason));
+        }
+        let width = self.side("width", parameters.width.unwrap_or(width))?;
+        let height = self.side("height", parameters.height.unwrap_or(height))?;
         let request = self.request(parameters, (width, height), Some(strength))?;
         let _turn = self.queue.enter(&|| callbacks.check_cancelled())?;
         let plan = self.plan(&request.parameters, true, callbacks.has_previews())?;

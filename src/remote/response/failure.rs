@@ -137,10 +137,10 @@ impl Failure {
 /// A redirect, which is not followed.
 fn redirect(status: StatusCode, url: &Url, head: &HeaderMap) -> Failure {
     let target = headers::text(head, LOCATION.as_str()).and_then(|target| url.join(target).ok());
-    let target = target.map_or_else(|| "another URL".to_owned(), |target| redact::origin(&target));
+    let target = target.map_or_else(|| "another URL".to_owned(), |target| redact::url(&target));
     let message = format!(
-        "the service redirects to {target}, which is not followed because the request contains the API key; check the base \
-         URL"
+        "the service redirects to {target}; this is not followed, because no key and no paid request may reach another URL; \
+         check the base URL"
     );
     let error = Error::new(ErrorKind::Configuration, message).with_status(status.as_u16());
     // "See other" is the response to a request that was executed (RFC 9110, 15.4.4).

@@ -37,10 +37,10 @@ impl ModelFiles {
         let metadata = std::fs::metadata(path).map_err(|source| {
             let path = path.to_path_buf();
             match source.kind() {
-                std::io::ErrorKind::NotFound => Error::MissingFile {
-                    path,
-                    remedy: "specify a folder in the diffusers layout, or a safetensors or GGUF file".into(),
-                },
+                std::io::ErrorKind::NotFound => {
+                    let remedy = "specify a folder in the diffusers layout, or a safetensors or GGUF file";
+                    Error::malformed(&path, format!("does not exist; {remedy}"))
+                }
                 _ => Error::File { action: "open", path, source },
             }
         })?;

@@ -8,7 +8,7 @@ use super::files::RandomAccess;
 use super::gguf::Gguf;
 use super::safetensors::{self, Safetensors};
 use super::shard::{Shard, TensorInfo};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// The tensors of one file, by their names in the file.
 #[derive(Debug)]
@@ -35,6 +35,10 @@ impl Container {
     pub(crate) fn open(file: RandomAccess) -> Result<Self> {
         let mut magic = [0; 4];
         let is_gguf = file.length >= 4 && file.read_at(0, &mut magic).is_ok() && magic == *b"GGUF";
+        if !is_gguf && file.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+            let reason = "is not a GGUF file, because it does not begin with `GGUF`; download it again";
+            return Err(Error::malformed(&file.path, reason));
+        }
         let (shard, tensors, metadata) = match is_gguf {
             true => {
                 let Gguf { shard, tensors } = Gguf::open(file)?;

@@ -24,6 +24,16 @@ pub(super) fn header(file: &RandomAccess) -> Result<Vec<u8>> {
     let header_length = u64::from_le_bytes(length);
     let available = file.length - 8;
     if header_length > available {
+        let mut start = vec![0; file.length.min(40) as usize];
+        file.read_at(0, &mut start)?;
+        if let Some(text) =
+            str::from_utf8(&start).ok().filter(|text| !text.contains(|c: char| c.is_control() && !c.is_whitespace()))
+        {
+            let start = text.lines().next().unwrap_or_default();
+            return Err(corrupt(format!(
+                "is a text file that begins with {start:?}; download the file itself (a Git LFS pointer with `git lfs pull`)"
+            )));
+        }
         return Err(corrupt(format!(
             "describes a header of {header_length} bytes and has {available}, so it is truncated or not a safetensors file; \
              download it again or convert it to safetensors"
@@ -140,6 +150,9 @@ mod tests {
         ] {
             assert_refused(&header, &vec![0; data], "its header is not valid");
         }
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0123456789\n";
+        let error = super::open(RandomAccess::in_memory(pointer.as_bytes())).unwrap_err().to_string();
+        assert!(error.contains("is a text file that begins with \"version https://git-lfs.github.com/spec"), "{error}");
         let empty = tensor("F16", "[0,1099511627776,1099511627776]", 0, 0);
         assert_refused(&empty, &[], "`w` of the shape [0, 1099511627776, 1099511627776], which is too large");
         assert!(open(&tensor("F16", "[0,3]", 0, 0), &[]).is_ok());
