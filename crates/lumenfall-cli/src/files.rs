@@ -26,7 +26,7 @@ impl<'a> Files<'a> {
             } else {
                 // A request may cost money, so that a folder which cannot be written is an error before it.
                 let trial = folder.join(format!(".lumenfall-{}.part", std::process::id()));
-                let written = File::create_new(&trial).and_then(|_| fs::remove_file(&trial));
+                let written = File::create(&trial).and_then(|_| fs::remove_file(&trial));
                 written.err().map(|error| format!("{error}; choose another folder"))
             };
             if let Some(problem) = problem {

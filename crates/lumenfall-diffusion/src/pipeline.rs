@@ -43,6 +43,9 @@ pub use summary::ModelSummary;
 const MAX_THREADS: usize = 1024;
 
 /// A Stable Diffusion 3.5 model. Its weights are read when a request needs them.
+///
+/// The requests of several threads run one after another. A callback must not send a request to the same pipeline, which would wait for
+/// itself.
 #[derive(Debug)]
 pub struct Pipeline {
     text: TextEncoders,
@@ -309,7 +312,7 @@ impl Pipeline {
                 return Err(Error::parameter(name, reason));
             }
         }
-        if width.max(height) > self.max_side() {
+        if self.supported(width.max(height)) > self.max_side() {
             let reason = format!(
                 "is {width}x{height} pixels, but the sides of an edit with a mask have at most {}; scale the source and the mask \
                  down",

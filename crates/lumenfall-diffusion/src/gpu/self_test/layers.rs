@@ -62,9 +62,10 @@ fn is_right(gpu: &Gpu, format: Format, shape: &[usize], layer: Layer) -> Result<
     let expected = layer(&on(Target::Cpu).root(), &x)?;
     let on_gpu = Tensor::on_gpu(x.view(gpu)?, shape)?;
     let actual = layer(&on(Target::Gpu(gpu.with_full_precision())).root(), &on_gpu)?.on_cpu()?;
+    // Drivers may compute functions such as `tanh` with few digits, and wrong kernels differ by more.
     let largest = expected.values().iter().fold(0f32, |largest, value| largest.max(value.abs()));
     let mut pairs = actual.values().iter().zip(expected.values());
-    Ok(actual.shape() == expected.shape() && pairs.all(|(a, b)| (a - b).abs() <= 1e-4 * largest))
+    Ok(actual.shape() == expected.shape() && pairs.all(|(a, b)| (a - b).abs() <= 1e-3 * largest))
 }
 
 #[cfg(test)]
