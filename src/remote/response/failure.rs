@@ -127,7 +127,7 @@ impl Failure {
         secrets: &Secrets,
     ) -> Self {
         let failure = match status.is_redirection() {
-            true => redirect(status, url, head),
+            true => redirect(status, url, head, secrets),
             false => rejection(status, url, head, body, secrets),
         };
         failure.with_request_id(headers::request_id(head), secrets)
@@ -135,9 +135,10 @@ impl Failure {
 }
 
 /// A redirect, which is not followed.
-fn redirect(status: StatusCode, url: &Url, head: &HeaderMap) -> Failure {
+fn redirect(status: StatusCode, url: &Url, head: &HeaderMap, secrets: &Secrets) -> Failure {
     let target = headers::text(head, LOCATION.as_str()).and_then(|target| url.join(target).ok());
-    let target = target.map_or_else(|| "another URL".to_owned(), |target| redact::url(&target));
+    let target =
+        target.map_or_else(|| "another URL".to_owned(), |target| redact::message(&redact::url(&target), secrets));
     let message = format!(
         "the service redirects to {target}; this is not followed, because no key and no paid request may reach another URL; \
          check the base URL"
