@@ -26,11 +26,11 @@ impl Pipeline {
         let budget = available.saturating_sub(fixed);
         let context = self.context_tokens(parameters)?;
         let plan = |_, _| Plan { budget, ..self.beside_gpu(parameters, context) };
-        let beside = self.check_fits(&plan, (width, height), fixed, "memory".into(), "close other programs")?;
+        let on_cpu = self.check_fits(&plan, (width, height), fixed, "memory".into(), "close other programs")?;
 
         let in_use = self.denoiser.bytes_in_use() + if self.vae.holds_decoder() { self.vae.decoder_bytes() } else { 0 };
         let others = gpu.in_use().saturating_sub(in_use);
-        let shared = if gpu.shares_memory() { beside.needed() } else { 0 };
+        let shared = if gpu.shares_memory() { on_cpu.needed() } else { 0 };
         let available = self.gpu_memory.gpu_bytes(gpu.memory().saturating_sub(shared))?;
         gpu.set_limit(available);
         // LoRAs are copied to the GPU.
